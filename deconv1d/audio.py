@@ -1,0 +1,267 @@
+"""Sound files: a waveform and a sample rate in, a whole file or a clear error out, and back.
+
+A waveform here is a NumPy array or torch tensor of shape (time,) or (channels, time). Every file
+is written under a temporary name in its own folder and then renamed: it is whole or not there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import re
+import uuid
+import warnings
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from deconv1d.errors import FileError, InputError
+
+Samples: TypeAlias = npt.NDArray[np.floating[Any]]
+Waveform: TypeAlias = torch.Tensor | npt.NDArray[Any]
+
+FORMATS = {".wav": ("WAV", "FLOAT"), ".flac": ("FLAC", "PCM_24"), ".ogg": ("OGG", "VORBIS")}
+FLOAT_SUBTYPES = ("FLOAT", "DOUBLE")
+ENCODER_BLOCK = 2**16  # frames; libsndfile overflows its stack on minutes of Ogg Vorbis at once
+UNKNOWN_LENGTH = 2**31 - 2**16  # bytes; programs that write to a pipe declare at least so many
+
+
+def write_audio(
+    path: str | Path, waveform: Waveform, sample_rate: int, *, subtype: str | None = None
+) -> None:
+    """Write a waveform to a sound file, replacing the file if there is one.
+
+    Samples are written as they are, never scaled or clipped. Float formats hold any peak, but
+    players clip at 1, so a higher peak warns. The other formats hold at most 1, so a higher peak
+    is an error.
+
+    Args:
+        path: Where to write: `.wav` (32-bit float), `.flac` (24-bit) or `.ogg` (Vorbis).
+        waveform: Shape (time,) or (channels, time).
+        sample_rate: Samples per second.
+        subtype: Another sample format, by libsndfile's name, such as "PCM_16".
+
+    Raises:
+        InputError: If the waveform, the rate, the suffix or the subtype cannot be used, or the
+            peak is above what the format holds.
+        FileError: If the file cannot be written.
+
+    Example:
+        >>> write_audio("noise.wav", 0.1 * torch.randn(8000), 8000)
+    """
+    suffix = Path(path).suffix.lower()
+    if suffix not in FORMATS:
+        raise InputError(
+            f"{str(path)!r} cannot be written: expected a suffix that names a sound format, got "
+            f"{suffix!r}. Choose one of {', '.join(FORMATS)}."
+        )
+    file_format, default_subtype = FORMATS[suffix]
+    subtype = default_subtype if subtype is None else subtype.upper()
+    samples = as_samples(waveform)
+    content = encode_audio(samples, sample_rate, file_format=file_format, subtype=subtype)
+    _check_peak(float(np.abs(samples).max()), subtype, path)
+    write_whole(path, content)
+
+
+def read_audio(
+    path: str | Path, sample_rate: int | None = None, *, mono: bool = True
+) -> tuple[npt.NDArray[np.float32], int]:
+    """Read a sound file of any kind that libsndfile reads.
+
+    Args:
+        path: The file.
+        sample_rate: Resample to this many samples per second (soxr, high quality); None keeps
+            the file's own rate.
+        mono: Return the mean of the channels, shape (time,); else shape (channels, time).
+
+    Returns:
+        The waveform in float32, and its sample rate. Integer formats are scaled to -1..1.
+
+    Raises:
+        FileError: If the file is missing, a folder, empty, no sound file, damaged, cut short, or
+            shorter than one sample at `sample_rate`.
+        InputError: If `sample_rate` is not a whole number above 0.
+    """
+    target_rate = None if sample_rate is None else whole_rate(sample_rate)
+    frames, rate = _decode(path)
+    samples = frames.mean(axis=1) if mono else frames
+    if target_rate is not None and target_rate != rate:
+        samples, rate = _resample(samples, rate, target_rate), target_rate
+    if not len(samples):
+        raise FileError(
+            f"{str(path)!r} holds no sound: expected at least one sample at {rate} Hz, got "
+            f"{len(frames)} before resampling. Give a longer recording."
+        )
+    return np.ascontiguousarray(samples.T), rate
+
+
+def write_whole(path: str | Path, content: bytes) -> None:
+    """Write a file so that it is either whole or as it was before, also when interrupted.
+
+    Args:
+        path: Where to write; a file that is there is replaced.
+        content: All of the file.
+
+    Raises:
+        FileError: If the file cannot be written.
+    """
+    path = Path(path)
+    part = path.with_name(f".{uuid.uuid4().hex}.part")
+    try:
+        part.write_bytes(content)
+        os.replace(part, path)
+    except OSError as error:
+        raise FileError(
+            f"{str(path)!r} cannot be written: {error.strerror}. Give the path of a file in a "
+            "folder that exists, may be written to and has space."
+        ) from error
+    finally:
+        with contextlib.suppress(OSError):
+            part.unlink()
+
+
+def encode_audio(samples: Samples, sample_rate: int, *, file_format: str, subtype: str) -> bytes:
+    """The bytes of a sound file.
+
+    Args:
+        samples: Shape (channels, time).
+        sample_rate: Samples per second.
+        file_format: libsndfile's name of the file format.
+        subtype: libsndfile's name of the sample format.
+
+    Raises:
+        InputError: If the format cannot hold this subtype, rate or number of channels.
+    """
+    import soundfile
+
+    if not soundfile.check_format(file_format, subtype):
+        raise InputError(
+            f"The waveform cannot be encoded: expected a subtype that {file_format} has, got "
+            f"{subtype!r}. Choose one of {', '.join(soundfile.available_subtypes(file_format))}."
+        )
+    rate, channels, content = whole_rate(sample_rate), len(samples), io.BytesIO()
+    try:
+        with soundfile.SoundFile(content, "w", rate, channels, subtype, format=file_format) as file:
+            for start in range(0, samples.shape[1], ENCODER_BLOCK):
+                file.write(samples[:, start : start + ENCODER_BLOCK].T)
+    except soundfile.LibsndfileError as error:
+        raise InputError(
+            f"The waveform cannot be encoded: {file_format} {subtype} does not hold {channels} "
+            f"channels at {rate} Hz ({error.error_string}). Give shape (channels, time), or choose "
+            "another format."
+        ) from error
+    return content.getvalue()
+
+
+def as_samples(waveform: Waveform) -> Samples:
+    """The waveform as an array of shape (channels, time), in float32 or float64.
+
+    Args:
+        waveform: Shape (time,) or (channels, time).
+
+    Raises:
+        InputError: If it is not floating, finite, non-empty and of such a shape.
+    """
+    if isinstance(waveform, torch.Tensor):
+        waveform = waveform.detach().cpu()
+        waveform = waveform.float() if waveform.dtype == torch.bfloat16 else waveform
+    array = np.asarray(waveform)
+    if array.dtype.kind != "f" or array.ndim not in (1, 2) or not array.size:
+        raise InputError(
+            "The waveform cannot be rendered: expected floating samples of shape (time,) or "
+            f"(channels, time), got {array.dtype} of shape {array.shape}. Give one example at a "
+            "time; divide integer samples by their full scale."
+        )
+    finite = np.isfinite(array)
+    if not finite.all():
+        raise InputError(
+            "The waveform cannot be rendered: expected finite samples, got "
+            f"{array.size - np.count_nonzero(finite)} of {array.size} that are NaN or infinite. "
+            "Find where they come from."
+        )
+    return np.atleast_2d(array).astype(np.result_type(array, np.float32), copy=False)
+
+
+def whole_rate(sample_rate: int) -> int:
+    """The sample rate as an int, also from 8000.0 or a NumPy number.
+
+    Args:
+        sample_rate: Samples per second.
+
+    Raises:
+        InputError: If it is not a whole number above 0.
+    """
+    if not (sample_rate > 0 and float(sample_rate).is_integer()):
+        raise InputError(
+            f"sample_rate={sample_rate!r} cannot be used: expected a whole number of samples per "
+            "second above 0. Give the rate that the waveform was read at."
+        )
+    return int(sample_rate)
+
+
+def _check_peak(peak: float, subtype: str, path: str | Path) -> None:
+    """Raise if the format has clipped the samples, warn if players will."""
+    if peak <= 1 + 1e-6:  # scaling to peak 1 may round to so much
+        return
+    if subtype not in FLOAT_SUBTYPES:
+        raise InputError(
+            f"{str(path)!r} cannot hold this waveform: expected a peak of at most 1 for {subtype} "
+            f"samples, got {peak:.6g}. Divide it by its peak, or write float samples to a .wav."
+        )
+    warnings.warn(
+        f"{str(path)!r} is written as it is, with a peak of {peak:.6g}, but players clip at 1. "
+        "Divide the waveform by its peak to listen to it.",
+        stacklevel=3,
+    )
+
+
+def _decode(path: str | Path) -> tuple[npt.NDArray[np.float32], int]:
+    """The frames of a sound file, shape (time, channels), and its rate."""
+    import soundfile
+
+    try:
+        content = Path(path).read_bytes()
+    except OSError as error:
+        raise FileError(
+            f"{str(path)!r} cannot be read: {error.strerror}. Give the path of one sound file."
+        ) from error
+    try:
+        with soundfile.SoundFile(io.BytesIO(content)) as file:
+            frames = file.read(dtype="float32", always_2d=True)
+            rate, declared, log = file.samplerate, file.frames, file.extra_info
+    except soundfile.LibsndfileError as error:
+        raise FileError(
+            f"{str(path)!r} cannot be read: expected a whole sound file, got {len(content)} bytes "
+            f"that libsndfile refuses ({error.error_string}). Copy it again, or convert it: "
+            "ffmpeg -i IN OUT.wav"
+        ) from error
+    if len(frames) < declared or _is_cut(content, log):
+        raise FileError(
+            f"{str(path)!r} is cut short: expected all the samples that it declares, got "
+            f"{len(frames)}. Copy it again, or keep what is there: ffmpeg -i IN OUT.wav"
+        )
+    return frames, rate
+
+
+def _is_cut(content: bytes, log: str) -> bool:
+    """Whether a file ends before its sound does, where libsndfile reads on without a word."""
+    if content.startswith(b"OggS"):
+        page = content[content.rfind(b"OggS") :]  # header, segment table, body: RFC 3533
+        whole = len(page) > 26 and len(page) >= 27 + page[26] + sum(page[27 : 27 + page[26]])
+        return not (whole and page[5] & 4)  # this bit marks the last page of the stream
+    sizes = re.search(r"(?:data|SSND|Data Size) *: (\d+) \(should be (\d+)\)", log)
+    return sizes is not None and int(sizes[2]) < int(sizes[1]) < UNKNOWN_LENGTH
+
+
+def _resample(
+    samples: npt.NDArray[np.float32], rate: int, target_rate: int
+) -> npt.NDArray[np.float32]:
+    """Samples of shape (time,) or (time, channels) at another rate."""
+    import soxr
+
+    resampled: npt.NDArray[np.float32] = soxr.resample(samples, rate, target_rate)
+    return resampled

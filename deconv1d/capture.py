@@ -1,0 +1,200 @@
+"""One forward pass, as the model is, recorded as a graph of the ops that ran.
+
+The model is stopped as soon as the wanted map is complete and is left exactly as it was.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.fx import Graph, GraphModule, Interpreter, Node
+from torch.nn.modules.module import (
+    register_module_forward_hook,
+    register_module_forward_pre_hook,
+)
+
+from deconv1d.guest import undo_writes, visiting
+from deconv1d.recorder import Recorder, Stop, Target, is_random
+from deconv1d.rules import RULES, Rules
+
+
+@dataclass(frozen=True)
+class Capture:
+    """What one forward pass did.
+
+    Attributes:
+        graph: Every op that ran, in order. A node's meta has `label` (module path with call
+            number), `name` (label.op#n), `source` (file:line), `shape`, `dtype`, `carries` (whether
+            it carries the waveform), `constant` (whether it follows from the model alone) and
+            `field` (what it reads of the waveform; None: all).
+        x: The waveform's node.
+        tap: The node of the wanted map; None if none was wanted or reached.
+        kept: Values of nodes that the mirror needs; the map's own is `kept[tap]`.
+        memories: What the rules recorded (switches, statistics), by node.
+        constants: What `get_attr` nodes name: parameters are the model's own objects.
+        outputs: The node that each module call returned, by "path#call".
+        calls: How often each module ran; None if the model was stopped before its end.
+    """
+
+    graph: Graph
+    x: Node
+    tap: Node | None
+    kept: Mapping[Node, Tensor]
+    memories: Mapping[Node, Tensor]
+    constants: Mapping[str, Tensor]
+    outputs: Mapping[str, Node]
+    calls: Counter[str] | None
+
+
+def capture(
+    model: nn.Module,
+    x: Tensor,
+    *,
+    target: Target | None = None,
+    rules: Rules = RULES,
+    method: str = "deconvnet",
+    forward: Callable[[Any, Tensor], Any] | None = None,
+    dtype: torch.dtype | None = None,
+    run_on: bool = False,
+) -> Capture:
+    """Runs the model on a waveform and writes down what it computes.
+
+    Args:
+        model: Any module; not wrapped by torch.compile or DistributedDataParallel.
+        x: The waveform as the model takes it; it is not written into.
+        target: The map to stop at; None runs to the end.
+        rules: The op table: what has to be kept for the mirror.
+        method: "deconvnet", "guided" or "gradient".
+        forward: `forward(model, x)`, for models that take more than a waveform.
+        dtype: Run with the parameters cast to this; None: as they are.
+        run_on: Whether to let the model run to its end once the map is complete, which fills
+            `calls`.
+
+    Raises:
+        PathError: If the map does not depend on the waveform by differentiable ops.
+        Exception: Whatever the model raises; if an op did, its `failure` says which and where.
+    """
+    x = x.detach().clone()
+    state = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    with visiting(model):
+        recorder = Recorder(x, state, target=target, rules=rules, method=method, run_on=run_on)
+        try:
+            ended = _run(recorder, model, x, forward, dtype)
+        finally:
+            undo_writes(recorder.undo)
+    if recorder.error is not None:
+        raise recorder.error
+    return Capture(
+        graph=recorder.graph,
+        x=recorder.x,
+        tap=None if recorder.tip is None else recorder.tip[0],
+        kept=recorder.kept,
+        memories=recorder.memories,
+        constants=recorder.constants,
+        outputs=recorder.outputs,
+        calls=recorder.calls if ended else None,
+    )
+
+
+def _run(
+    recorder: Recorder,
+    model: nn.Module,
+    x: Tensor,
+    forward: Callable[[Any, Tensor], Any] | None,
+    dtype: torch.dtype | None,
+) -> bool:
+    """Runs the model under the recorder; whether it came to its end."""
+    try:
+        # Below autograd composite ops (linear, max_pool1d, attention) arrive whole.
+        with _hooks(model, recorder), torch._C._AutoDispatchBelowAutograd(), recorder:
+            with _cast(model, dtype):
+                model(x) if forward is None else forward(model, x)
+            if not recorder.complete:
+                recorder.run_on = True  # nothing left to stop
+                recorder.finish()
+    except Stop:
+        return False
+    except Exception as error:
+        if recorder.complete:  # the map was there before; scripts rename the exception
+            return False
+        if recorder.failure is not None and recorder.failure.error is error:
+            error.failure = recorder.failure  # type: ignore[attr-defined]  # for the front door
+        raise
+    return True
+
+
+@contextmanager
+def _hooks(model: nn.Module, recorder: Recorder) -> Iterator[None]:
+    """Forward hooks that tell the recorder, in this thread alone, which module runs."""
+    thread = threading.get_ident()
+    paths = {module: path for path, module in model.named_modules() if path}
+
+    def enter(module: nn.Module, args: Any) -> None:
+        if threading.get_ident() == thread and module in paths:
+            recorder.enter(paths[module])
+
+    def leave(module: nn.Module, args: Any, output: Any) -> None:
+        if threading.get_ident() == thread and module in paths:
+            recorder.leave(output)
+
+    def script(hook: Callable[..., None]) -> Callable[..., None]:
+        def only_scripts(module: nn.Module, *rest: Any) -> None:
+            if isinstance(module, torch.jit.ScriptModule):
+                hook(module, *rest)
+
+        return only_scripts
+
+    handles = []
+    try:
+        for module in paths:
+            if not isinstance(module, torch.jit.ScriptModule):
+                handles.append(module.register_forward_pre_hook(enter, prepend=True))
+                handles.append(module.register_forward_hook(leave, always_call=True))
+        handles.append(register_module_forward_pre_hook(script(enter)))  # scripts take no others
+        handles.append(register_module_forward_hook(script(leave), always_call=True))
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def _cast(model: nn.Module, dtype: torch.dtype | None) -> Iterator[None]:
+    """The model's floating tensors in another dtype, as ops of the graph: they stay tied."""
+    if dtype is None:
+        yield
+        return
+    tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    floating = {name: t.to(dtype) for name, t in tensors.items() if t.is_floating_point()}
+    with torch.nn.utils.stateless._reparametrize_module(model, floating):
+        yield
+
+
+def replay(captured: Capture) -> Tensor:
+    """The map again, by running the recorded ops on the recorded waveform and random draws."""
+    assert captured.tap is not None
+    graph = Graph()
+    copies: dict[Node, Node] = {}
+    graph.graph_copy(captured.graph, copies)
+    graph.output(copies[captured.tap])
+    module = GraphModule(dict(captured.constants), graph)
+    return _Replay(module, captured, copies).run(captured.kept[captured.x])  # type: ignore[no-any-return]  # fx is untyped
+
+
+class _Replay(Interpreter):
+    """Runs a copy of a captured graph, with recorded values for random ops."""
+
+    def __init__(self, module: GraphModule, captured: Capture, copies: dict[Node, Node]) -> None:
+        super().__init__(module)
+        random = [node for node in captured.kept if is_random(node)]
+        self._drawn = {copies[node].name: captured.kept[node] for node in random}
+
+    def run_node(self, n: Node) -> Any:
+        return self._drawn[n.name] if n.name in self._drawn else super().run_node(n)

@@ -1,0 +1,39 @@
+"""Exceptions. A message says what failed, where, expected against got, and what to do now."""
+
+from __future__ import annotations
+
+
+class Deconv1dError(Exception):
+    """Every error that this library raises on purpose."""
+
+
+class InputError(Deconv1dError, ValueError):
+    """The waveform, or another argument, cannot be used as it is."""
+
+
+class LayerError(Deconv1dError, LookupError):
+    """No layer, or no single layer, answers to this name."""
+
+
+class ChannelError(Deconv1dError, IndexError):
+    """The layer has no such channel."""
+
+
+class PathError(Deconv1dError, ValueError):
+    """No signal can be carried from the layer back to the waveform."""
+
+
+class ModelError(Deconv1dError, RuntimeError):
+    """The model itself could not be run on this input."""
+
+
+class FileError(Deconv1dError, OSError):
+    """A file could not be read or written."""
+
+
+class DependencyError(Deconv1dError, ImportError):
+    """An optional package is needed for this."""
+
+
+class SilenceWarning(UserWarning):
+    """The sonification is exact silence: the input is silent or the map is dead."""

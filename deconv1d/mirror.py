@@ -1,0 +1,188 @@
+"""The mirrored deconvnet: one walk back over the captured graph writes it, rule by rule."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from operator import getitem
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fx import Graph, GraphModule, Node
+
+from deconv1d.capture import Capture
+from deconv1d.errors import InputError, PathError
+from deconv1d.ops import Op
+from deconv1d.rules import RULES, Rule, Rules, rule_for
+
+
+@dataclass(frozen=True)
+class Step:
+    """One op on the way from the map back to the waveform, and its rule."""
+
+    op: Op
+    rule: Rule
+
+
+class Deconvnet(GraphModule):
+    """Carries a seed at one layer's map back to the waveform.
+
+    Call it with a seed shaped like the map, or with any number of them along a leading axis; it
+    returns the raw sonification, shaped like the waveform (with that leading axis). Its parameters
+    are the model's own objects; switches and held values of one forward pass are its buffers.
+
+    Attributes:
+        steps: Each op that the signal passes, from the map to the waveform.
+        map_shape: Shape of the map, (batch, channels, time) as a rule.
+    """
+
+    steps: tuple[Step, ...]
+    map_shape: tuple[int, ...]
+
+    def __call__(self, seed: Tensor) -> Tensor:
+        """Runs the mirror.
+
+        Args:
+            seed: The map's shape, or (seeds, *map_shape).
+
+        Raises:
+            InputError: If the seed has another shape.
+        """
+        shape = tuple(seed.shape)
+        if self.map_shape not in (shape, shape[1:]):
+            raise InputError(
+                f"The seed does not fit the map: expected shape {self.map_shape} or "
+                f"(seeds, {', '.join(map(str, self.map_shape))}), got {shape}. "
+                f"Give a value for each element of the map."
+            )
+        run = super().__call__
+        with _quiet(seed.device):
+            raw: Tensor = run(seed) if shape == self.map_shape else torch.func.vmap(run)(seed)
+            return raw
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        raise InputError(
+            "A deconvnet cannot be moved or cast (.to, .half, .double): its parameters are the "
+            "model's own, so this would convert the model. Convert the model or the input instead "
+            "and sonify again, or give Sonifier(model, dtype=...)."
+        )
+
+
+@contextmanager
+def _quiet(device: torch.device) -> Iterator[None]:
+    """No gradients, no inference tensors (autograd cannot save them), no autocast."""
+    with torch.inference_mode(False), torch.no_grad(), torch.autocast(device.type, enabled=False):
+        yield
+
+
+def mirror(captured: Capture, *, rules: Rules = RULES, method: str = "deconvnet") -> Deconvnet:
+    """Builds the deconvnet of a captured map.
+
+    Args:
+        captured: A forward pass recorded up to the map, for the same rules and method.
+        rules: The op table.
+        method: "deconvnet", "guided" or "gradient".
+
+    Raises:
+        PathError: If no signal gets back to the waveform.
+
+    Source: Zeiler & Fergus 2014; paper, section 3.2 and figure B.2.
+    """
+    assert captured.tap is not None
+    writer = _Writer(captured)
+    signals: dict[Node, Any] = {captured.tap: writer.graph.placeholder("seed")}
+    steps = []
+    for node in reversed(captured.graph.nodes):
+        signal = signals.get(node)
+        if signal is None or node is captured.x:
+            continue
+        if node.target is getitem:
+            call, number = node.args
+            outputs = signals.setdefault(call, [])
+            outputs.extend([None] * (number + 1 - len(outputs)))
+            outputs[number] = signal
+            continue
+        step = Step(op := Op.of(node), rule := rule_for(rules, op, method))
+        steps.append(step)
+        for source, part in rule.carry(op, signal, writer.at(step)):
+            before = signals.get(source)
+            signals[source] = part if before is None else writer(torch.add, before, part)
+    if captured.x not in signals:
+        raise PathError(_blocked(captured, steps))
+    return writer.finish(signals[captured.x], captured.tap.meta["shape"], tuple(steps))
+
+
+def _blocked(captured: Capture, steps: list[Step]) -> str:
+    assert captured.tap is not None
+    where = captured.tap.meta
+    last = steps[-1].op.node.meta if steps else where
+    return (
+        f"No signal gets from {where['name']!r} back to the waveform: expected a path of ops that "
+        f"carry it, got none past {last['name']!r} ({last['source']}). "
+        f"Choose a layer before that; sonifier.layers(x) lists them."
+    )
+
+
+class _Writer:
+    """What the rules write with; see `deconv1d.rules.Emit`."""
+
+    def __init__(self, captured: Capture) -> None:
+        self.graph = Graph()
+        self._captured = captured
+        self._attributes: dict[str, Tensor] = {}
+        self._values: dict[Node, Node] = {}
+        self._step: Step | None = None
+
+    def at(self, step: Step) -> _Writer:
+        """The same writer, now at this step."""
+        self._step = step
+        return self
+
+    def __call__(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Node:
+        return self.graph.call_function(function, args, kwargs)
+
+    def value(self, argument: Any) -> Any:
+        return torch.fx.map_arg(argument, self._value)
+
+    def memory(self, op: Op) -> Node:
+        kind = rule.kind if (rule := self._step and self._step.rule) else "held"
+        prefix = "switches" if kind == "switch" else "held"
+        return self._attribute(f"{prefix}_{_identifier(op.node)}", self._captured.memories[op.node])
+
+    def _value(self, node: Node) -> Node:
+        if node not in self._values:
+            self._values[node] = self._forward(node)
+        return self._values[node]
+
+    def _forward(self, node: Node) -> Node:
+        """Kept from the forward pass, or recomputed from the model's parameters."""
+        if node in self._captured.kept:
+            name = f"kept_{_identifier(node)}_{node.name}"
+            return self._attribute(name, self._captured.kept[node])
+        if not node.meta["constant"]:
+            raise InputError(
+                f"The rule for {self._step.op.node.target if self._step else 'an op'} reads the "
+                f"forward value of {node.meta['name']!r}, which was not kept. Name that input in "
+                f"the rule's `keeps`."
+            )
+        if node.op == "get_attr":
+            return self._attribute(str(node.target), self._captured.constants[str(node.target)])
+        return self.graph.node_copy(node, self._value)
+
+    def _attribute(self, name: str, tensor: Tensor) -> Node:
+        self._attributes[name] = tensor
+        return self.graph.get_attr(name)
+
+    def finish(self, raw: Node, map_shape: tuple[int, ...], steps: tuple[Step, ...]) -> Deconvnet:
+        self.graph.output(raw)
+        self.graph.eliminate_dead_code()
+        module = Deconvnet(self._attributes, self.graph, class_name="Deconvnet")
+        module.map_shape, module.steps = map_shape, steps
+        return module
+
+
+def _identifier(node: Node) -> str:
+    return re.sub(r"\W", "_", node.meta.get("name", node.name))

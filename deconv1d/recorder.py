@@ -1,0 +1,480 @@
+"""A dispatch mode that writes every op of a running model into a `torch.fx` graph."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, fields, is_dataclass
+from functools import cache
+from operator import getitem
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._ops import OpOverload
+from torch.fx import Graph, Node
+from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from deconv1d.errors import PathError
+from deconv1d.memory import Memory, Place, place_of, put_back, storage_of
+from deconv1d.ops import Field, Op, carries, joined
+from deconv1d.rules import Rule, Rules, packet, rule_for
+
+aten = torch.ops.aten
+
+COMPOSITE = torch._C.DispatchKey.CompositeImplicitAutograd
+COMPARISONS = frozenset({aten.gt, aten.ge, aten.lt, aten.le, aten.eq, aten.ne, aten.isnan})
+ZEROS = frozenset({aten.zeros, aten.zeros_like, aten.new_zeros, aten.zero})
+OURS_AND_TORCH = (str(Path(torch.__file__).parent), str(Path(__file__).parent))
+
+
+class Stop(BaseException):
+    """Ends the forward pass; a model's `except Exception` does not catch it."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """The map to stop at.
+
+    Attributes:
+        call: "path#call" of a module, or "path.op#n" of an op.
+        tap: "block" or "output".
+    """
+
+    call: str
+    tap: str = "block"
+
+
+@dataclass(frozen=True)
+class Failure:
+    """An op that raised: what, in which module, at which line, on which shapes."""
+
+    error: Exception
+    op: str
+    label: str
+    source: str
+    shapes: list[tuple[int, ...]]
+
+
+@dataclass
+class _Frame:
+    """One running module call."""
+
+    path: str
+    call: int
+    ops: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def label(self) -> str:
+        return self.path if self.call == 1 else f"{self.path}#{self.call}"
+
+
+class Recorder(TorchDispatchMode):
+    """Writes down the ops that run while it is active.
+
+    Args:
+        x: The waveform that the model will be run on.
+        state: The model's own tensors, by name.
+        target: Where to stop; None records to the end.
+        rules: The op table.
+        method: Which rules to record for.
+        run_on: Whether the model runs on to its end, to count calls, once the map is complete.
+    """
+
+    def __init__(
+        self,
+        x: Tensor,
+        state: Mapping[str, Tensor],
+        *,
+        target: Target | None,
+        rules: Rules,
+        method: str,
+        run_on: bool,
+    ) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]  # torch's is untyped
+        self.target, self.run_on = target, run_on
+        self.rules, self.method = rules, method
+        self.graph, self.memory = Graph(), Memory()
+        self.kept: dict[Node, Tensor] = {}
+        self.memories: dict[Node, Tensor] = {}
+        self.constants: dict[str, Tensor] = {}
+        self.calls: Counter[str] = Counter()
+        self.outputs: dict[str, Node] = {}
+        self.tip: tuple[Node, Tensor] | None = None
+        self.complete = False
+        self.error: PathError | None = None
+        self.failure: Failure | None = None
+        self.undo: list[tuple[Tensor, Tensor]] = []
+        self._names = {id(tensor): name for name, tensor in state.items()}
+        self._external: set[int] = set()
+        self._detached: dict[int, tuple[Tensor, Node]] = {}
+        self._stack = [_Frame("", 1)]
+        self.x = self.graph.placeholder("x")
+        self._describe(self.x, x, carried=True, constant=False)
+        self.x.meta["field"] = Field()
+        self.memory.define(x, self.x)
+        self.kept[self.x] = x
+
+    # --- modules ---------------------------------------------------------------------------
+
+    def enter(self, path: str) -> None:
+        """A module's forward begins."""
+        self.calls[path] += 1
+        self._stack.append(_Frame(path, self.calls[path]))
+
+    def leave(self, output: Any) -> None:
+        """A module's forward ended."""
+        frame = self._stack.pop()
+        value = first_tensor(output)
+        if self.complete or value is None:
+            return
+        node, call = self._node(value), f"{frame.path}#{frame.call}"
+        self.outputs[call] = node
+        if self.target is not None and self.target.call == call:
+            self._begin(node, value)
+
+    def _begin(self, node: Node, value: Tensor) -> None:
+        """The wanted layer has answered; from here on its block is followed."""
+        assert self.target is not None
+        self.tip = (node, value)
+        if not carries(node):
+            self.error = PathError(self._off_path(self.target.call))
+        if self.error or self.target.tap == "output":
+            self.finish()
+
+    def finish(self) -> None:
+        """The map is complete."""
+        self.complete = True
+        if self.tip is not None:
+            self.kept.setdefault(*self.tip)
+        if not self.run_on:
+            raise Stop
+
+    def _off_path(self, layer: str) -> str:
+        ends = [
+            f"{node.meta['name']} ({node.meta['source']})"
+            for node in self.graph.nodes
+            if not carries(node) and any(carries(source) for source in node.all_input_nodes)
+        ]
+        return (
+            f"No signal can be carried from layer {layer.removesuffix('#1')!r} to the waveform: "
+            f"expected a path of differentiable ops, but its value does not depend on the input "
+            f"by any; what does ends at {', '.join(ends[-3:]) or 'no op'}. "
+            f"Choose a layer before that; sonifier.layers(x) lists them."
+        )
+
+    # --- ops ---------------------------------------------------------------------------------
+
+    def __torch_dispatch__(
+        self, func: OpOverload, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        """Runs one op and writes it down."""
+        if self.complete and not self.run_on:
+            raise Stop  # the first was swallowed, or turned into another exception by a script
+        try:
+            return self._dispatch(func, args, kwargs or {})
+        except Exception as error:
+            if self.failure is None or self.failure.error is not error:
+                self.failure = self._failure(error, func, args)
+            raise
+
+    def _failure(self, error: Exception, func: OpOverload, args: Any) -> Failure:
+        shapes = [tuple(x.shape) for x in pytree.tree_leaves(args) if isinstance(x, Tensor)]
+        return Failure(
+            error, str(func.overloadpacket), self._stack[-1].label, _source_line(), shapes
+        )
+
+    def _dispatch(self, func: OpOverload, args: Any, kwargs: Any) -> Any:
+        if is_composite(func) and func.overloadpacket not in self.rules:
+            with self:
+                return func._op_dk(COMPOSITE, *args, **kwargs)
+        written = written_by(func, args, kwargs)
+        if not self.complete:
+            return self._record(func, args, kwargs, written)
+        self._protect(written)
+        return func(*args, **kwargs)
+
+    def _record(self, func: OpOverload, args: Any, kwargs: Any, written: list[Tensor]) -> Any:
+        inputs: dict[Node, Tensor] = {}
+
+        def node_of(value: Any) -> Any:
+            if not isinstance(value, Tensor):
+                return value
+            node = self._node(value)
+            inputs[node] = value
+            return node
+
+        node_args, node_kwargs = pytree.tree_map(node_of, (tuple(args), kwargs))
+        node = self.graph.call_function(pure(func), node_args, node_kwargs)
+        self._locate(node)
+        op = Op.of(node)
+        rule = rule_for(self.rules, op, self.method) if op.carrying else None
+        goes_on = rule is not None and self._goes_on(node, rule)
+        if self.complete:
+            return func(*args, **kwargs)
+        before = self._keep_inputs(op, rule, inputs, written)
+        self._protect(written)
+        places = {n: place_of(x) for n, x in inputs.items()}
+        output = func(*args, **kwargs)
+        results = self._settle(node, inputs, places, output, written)
+        if rule is not None and rule.record is not None:
+            self.memories[node] = rule.record(op, before.__getitem__, output)
+        if goes_on or (self.target is not None and self.target.call == node.meta["name"]):
+            self._begin(*results[0])
+        return output
+
+    def _node(self, x: Tensor) -> Node:
+        """The node of a tensor's value now; a tensor never seen is a constant of the model's."""
+        if id(x) in self._detached:
+            return self._detached[id(x)][1]
+        node = self.memory.read(x)
+        return self._constant(x) if node is None else node
+
+    def _constant(self, x: Tensor) -> Node:
+        name = self._names.get(id(x), f"constant_{len(self.constants)}")
+        node = self.graph.get_attr(name)
+        self.constants[name] = x
+        self._describe(node, x, carried=False, constant=True)
+        self._external.add(storage_of(x))
+        self.memory.define(x, node)
+        return node
+
+    def _locate(self, node: Node) -> None:
+        """Where in the model an op runs: its module call, its name there, the source line."""
+        frame = self._stack[-1]
+        kind = getattr(packet(node) or node.target, "__name__", "op").lstrip("_")
+        frame.ops[kind] += 1
+        name = f"{frame.label}.{kind}#{frame.ops[kind]}".removeprefix(".")
+        node.meta.update(label=frame.label, name=name, source=_source_line())
+
+    def _goes_on(self, node: Node, rule: Rule) -> bool:
+        """Whether this op continues the wanted layer's block; if it ends it, the map is done."""
+        if self.tip is None or self.tip[0] not in node.all_input_nodes:
+            return False
+        if packet(node) in COMPARISONS:
+            return False  # where(x > 0, x, 0) compares first
+        if not rule.block:
+            self.graph.erase_node(node)
+            self.finish()
+        return rule.block
+
+    # --- what the mirror will need -----------------------------------------------------------
+
+    def _keep_inputs(
+        self, op: Op, rule: Rule | None, inputs: dict[Node, Tensor], written: list[Tensor]
+    ) -> dict[Node, Tensor]:
+        """Keeps the values that the rule reads; returns the inputs as they are before a write."""
+        if rule is None:
+            return inputs
+        wanted = set(rule.keeps(op))
+        for node, x in inputs.items():
+            if node in wanted or not (node.meta["carries"] or node.meta["constant"]):
+                self.kept.setdefault(node, x)
+        if rule.record is None:
+            return inputs
+        return {n: x.clone() if any(x is w for w in written) else x for n, x in inputs.items()}
+
+    def _protect(self, written: list[Tensor]) -> None:
+        """Before a write: copies what is kept there, and remembers what belongs to the model."""
+        for x in written:
+            storage = storage_of(x)
+            for node, value in self.kept.items():
+                if storage_of(value) == storage:
+                    self.kept[node] = value.clone()
+            if storage in self._external:
+                self.undo.append((x, x.clone()))
+
+    # --- results -----------------------------------------------------------------------------
+
+    def _settle(
+        self,
+        node: Node,
+        inputs: dict[Node, Tensor],
+        places: dict[Node, Place],
+        output: Any,
+        written: list[Tensor],
+    ) -> list[tuple[Node, Tensor]]:
+        """Describes each result of an op and says which node holds it from now on."""
+        if isinstance(node.target, OpOverload) and written:
+            output = written[0]  # the pure twin returns what the op wrote
+        elif written:
+            output = (*pytree.tree_leaves(output), *written)
+        random = is_random(node) and packet(node) not in self.rules
+        node.meta["constant"] = not random and all(n.meta["constant"] for n in inputs)
+        node.meta["carries"] = not random and any(carries(n) for n in inputs)
+        results = self._parts(node, output)
+        for number, (part, x) in enumerate(results):
+            if random:
+                self.kept[part] = x
+            base = next((n for n, y in inputs.items() if storage_of(y) == storage_of(x)), None)
+            if base is None:
+                self.memory.define(x, part)
+            elif packet(node) is aten.detach:
+                self._detached[id(x)] = (x, part)  # by identity: its place is its input's
+            elif places[base] != place_of(x):
+                self._hold(part, number, x, places[base])
+            elif any(x is w for w in written):
+                self.memory.write(x, part)
+        return results
+
+    def _parts(self, node: Node, output: Any) -> list[tuple[Node, Tensor]]:
+        """A node for each tensor that an op returned."""
+        if isinstance(output, Tensor):
+            parts = [(node, output)]
+        else:
+            tensors = enumerate(output) if isinstance(output, tuple | list) else ()
+            parts = [
+                (self.graph.call_function(getitem, (node, number)), x)
+                for number, x in tensors
+                if isinstance(x, Tensor)
+            ]
+        carried, constant = node.meta["carries"], node.meta["constant"]
+        if parts:  # reach goes by the first result's shape
+            self._describe(node, parts[0][1], carried=carried, constant=constant)
+            self._place(node)
+        for part, x in parts[1:] if parts and parts[0][0] is node else parts:
+            part.meta.update(node.meta)
+            self._describe(part, x, carried=carried, constant=constant)
+            part.meta["field"] = node.meta["field"]
+        return parts
+
+    def _hold(self, part: Node, number: int, x: Tensor, base: Place) -> None:
+        """A result that shares memory with an input."""
+        call = part.args[0] if part.target is getitem else part
+        assert isinstance(call, Node)
+        target, rest = call.target, call.args[1:]
+
+        def derive(new_base: Node) -> Node:
+            again = self._append(target, (new_base, *rest), like=call)
+            return again if call is part else self._append(getitem, (again, number), like=part)
+
+        def restore(new_base: Node, view: Node) -> Node:
+            return self._append(*put_back(target, rest, number, new_base, view), like=new_base)
+
+        self.memory.alias(x, base, part, derive, restore)
+
+    def _append(self, target: Any, args: tuple[Any, ...], like: Node) -> Node:
+        """A node for a value that no op computed: what a write to a view did to other views."""
+        node = self.graph.call_function(target, args)
+        sources = node.all_input_nodes
+        floating = like.meta["dtype"].is_floating_point or like.meta["dtype"].is_complex
+        node.meta.update(
+            like.meta,
+            carries=floating and any(carries(source) for source in sources),
+            constant=all(source.meta["constant"] for source in sources),
+            zero=False,
+        )
+        self._place(node)
+        return node
+
+    def _describe(self, node: Node, x: Tensor, *, carried: bool, constant: bool) -> None:
+        floating = x.is_floating_point() or x.is_complex()
+        node.meta.update(
+            shape=tuple(x.shape),
+            dtype=x.dtype,
+            carries=carried and floating,
+            constant=constant,
+            zero=not carried and _is_zero(node, x),
+            field=None,
+        )
+
+    def _place(self, node: Node) -> None:
+        """What of the waveform the result of an op reads (`deconv1d.ops.Field`)."""
+        op = Op.of(node)
+        if not op.carrying or node.target is getitem:
+            return
+        rule = rule_for(self.rules, op, self.method)
+        reads = []
+        for x in op.carrying:
+            before = x.meta["field"]
+            placed = None if before is None else rule.reach(op, before.axis)
+            reads.append(None if placed is None else before.through(*placed))
+        node.meta["field"] = joined(reads)
+
+
+# --- ops, and what they write ------------------------------------------------------------------
+
+
+@cache
+def is_composite(func: OpOverload) -> bool:
+    """Whether an op is only a name for others."""
+    key = "CompositeImplicitAutograd"
+    return bool(torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), key))
+
+
+@cache
+def pure(func: OpOverload) -> Callable[..., Any]:
+    """The op that returns what `func` writes: its twin without the underscore, if it has one."""
+    if not func._schema.is_mutable:
+        return func
+    namespace, name = func._schema.name.split("::")
+    twins = getattr(getattr(torch.ops, namespace), name.removesuffix("_"), None)
+    twin = getattr(twins, func._overloadname, None) if name.endswith("_") else None
+    return _on_copies(func) if twin is None or twin._schema.is_mutable else twin
+
+
+def _on_copies(func: OpOverload) -> Callable[..., tuple[Any, ...]]:
+    """A pure function of any op that writes: its results, and what it wrote to copies."""
+
+    def run(*args: Any, **kwargs: Any) -> tuple[Any, ...]:
+        args, kwargs = pytree.tree_map_only(Tensor, Tensor.clone, (args, kwargs))
+        output = func(*args, **kwargs)
+        return (*pytree.tree_leaves(output), *written_by(func, args, kwargs))
+
+    run.tags = func.tags  # type: ignore[attr-defined]  # read as an op's
+    run.__name__ = f"pure_{func._schema.name.split('::')[1]}"
+    return run
+
+
+def written_by(func: OpOverload, args: Any, kwargs: Any) -> list[Tensor]:
+    """The tensors that an op writes into."""
+    if not func._schema.is_mutable:
+        return []
+    names = func._schema.arguments
+    given = {**{a.name: v for a, v in zip(names, args, strict=False)}, **kwargs}
+    marked = [a.name for a in names if a.alias_info is not None and a.alias_info.is_write]
+    return [x for x in pytree.tree_leaves([given.get(name) for name in marked]) if _is_tensor(x)]
+
+
+def is_random(node: Node) -> bool:
+    """Whether an op draws random numbers."""
+    return torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
+
+
+def _is_tensor(x: Any) -> bool:
+    return isinstance(x, Tensor)
+
+
+def _is_zero(node: Node, x: Tensor) -> bool:
+    """Whether a constant is zero everywhere, as far as a glance tells."""
+    if packet(node) in ZEROS:
+        return True
+    return x.numel() == 1 and not x.is_complex() and not bool(x)
+
+
+def first_tensor(output: Any) -> Tensor | None:
+    """The first floating tensor in a module's output: tensor, tuple, dict or dataclass."""
+    if isinstance(output, Tensor):
+        return output if output.is_floating_point() or output.is_complex() else None
+    return next((x for part in _members(output) if (x := first_tensor(part)) is not None), None)
+
+
+def _members(output: Any) -> Iterator[Any]:
+    if isinstance(output, Mapping):
+        yield from output.values()
+    elif isinstance(output, tuple | list):
+        yield from output
+    elif is_dataclass(output):
+        yield from (getattr(output, member.name) for member in fields(output))
+
+
+def _source_line() -> str:
+    """The innermost line that is neither ours nor torch's."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and frame.f_code.co_filename.startswith(OURS_AND_TORCH):
+        frame = frame.f_back
+    return "" if frame is None else f"{frame.f_code.co_filename}:{frame.f_lineno}"

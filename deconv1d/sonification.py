@@ -1,0 +1,127 @@
+"""What comes out: one layer's maps as sound, with what is needed to judge, plot and save them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from deconv1d.errors import InputError
+
+
+@dataclass(frozen=True)
+class Sonification:
+    """What one layer's map (or several) responds to, as sound.
+
+    With several channels asked for, `waveform`, `raw` and `residual` have a leading axis for them.
+    All tensors are on the input's device and in its dtype.
+
+    Attributes:
+        waveform: The sonification: `raw` scaled to the input's peak, per example; input's shape.
+        raw: The deconvnet's output.
+        input: The waveform that was given.
+        activation: The whole map at the tap.
+        gain: What `raw` was multiplied by, (batch,) or (channels, batch); 0 where it is silent.
+        layer: The layer's full name.
+        channel: Channel number, list of them, tensor (one per example, for "most_active") or None.
+        sample_rate: In hertz, if known.
+        flagged: Share of ops on the way back for which only a gradient is known, 0 to 1.
+
+    Source: paper, section 3.2 and figure B.2.
+    """
+
+    waveform: Tensor
+    raw: Tensor
+    input: Tensor
+    activation: Tensor
+    gain: Tensor
+    layer: str
+    channel: int | list[int] | Tensor | None
+    sample_rate: int | None
+    flagged: float
+
+    @property
+    def residual(self) -> Tensor:
+        """The input without the sonification (paper, section 4.1)."""
+        return self.input - self.waveform
+
+    def _rate(self, purpose: str) -> int:
+        if self.sample_rate is None:
+            raise InputError(
+                f"{purpose} needs a sample rate: expected a number in hertz, got None. "
+                f"Give it once: Sonifier(model, sample_rate=8000)."
+            )
+        return self.sample_rate
+
+    def sounds(self) -> dict[tuple[int | None, int | None], Tensor]:
+        """Each sound alone, (time,) or (channels, time), by (channel, example); None: only one."""
+        channels = self.channel if isinstance(self.channel, list) else [None]
+        per_channel = self.waveform if isinstance(self.channel, list) else self.waveform[None]
+        found: dict[tuple[int | None, int | None], Tensor] = {}
+        for channel, sound in zip(channels, per_channel, strict=True):
+            if self.input.dim() == 1:
+                found[channel, None] = sound
+            else:
+                for number, example in enumerate(sound):
+                    found[channel, number if len(sound) > 1 else None] = example.squeeze(0)
+        return found
+
+    def save(self, path: str | Path, **options: Any) -> list[Path]:
+        """Writes the sonification as a sound file; returns the paths written.
+
+        Args:
+            path: File name; its suffix names the format. With several sounds it must contain
+                `{channel}` or `{example}` (or both), filled in for each.
+            options: As for `deconv1d.audio.write_audio`.
+
+        Raises:
+            InputError: If the sample rate is unknown or several sounds would get one name.
+            FileError: If a file cannot be written.
+        """
+        from deconv1d.audio import write_audio
+
+        rate, sounds = self._rate("Writing a sound file"), self.sounds()
+        paths = [Path(str(path).format(channel=c, example=e)) for c, e in sounds]
+        if len(set(paths)) < len(paths):
+            raise InputError(
+                f"{len(paths)} sounds cannot go into {len(set(paths))} file(s) at {str(path)!r}: "
+                f"expected a name for each. Put {{channel}} or {{example}} into the path."
+            )
+        for target, sound in zip(paths, sounds.values(), strict=True):
+            write_audio(target, sound, rate, **options)
+        return paths
+
+    def plot(self, *, dark: bool = False) -> Any:
+        """A Matplotlib figure of the input's and the sonification's spectrograms.
+
+        Raises:
+            InputError: If the sample rate is unknown.
+        """
+        from deconv1d.render import plot_spectrograms
+
+        return plot_spectrograms(self._tracks(), self._rate("A spectrogram"), dark=dark)
+
+    def _tracks(self) -> dict[str, Tensor]:
+        """The first example's input and its sonifications, by title."""
+        first = self.input if self.input.dim() == 1 else self.input[0]
+        chosen = {c: sound for (c, example), sound in self.sounds().items() if not example}
+        titles = {c: self.layer if c is None else f"{self.layer}, channel {c}" for c in chosen}
+        return {"input": first, **{titles[c]: sound for c, sound in chosen.items()}}
+
+    def _repr_html_(self) -> str | None:
+        if self.sample_rate is None:
+            return None
+        from deconv1d.render import pair_html
+
+        tracks = dict(list(self._tracks().items())[:4])
+        facts = {
+            "layer": self.layer,
+            "channel": "all at once" if self.channel is None else self.channel,
+            "sample rate": f"{self.sample_rate} Hz",
+            "flagged ops": f"{self.flagged:.0%}",
+        }
+        return pair_html(
+            tracks, self.sample_rate, title=f"Sonification of {self.layer}", facts=facts
+        )

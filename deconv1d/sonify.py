@@ -1,0 +1,494 @@
+"""The front door: hear what one feature map of a model responds to in a waveform."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from deconv1d.capture import Capture, capture, replay
+from deconv1d.errors import (
+    Deconv1dError,
+    InputError,
+    LayerError,
+    ModelError,
+    SilenceWarning,
+)
+from deconv1d.guest import unwrapped
+from deconv1d.inputs import Waveform, as_waveform, check_channels, shortest
+from deconv1d.layers import Layer, LayerRow, channel_axis, find_module, find_op, layer_table
+from deconv1d.mirror import Deconvnet, Step, mirror
+from deconv1d.ops import carries, shape_of
+from deconv1d.recorder import Failure, Target
+from deconv1d.rules import LAWS, METHODS, RULES, Rules
+from deconv1d.seeds import SEEDS, Seed, carry, most_active, only, seed_of
+from deconv1d.sonification import Sonification
+from deconv1d.table import Table
+
+TAPS = ("block", "output")
+CHUNK_BYTES = 2**28
+"""Size of the largest value of one chunk of channels: four or so live at a time."""
+
+
+@dataclass(frozen=True)
+class PlanRow:
+    """One op between a map and the waveform.
+
+    Attributes:
+        op: Module path and op.
+        rule: Kind of rule (`deconv1d.rules`).
+        law: What a test holds the rule to.
+        reach: Kernel, stride and offset in samples of the op's input.
+        source: Where the rule comes from.
+        flagged: Whether only the op's gradient is known.
+        line: Where the model calls it.
+    """
+
+    op: str
+    rule: str
+    law: str
+    reach: str
+    source: str
+    flagged: bool
+    line: str
+
+
+class Sonifier:
+    """Hears what one feature map of a model responds to.
+
+    Example:
+        >>> import torch
+        >>> from deconv1d import Sonifier
+        >>> model = torch.nn.Sequential(torch.nn.Conv1d(1, 4, 9), torch.nn.ReLU())
+        >>> s = Sonifier(model, sample_rate=8000).sonify(torch.randn(800), layer="0", channel=3)
+        >>> s.waveform.shape
+        torch.Size([800])
+
+    Args:
+        model: Any module that computes on waveforms. It is left exactly as it is.
+        sample_rate: In hertz; only files, plots and seconds need it.
+        forward: `forward(model, x)`, for models that take more than the waveform.
+        rules: The op table; `{**RULES, op: rule}` adds to it or changes it.
+        dtype: Run model and mirror in this dtype; None: the model's own. The model's parameters
+            are cast for the run, and stay as they are.
+        check: Replay every capture and compare (costs a forward pass).
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        sample_rate: int | None = None,
+        forward: Callable[[Any, Tensor], Any] | None = None,
+        rules: Rules = RULES,
+        dtype: torch.dtype | None = None,
+        check: bool = False,
+    ) -> None:
+        if not isinstance(model, nn.Module):
+            raise InputError(
+                f"The model is a {type(model).__name__}: expected a torch.nn.Module. "
+                f"Wrap a function in a module, or give its module and forward=."
+            )
+        self.model = unwrapped(model)
+        self.sample_rate, self.rules = sample_rate, rules
+        self._forward, self._dtype, self._check = forward, dtype, check
+        self._called_once: set[str] = set()
+        self._ops: dict[str, Layer] = {}
+
+    def sonify(
+        self,
+        x: Any,
+        *,
+        layer: str,
+        channel: Any,
+        tap: str = "block",
+        seed: Seed = "activation",
+        method: str = "deconvnet",
+        channel_axis: int | None = None,
+    ) -> Sonification:
+        """Carries one or more of a layer's maps back to the waveform.
+
+        Args:
+            x: Waveform, floating: what the model takes, batch first; or 1-D for one mono clip.
+            layer: The model's own dotted path, or any unique suffix; "relu#2" for the second call
+                of a module called more than once; "<module path>.<op>#n" for an op without module.
+            channel: A number, a list of them, "all", "most_active" (for each example the map with
+                the largest mean), or None: every map at once.
+            tap: "block": where the layer's normalisation, activation and max-pooling end;
+                "output": the layer's own output.
+            seed: What is carried back: "activation" (the map), "ones", "peak" (each map's strongest
+                moment), or a function from the whole map to a seed of its shape.
+            method: "deconvnet", "guided" or "gradient".
+            channel_axis: Which axis of the map counts channels, if it is not the one that
+                `layers` shows.
+
+        Raises:
+            InputError: If the waveform or an argument cannot be used; a waveform that is too short
+                says how many samples are needed.
+            LayerError: If no layer, or more than one, answers to the name.
+            ChannelError: If the layer has no such channel.
+            PathError: If no signal can be carried back from the layer.
+
+        Source: paper, section 3.2 and figure B.2.
+        """
+        _check_word("tap", tap, TAPS)
+        _check_word("method", method, METHODS)
+        if not callable(seed):
+            _check_word("seed", seed, SEEDS)
+        captured, waveform, name = self._capture(x, layer, tap, method)
+        deconvnet = mirror(captured, rules=self.rules, method=method)
+        activation = _map_of(captured)
+        axis = _axis(captured, channel_axis)
+        chosen = check_channels(channel, activation.shape[axis], name)
+        values = seed_of(activation, seed, axis)
+        answered: int | list[int] | Tensor | None
+        if chosen is None:
+            raw, answered = deconvnet(values), None
+        elif isinstance(chosen, str):
+            answered = most_active(activation, axis)
+            raw = deconvnet(only(values, axis, answered))
+        else:
+            raw, answered = carry(deconvnet, values, axis, chosen, _chunk(captured)), chosen
+            if not isinstance(channel, Sequence | np.ndarray | Tensor):
+                raw, answered = raw[0], chosen[0]
+        return self._finish(waveform, raw, activation, name, answered, deconvnet)
+
+    def layers(self, x: Any) -> Table[LayerRow]:
+        """A table of every layer that can be sonified, from one forward pass on a waveform.
+
+        Args:
+            x: As for `sonify`.
+
+        Raises:
+            InputError: If the waveform cannot be used.
+        """
+        captured = self._run(as_waveform(x), None, "deconvnet", run_on=False)
+        return layer_table(captured, self.model, self.rules)
+
+    def plan(
+        self, x: Any, layer: str, *, tap: str = "block", method: str = "deconvnet"
+    ) -> Table[PlanRow]:
+        """A table of each op between a layer's map and the waveform, in the mirror's order.
+
+        Args:
+            x: As for `sonify`.
+            layer: As for `sonify`.
+            tap: As for `sonify`.
+            method: As for `sonify`.
+
+        Raises:
+            InputError, LayerError, PathError: As for `sonify`.
+        """
+        steps = self.deconvnet(x, layer, tap=tap, method=method).steps
+        return Table([_plan_row(step) for step in steps])
+
+    def deconvnet(
+        self, x: Any, layer: str, *, tap: str = "block", method: str = "deconvnet"
+    ) -> Deconvnet:
+        """The mirrored network itself, a `torch.fx.GraphModule`; its `code` can be read.
+
+        Call it with a seed shaped like the map, or with several along a leading axis, for their raw
+        sonifications. Its parameters are the model's own objects: it follows when they change.
+
+        Args:
+            x: As for `sonify`; the switches are those of this waveform.
+            layer: As for `sonify`.
+            tap: As for `sonify`.
+            method: As for `sonify`.
+
+        Raises:
+            InputError, LayerError, PathError: As for `sonify`.
+        """
+        _check_word("tap", tap, TAPS)
+        _check_word("method", method, METHODS)
+        captured, _, _ = self._capture(x, layer, tap, method)
+        return mirror(captured, rules=self.rules, method=method)
+
+    # --- capturing -------------------------------------------------------------------------
+
+    def _capture(self, x: Any, name: str, tap: str, method: str) -> tuple[Capture, Waveform, str]:
+        """One forward pass up to the layer; the checked waveform; the layer's full name."""
+        waveform = as_waveform(x)
+        layer = self._find(waveform, name)
+        counted = layer.is_op or layer.path in self._called_once
+        target = Target(layer.target, tap)
+        captured = self._run(waveform, target, method, run_on=not counted)
+        self._check_calls(layer, captured)
+        if self._check:
+            _check_replay(captured)
+        return captured, waveform, str(layer)
+
+    def _find(self, waveform: Waveform, name: str) -> Layer:
+        if not isinstance(name, str):
+            raise LayerError(
+                f"The layer is a {type(name).__name__}: expected a module path such as 'conv8'. "
+                f"sonifier.layers(x) lists them."
+            )
+        layer = find_module(self.model, name) or self._ops.get(name)
+        if layer is None:
+            captured = self._run(waveform, None, "deconvnet", run_on=False)
+            layer = self._ops[name] = find_op(captured, self.model, name)
+        return layer
+
+    def _check_calls(self, layer: Layer, captured: Capture) -> None:
+        """Whether the model called the layer as often as its name says."""
+        if captured.calls is None or layer.is_op:
+            return
+        calls = captured.calls[layer.path]
+        if calls == 1 and layer.call is None:
+            self._called_once.add(layer.path)
+        elif calls > 1 and layer.call is None:
+            names = ", ".join(repr(f"{layer.path}#{n + 1}") for n in range(calls))
+            raise LayerError(
+                f"Layer {layer.path!r} is called {calls} times: expected the call to be named, "
+                f"got its bare name. Give one of {names}."
+            )
+        if captured.tap is None:
+            raise LayerError(_never_ran(layer, calls))
+
+    def _run(
+        self, waveform: Waveform, target: Target | None, method: str, *, run_on: bool
+    ) -> Capture:
+        """Captures the model on the waveform, in the first shape that it takes."""
+        errors = []
+        for shape in waveform.shapes:
+            try:
+                captured = self._attempt(waveform.given.reshape(shape), target, method, run_on)
+            except Deconv1dError:
+                raise
+            except Exception as error:
+                errors.append((shape, error))
+            else:
+                _check_batch(captured)
+                return captured
+        shape, cause = errors[0]
+        if isinstance(cause, RuntimeError | ValueError | IndexError | AssertionError):
+            self._check_length(waveform, target, method)
+        explained = explain(shape, cause)
+        raise explained from (None if explained is cause else cause)
+
+    def _attempt(
+        self, x: Tensor, target: Target | None, method: str, run_on: bool = False
+    ) -> Capture:
+        parameter = next((p for p in self.model.parameters() if p.is_floating_point()), None)
+        own = x if parameter is None else parameter
+        return capture(
+            self.model,
+            x.to(device=own.device, dtype=self._dtype or own.dtype),
+            target=target,
+            rules=self.rules,
+            method=method,
+            forward=self._forward,
+            dtype=self._dtype,
+            run_on=run_on,
+        )
+
+    def _check_length(self, waveform: Waveform, target: Target | None, method: str) -> None:
+        """Whether the model fails for want of samples."""
+        given = waveform.given
+        length = given.shape[-1]
+
+        def runs(samples: int) -> bool:
+            longer = given.repeat(*[1] * (given.dim() - 1), -(-samples // length))[..., :samples]
+            for shape in waveform.shapes:
+                try:
+                    self._attempt(longer.reshape(*shape[:-1], samples), target, method)
+                except Exception:
+                    continue
+                return True
+            return False
+
+        if (needed := shortest(runs, length)) is not None:
+            raise InputError(
+                f"The waveform is too short for this model: expected at least {needed} samples, "
+                f"got {length}. Give a longer one, or pad it with zeros."
+            )
+
+    # --- finishing -------------------------------------------------------------------------
+
+    def _finish(
+        self,
+        waveform: Waveform,
+        raw: Tensor,
+        activation: Tensor,
+        layer: str,
+        channel: Any,
+        deconvnet: Deconvnet,
+    ) -> Sonification:
+        given = waveform.given
+        leading = raw.shape[:1] if isinstance(channel, list) else ()
+        raw = raw.to(given).reshape(*leading, *given.shape)
+        if not torch.isfinite(raw).all():
+            raise ModelError(
+                f"The sonification of layer {layer!r} is not finite: expected numbers within "
+                f"{activation.dtype}'s range. Give Sonifier(model, dtype=torch.float32)."
+            )
+        scaled, gain = to_peak_of(given, raw)
+        if (gain == 0).any():
+            what = "the input is silent" if not given.any() else "the map is dead"
+            warnings.warn(
+                f"The sonification of layer {layer!r} is silent: {what}.",
+                SilenceWarning,
+                stacklevel=3,
+            )
+        steps = deconvnet.steps
+        return Sonification(
+            waveform=scaled,
+            raw=raw,
+            input=given,
+            activation=activation.to(given),
+            gain=gain,
+            layer=layer,
+            channel=channel,
+            sample_rate=self.sample_rate,
+            flagged=sum(step.rule.flagged for step in steps) / max(len(steps), 1),
+        )
+
+
+def to_peak_of(x: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
+    """Scales each raw sonification to its input's peak.
+
+    Args:
+        x: Waveforms, batch first; or one clip, (time,).
+        raw: The same shape, or with a leading axis.
+
+    Returns:
+        The scaled sonification, and what it was multiplied by, (batch,) (with that leading axis);
+        both exactly 0 where either is silent.
+
+    Source: paper, section 3.2 (4).
+    """
+    axes = list(range(-(x.dim() - 1 or 1), 0))
+    peak, raw_peak = x.abs().amax(axes, keepdim=True), raw.abs().amax(axes, keepdim=True)
+    gain = torch.where(raw_peak > 0, peak / raw_peak, 0)
+    gain = torch.where(torch.isfinite(gain), gain, 0)
+    scaled = torch.where(gain > 0, raw / raw_peak * peak, 0)
+    return scaled, gain.squeeze(axes)
+
+
+def explain(shape: tuple[int, ...], error: Exception) -> Exception:
+    """Our error for a model that failed on a waveform, or the model's own where it is its own."""
+    failure: Failure | None = getattr(error, "failure", None)
+    if failure is None:
+        return error
+    where = f"layer {failure.label!r} ({failure.source})"
+    if "conv" in failure.op and len(failure.shapes) > 1:
+        got, weight = failure.shapes[:2]
+        if len(got) != len(weight):
+            return InputError(
+                f"The waveform's rank does not fit {where}: expected rank {len(weight)}, "
+                f"(batch, channels, time), got shape {shape}. Add or remove an axis, "
+                f"or give one clip as a 1-D array."
+            )
+        if got[1] != weight[1]:
+            return InputError(
+                f"The number of channels does not fit {where}: expected {weight[1]}, got {got[1]} "
+                f"(waveform {shape}). Give (batch, {weight[1]}, time)."
+            )
+    return ModelError(
+        f"The model failed on a waveform of shape {shape}: {failure.op} in {where} got shapes "
+        f"{failure.shapes}: {error}. Give what the model takes, batch first, or forward=."
+    )
+
+
+def _map_of(captured: Capture) -> Tensor:
+    assert captured.tap is not None
+    activation = captured.kept[captured.tap]
+    if not torch.isfinite(activation).all():
+        raise ModelError(
+            f"The map of {captured.tap.meta['name']!r} has NaN or infinite values: expected a "
+            f"model that computes finite ones on this waveform. Check its weights and its input."
+        )
+    return activation
+
+
+def _axis(captured: Capture, override: int | None) -> int:
+    """The axis of the map that counts channels."""
+    assert captured.tap is not None
+    rank = len(shape_of(captured.tap))
+    if override is None:
+        return channel_axis(captured.tap)
+    if not -rank <= override < rank or override % rank == 0:
+        raise InputError(
+            f"channel_axis={override} does not fit the map: expected an axis from 1 to {rank - 1} "
+            f"of shape {shape_of(captured.tap)}. sonifier.layers(x) shows the one assumed."
+        )
+    return override % rank
+
+
+def _check_batch(captured: Capture) -> None:
+    if captured.tap is None:
+        return
+    x, tap = shape_of(captured.x), shape_of(captured.tap)
+    if len(x) == len(tap) == 2 and x[0] != tap[0]:
+        raise InputError(
+            f"The waveform's rank does not fit {captured.tap.meta['label']!r}: expected a batch "
+            f"first, got shape {x}, which became a map of shape {tap}: the model took the first "
+            f"axis for channels. Give (batch, channels, time), or one clip as a 1-D array."
+        )
+
+
+def _check_replay(captured: Capture) -> None:
+    """Whether the recorded ops, run again, give the map that was seen."""
+    again, seen = replay(captured), _map_of(captured)
+    difference = float((again - seen).abs().max())
+    if difference > 1e-4 * float(seen.abs().max()):
+        raise ModelError(
+            f"The capture does not replay: expected the map of {captured.tap!s} again, "
+            f"got a difference of {difference:.2g}. Please report this model."
+        )
+
+
+def _chunk(captured: Capture) -> int:
+    """How many channels to carry at a time."""
+    sizes = [
+        prod(shape_of(node)) * int(node.meta["dtype"].itemsize)
+        for node in captured.graph.nodes
+        if carries(node)
+    ]
+    return max(1, CHUNK_BYTES // max(sizes))
+
+
+def _check_word(name: str, word: Any, known: Sequence[str]) -> None:
+    if word not in known:
+        raise InputError(f"Unknown {name} {word!r}: expected one of {', '.join(map(repr, known))}.")
+
+
+def _never_ran(layer: Layer, calls: int) -> str:
+    if calls:
+        return (
+            f"Layer {str(layer)!r} cannot be sonified: expected a call {layer.call or 1} that "
+            f"returns a floating tensor, got {calls} call(s). sonifier.layers(x) lists what can."
+        )
+    return (
+        f"Layer {layer.path!r} never ran: expected the model's forward pass to call it. Choose one "
+        f"that sonifier.layers(x) lists; inside TorchScript name an op, such as 'convolution#1'."
+    )
+
+
+def _plan_row(step: Step) -> PlanRow:
+    meta = step.op.node.meta
+    return PlanRow(
+        op=meta["name"],
+        rule=step.rule.kind,
+        law=LAWS[step.rule.kind],
+        reach=_reach(step),
+        source=step.rule.source,
+        flagged=step.rule.flagged,
+        line=meta["source"],
+    )
+
+
+def _reach(step: Step) -> str:
+    before = step.op.carrying[0].meta["field"]
+    placed = None if before is None else step.rule.reach(step.op, before.axis)
+    if placed is None:
+        return "all"
+    reach, _ = placed
+    return f"{reach.kernel}, {reach.stride}, {reach.offset}"

@@ -1,0 +1,66 @@
+"""Records as a table, on a terminal and in a notebook."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import fields
+from html import escape
+from typing import Any, Generic, TypeVar, overload
+
+Row = TypeVar("Row")
+
+
+class Table(Sequence[Row], Generic[Row]):
+    """A sequence of records (dataclasses) that prints as a table, one column a field."""
+
+    def __init__(self, rows: Sequence[Row], *, title: str = "") -> None:
+        self.rows, self.title = tuple(rows), title
+
+    @overload
+    def __getitem__(self, index: int) -> Row: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Row]: ...
+    def __getitem__(self, index: int | slice) -> Row | Sequence[Row]:
+        return self.rows[index]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __iter__(self) -> Iterator[Row]:
+        return iter(self.rows)
+
+    def _cells(self) -> list[list[str]]:
+        if not self.rows:
+            return []
+        names = [f.name for f in fields(self.rows[0])]  # type: ignore[arg-type]  # rows are records
+        body = [[_text(getattr(row, name)) for name in names] for row in self.rows]
+        return [[name.replace("_", " ") for name in names], *body]
+
+    def __str__(self) -> str:
+        cells = self._cells()
+        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+        lines = [
+            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+            for row in cells
+        ]
+        return "\n".join([self.title, *lines] if self.title else lines)
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        head, *body = self._cells() or [[]]
+        rows = "".join(f"<tr>{_row(row, 'td')}</tr>" for row in body)
+        title = f"<caption>{escape(self.title)}</caption>"
+        return f"<table>{title}<tr>{_row(head, 'th')}</tr>{rows}</table>"
+
+
+def _row(cells: list[str], tag: str) -> str:
+    return "".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in cells)
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return "all"
+    if isinstance(value, bool):
+        return "yes" if value else ""
+    return f"{value:.3g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,106 @@
+"""CNN12, the paper's raw-waveform encoder: figure A.1 with its module names, at any width."""
+
+from collections import OrderedDict
+from typing import Literal
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+FILTERS = (64, 64, 128, 128, 256, 256, 512, 512, 1024, 1024, 2048)
+KERNEL_SIZES = (7, 7, 5, 5, 5, 3, 3, 3, 3, 3, 3)
+HALVING_BLOCKS = 8  # blocks 1 to 8 halve the time axis, blocks 9 to 11 keep it
+EMBEDDING = 512
+SHORTEST = 2370  # samples: the receptive field of one frame of block 11
+
+
+class CNN12(nn.Module):
+    """The encoder f_enc: eleven conv-relu-pool blocks, the mean over time, one linear layer.
+
+    Args:
+        width: Scales the number of filters of every convolution: 1.0 is the paper's CNN12, 2.0 its
+            CNN12_x2, 1/8 runs on small machines. The embedding keeps its 512 numbers.
+        pooling: "max" is the paper's. "stride" is the twin for section 3.2's claim: convolutions 1
+            to 8 have stride 2 and no pooling after them. Both have the same parameters.
+
+    Raises:
+        ValueError: `width` leaves a convolution without a whole number of filters, or `pooling` is
+            neither word.
+
+    Source:
+        Figure A.1 of the paper, whose `Activation(relu)` is `nn.ReLU` here. The paper does not say
+        how its strided network was built: the twin is our reading.
+
+    Example:
+        >>> import torch
+        >>> CNN12(width=1 / 8)(torch.zeros(2, 1, 8000)).shape
+        torch.Size([2, 512])
+    """
+
+    def __init__(self, *, width: float = 1.0, pooling: Literal["max", "stride"] = "max"):
+        super().__init__()
+        self.features = _blocks(width, pooling)
+        self.fc1 = nn.Sequential(
+            OrderedDict(
+                drop10=nn.Dropout(0.4),
+                fc10=nn.Linear(self.features.conv11.out_channels, EMBEDDING),
+            )
+        )
+
+    def forward(self, waveform: Tensor) -> Tensor:
+        """Returns the embeddings, (batch, 512).
+
+        Args:
+            waveform: (batch, 1, time), 8 kHz, scaled to peak 1, at least 2,370 samples long:
+                `pad_to_shortest` makes it so.
+        """
+        return self.fc1(self.features(waveform).mean(dim=-1))
+
+
+def _blocks(width: float, pooling: str) -> nn.Sequential:
+    narrowest = FILTERS[0] * width
+    if narrowest < 1 or narrowest % 1:
+        raise ValueError(
+            f"cannot build CNN12 with width={width}: conv1 would have {narrowest:g} filters, "
+            f"expected a whole number of at least 1; use a multiple of 1/{FILTERS[0]}"
+        )
+    if pooling not in ("max", "stride"):
+        raise ValueError(
+            f"cannot build CNN12 with pooling={pooling!r}: expected 'max' (the paper's) or "
+            "'stride' (stride-2 convolutions in its place); pass one of the two"
+        )
+    layers = OrderedDict()
+    channels = 1
+    for block, (filters, kernel_size) in enumerate(zip(FILTERS, KERNEL_SIZES, strict=True), 1):
+        halving = pooling if block <= HALVING_BLOCKS else None
+        stride = 2 if halving == "stride" else 1
+        layers[f"conv{block}"] = nn.Conv1d(channels, int(filters * width), kernel_size, stride)
+        layers[f"act{block}"] = nn.ReLU(inplace=True)
+        if halving == "max":
+            layers[f"mp{block}"] = nn.MaxPool1d(2)
+        channels = int(filters * width)
+    return nn.Sequential(layers)
+
+
+def classifier(encoder: CNN12, *, classes: int) -> nn.Sequential:
+    """Returns `encoder` and a linear `head` on top of it: waveforms to (batch, classes) logits.
+
+    Source:
+        Appendix A.3; the dropout before the encoder's last layer is figure A.1's.
+    """
+    return nn.Sequential(OrderedDict(encoder=encoder, head=nn.Linear(EMBEDDING, classes)))
+
+
+def projection_head() -> nn.Sequential:
+    """Returns f_proj, from embeddings to the (batch, 512) vectors that SimCLR's loss compares.
+
+    Source:
+        Section 3.1: one hidden layer of 512 units, 512 numbers out; the ReLU is SimCLR's.
+    """
+    return nn.Sequential(
+        nn.Linear(EMBEDDING, EMBEDDING), nn.ReLU(), nn.Linear(EMBEDDING, EMBEDDING)
+    )
+
+
+def pad_to_shortest(waveform: Tensor) -> Tensor:
+    """Returns `waveform`, (..., time), with zeros after its end if it is below 2,370 samples."""
+    return F.pad(waveform, (0, max(0, SHORTEST - waveform.shape[-1])))
