@@ -7,6 +7,7 @@ They are what a printed deconvnet calls. All take the signal first, work under `
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from math import prod
 from typing import Any
 
 import torch
@@ -72,26 +73,20 @@ def conv_of_transpose(
     return full[(..., *(slice(n) for n in size))]  # type: ignore[no-any-return]  # ops are untyped
 
 
-def pool_windows(
-    size: int, pooled: int, kernel: int, stride: int, padding: int, dilation: int
-) -> tuple[int, list[slice]]:
-    """Total padded length, and for each place in the window the samples that stand there."""
-    ends = [place * dilation + (pooled - 1) * stride + 1 for place in range(kernel)]
-    cuts = [slice(place * dilation, end, stride) for place, end in enumerate(ends)]
-    return max(size + 2 * padding, ends[-1]), cuts
-
-
 def pool_switches(
     x: Tensor, pooled: Tensor, kernel: int, stride: int, padding: int, dilation: int
 ) -> Tensor:
     """The place in its window that each pooled value came from (uint8; the first, if tied)."""
-    size = x.shape[-1]
-    total, cuts = pool_windows(size, pooled.shape[-1], kernel, stride, padding, dilation)
-    if total > size:
-        x = F.pad(x, (padding, total - size - padding), value=float("-inf"))
+    reach = (pooled.shape[-1] - 1) * stride + (kernel - 1) * dilation + 1
+    if padding or reach > x.shape[-1]:
+        x = F.pad(x, (padding, reach - padding - x.shape[-1]), value=float("-inf"))
+    # The switch counts the places up to which nothing has been equal to the maximum.
     switches = torch.zeros(pooled.shape, dtype=torch.uint8, device=pooled.device)
-    for place in reversed(range(kernel)):
-        switches.masked_fill_(x[..., cuts[place]] == pooled, place)
+    unequal = torch.ones(pooled.shape, dtype=torch.bool, device=pooled.device)
+    for start in range(0, (kernel - 1) * dilation, dilation):
+        end = start + (pooled.shape[-1] - 1) * stride + 1
+        unequal &= x[..., start:end:stride] != pooled
+        switches += unequal.view(torch.uint8)
     return switches
 
 
@@ -109,20 +104,21 @@ def unpool(
     Source: paper, section 3.2 (3 i). `torch.nn.functional.max_unpool1d` keeps only one of the
     values that meet where windows overlap; the adjoint of pooling is their sum.
     """
-    total, cuts = pool_windows(size, signal.shape[-1], kernel, stride, padding, dilation)
-    full = signal.new_zeros(*signal.shape[:-1], total)
-    for place, cut in enumerate(cuts):
-        full[..., cut] += torch.where(switches == place, signal, 0)
-    return full[..., padding : padding + size]
+    starts = torch.arange(switches.shape[-1], device=switches.device) * stride - padding
+    places = starts + switches.long() * dilation
+    if padding:  # a window that lies in the padding alone
+        places.clamp_(0, size - 1)
+    return unpool_at(signal, places, (size,))
 
 
 def unpool_at(signal: Tensor, indices: Tensor, size: Sequence[int]) -> Tensor:
     """Max-unpooling at flat positions in an array of shape `size`; meeting values add up."""
     axes = len(size)
-    empty = signal.new_zeros(*signal.shape[:-axes], *size)
     values, places = signal.flatten(-axes), indices.flatten(-axes).long()
-    full = empty.flatten(-axes).scatter_add(-1, places.expand_as(values), values)
-    return full.reshape(empty.shape)
+    full = signal.new_zeros(*signal.shape[:-axes], prod(size))
+    return full.scatter_add_(-1, places.expand_as(values), values).reshape(
+        *signal.shape[:-axes], *size
+    )
 
 
 def unpool_along(signal: Tensor, indices: Tensor, axis: int, size: int) -> Tensor:

@@ -172,14 +172,14 @@ def as_samples(waveform: Waveform) -> Samples:
     array = np.asarray(waveform)
     if array.dtype.kind != "f" or array.ndim not in (1, 2) or not array.size:
         raise InputError(
-            "The waveform cannot be rendered: expected floating samples of shape (time,) or "
+            "The waveform cannot be used: expected floating samples of shape (time,) or "
             f"(channels, time), got {array.dtype} of shape {array.shape}. Give one example at a "
             "time; divide integer samples by their full scale."
         )
     finite = np.isfinite(array)
     if not finite.all():
         raise InputError(
-            "The waveform cannot be rendered: expected finite samples, got "
+            "The waveform cannot be used: expected finite samples, got "
             f"{array.size - np.count_nonzero(finite)} of {array.size} that are NaN or infinite. "
             "Find where they come from."
         )

@@ -119,6 +119,11 @@ class Recorder(TorchDispatchMode):
         self.memory.define(x, self.x)
         self.kept[self.x] = x
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """No: wrapping the dispatch for it would import the compiler, 2 s, at the first op."""
+        return False
+
     # --- modules ---------------------------------------------------------------------------
 
     def enter(self, path: str) -> None:

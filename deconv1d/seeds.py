@@ -53,6 +53,18 @@ def _peaks(activation: Tensor, axis: int) -> Tensor:
     return peaks.reshape(activation.movedim(axis, 1).shape).movedim(1, axis)
 
 
+def leveled(values: Tensor) -> tuple[Tensor, float]:
+    """The seed, and what to multiply its raw sonification by.
+
+    Half precision overflows early: there the seed is scaled to 1. Every rule is positively
+    homogeneous, so only the level changes.
+    """
+    level = float(values.abs().max())
+    if values.dtype not in (torch.float16, torch.bfloat16) or level == 0:
+        return values, 1.0
+    return values / level, level
+
+
 def most_active(activation: Tensor, axis: int) -> Tensor:
     """For each example the channel with the largest mean activation, (batch,)."""
     others = [a for a in range(1, activation.dim()) if a != axis]

@@ -27,7 +27,7 @@ from deconv1d.mirror import Deconvnet, Step, mirror
 from deconv1d.ops import carries, shape_of
 from deconv1d.recorder import Failure, Target
 from deconv1d.rules import LAWS, METHODS, RULES, Rules
-from deconv1d.seeds import SEEDS, Seed, carry, most_active, only, seed_of
+from deconv1d.seeds import SEEDS, Seed, carry, leveled, most_active, only, seed_of
 from deconv1d.sonification import Sonification
 from deconv1d.table import Table
 
@@ -146,7 +146,7 @@ class Sonifier:
         activation = _map_of(captured)
         axis = _axis(captured, channel_axis)
         chosen = check_channels(channel, activation.shape[axis], name)
-        values = seed_of(activation, seed, axis)
+        values, level = leveled(seed_of(activation, seed, axis))
         answered: int | list[int] | Tensor | None
         if chosen is None:
             raw, answered = deconvnet(values), None
@@ -157,6 +157,7 @@ class Sonifier:
             raw, answered = carry(deconvnet, values, axis, chosen, _chunk(captured)), chosen
             if not isinstance(channel, Sequence | np.ndarray | Tensor):
                 raw, answered = raw[0], chosen[0]
+        raw = raw.to(waveform.given) * level
         return self._finish(waveform, raw, activation, name, answered, deconvnet)
 
     def layers(self, x: Any) -> Table[LayerRow]:
@@ -323,7 +324,7 @@ class Sonifier:
     ) -> Sonification:
         given = waveform.given
         leading = raw.shape[:1] if isinstance(channel, list) else ()
-        raw = raw.to(given).reshape(*leading, *given.shape)
+        raw = raw.reshape(*leading, *given.shape)
         if not torch.isfinite(raw).all():
             raise ModelError(
                 f"The sonification of layer {layer!r} is not finite: expected numbers within "

@@ -1,0 +1,51 @@
+"""What every benchmark needs: interleaved timing, and a generated page with versions and date."""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+import platform
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import torch
+
+HERE = Path(__file__).parent
+
+
+def interleaved(runs: Mapping[str, Callable[[], object]], *, rounds: int) -> dict[str, float]:
+    """Median seconds of each run, taken in turns so that all meet the same machine.
+
+    Args:
+        runs: What to time, by name; each runs once before.
+        rounds: How many turns.
+    """
+    for run in runs.values():
+        run()
+    seconds: dict[str, list[float]] = {name: [] for name in runs}
+    for _ in range(rounds):
+        for name, run in runs.items():
+            start = time.perf_counter()
+            run()
+            seconds[name].append(time.perf_counter() - start)
+    return {name: statistics.median(taken) for name, taken in seconds.items()}
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """A Markdown table."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
+
+
+def write_page(path: Path, title: str, command: str, body: str, packages: Sequence[str]) -> None:
+    """Writes a generated page: title, the command that writes it, body, versions and date."""
+    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in packages)
+    machine = f"{torch.get_num_threads()} threads, {platform.machine()}"
+    page = (
+        f"# {title}\n\nWritten by `{command}`.\n\n{body}\n\n"
+        f"{datetime.date.today()}; {machine}; {versions}.\n"
+    )
+    path.write_text(page, encoding="utf-8")
+    print(page)

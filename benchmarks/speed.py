@@ -1,0 +1,132 @@
+"""Speed and memory of the mirror against Captum and against plain forward passes.
+
+All runs of a table are interleaved and compared by their medians; ratios mean the same on any
+machine, seconds do not.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import resource
+from functools import partial
+
+import torch
+from captum.attr import NeuronDeconvolution
+from benchmarks.reporting import HERE, interleaved, table, write_page
+from torch import Tensor, nn
+
+from deconv1d import Sonifier
+from deconv1d.capture import capture
+from deconv1d.recorder import Target
+from reference_models.cnn12 import CNN12
+
+LAYER, MAP, CHANNELS = "features.conv8", "features.mp8", 512
+SECONDS, RATE = 10, 8000
+
+
+def network() -> tuple[CNN12, Tensor]:
+    """The paper's CNN12 and 10 s of noise."""
+    torch.manual_seed(0)
+    return CNN12().eval(), torch.randn(1, 1, SECONDS * RATE)
+
+
+def out_of_place(model: nn.Module) -> nn.Module:
+    """Captum's hooks cannot follow in-place ReLUs."""
+    for module in model.modules():
+        if isinstance(module, nn.ReLU):
+            module.inplace = False
+    return model
+
+
+def captum_channel(model: nn.Module, x: Tensor, channel: int) -> Tensor:
+    """The same target by Captum: the map's own values are the seed."""
+
+    def selector(a: Tensor) -> Tensor:
+        return (a[:, channel] * a[:, channel].detach()).sum(-1)
+
+    method = NeuronDeconvolution(model, model.get_submodule(MAP))
+    return method.attribute(x, neuron_selector=selector)
+
+
+def forward_to(model: CNN12, x: Tensor) -> Tensor:
+    """The plain forward pass up to the same map."""
+    names = [name for name, _ in model.features.named_children()]
+    with torch.no_grad():
+        return model.features[: names.index("mp8") + 1](x)
+
+
+def capture_overhead() -> str:
+    """Capture of the way to conv8 against the plain forward pass."""
+    model, x = network()
+    seconds = interleaved(
+        {
+            "plain": partial(forward_to, model, x),
+            "capture": partial(capture, model, x, target=Target(f"{LAYER}#1")),
+        },
+        rounds=25,
+    )
+    row = ["capture to conv8", *(f"{1e3 * seconds[k]:.0f}" for k in ("capture", "plain"))]
+    return table(
+        ["", "ours, ms", "plain forward, ms", "ratio", "bar"],
+        [[*row, f"{seconds['capture'] / seconds['plain']:.2f}", "1.15"]],
+    )
+
+
+def against_captum(several: int = 32) -> str:
+    """One channel and many, per channel, against Captum's NeuronDeconvolution."""
+    model, x = network()
+    sonifier = Sonifier(model)
+    other = out_of_place(network()[0])
+    ours = sonifier.sonify(x, layer=LAYER, channel=3).raw
+    difference = (ours - captum_channel(other, x, 3)).abs().max() / ours.abs().max()
+    seconds = interleaved(
+        {
+            "captum": partial(captum_channel, other, x, 3),
+            "one": partial(sonifier.sonify, x, layer=LAYER, channel=3),
+            "several": partial(sonifier.sonify, x, layer=LAYER, channel=list(range(several))),
+        },
+        rounds=11,
+    )
+    captum = seconds["captum"]
+    rows = [
+        [name, f"{1e3 * own:.0f}", f"{1e3 * captum:.0f}", f"{own / captum:.2f}", bar]
+        for name, own, bar in (
+            ("one channel", seconds["one"], "0.75"),
+            (f"{several} channels, each", seconds["several"] / several, "0.45"),
+        )
+    ]
+    head = ["conv8 of CNN12, 10 s", "ours, ms", "Captum, ms", "ratio", "bar"]
+    return table(head, rows) + f"\n\nLargest difference, relative to the peak: {difference:.1e}."
+
+
+def _peak_of_all(results: multiprocessing.Queue[float]) -> None:
+    model, x = network()
+    forward_to(model, x)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    Sonifier(model).sonify(x, layer=LAYER, channel="all")
+    results.put((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**20)
+
+
+def memory() -> str:
+    """Peak memory of all 512 channels, beyond the model and its forward pass."""
+    context = multiprocessing.get_context("spawn")
+    results: multiprocessing.Queue[float] = context.Queue()
+    worker = context.Process(target=_peak_of_all, args=(results,))
+    worker.start()
+    peak = results.get()
+    worker.join()
+    return table(
+        ["", "GiB beyond the model", "bar"],
+        [[f'channel="all" ({CHANNELS} maps, 10 s)', f"{peak:.2f}", "2"]],
+    )
+
+
+def main() -> None:
+    """Writes RESULTS.md."""
+    body = "\n\n".join([capture_overhead(), against_captum(), memory()])
+    packages = ("torch", "captum", "numpy")
+    write_page(HERE / "RESULTS.md", "Speed", "python benchmarks/speed.py", body, packages)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,303 @@
+"""Numbers about sounds: how coherent two waveforms are, what one waveform's spectrum is like.
+
+Tensors in, tensors out: any leading axes, time last, on the tensor's device and in its dtype
+(half precision is measured and returned in float32). Silence gives 0 in every measure, never NaN.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from deconv1d.errors import InputError
+
+SEGMENT_LENGTH = 256  # samples; SciPy's default for coherence and Welch spectra
+CHUNK_SAMPLES = 2**17  # so many are framed at a time: the segments stay in the processor's cache
+
+
+def coherence(x: Tensor, y: Tensor, *, segment_length: int = SEGMENT_LENGTH) -> Tensor:
+    """Magnitude-squared coherence of two waveforms, by Welch's method as in SciPy.
+
+    Hann window, half overlap, each segment's mean removed. Frequency `k` is
+    `k * sample_rate / segment_length` hertz.
+
+    A frequency at which either waveform's power is below what rounding alone can leave there
+    (the whole of a silent waveform) has coherence 0: such a component has nothing in common with
+    anything. SciPy gives NaN, or the coherence of rounding noise.
+
+    Args:
+        x: Waveform, shape (..., time).
+        y: Waveform of the same length; leading axes broadcast against those of `x`.
+        segment_length: Samples per segment.
+
+    Returns:
+        Coherence between 0 and 1, shape (..., segment_length // 2 + 1).
+
+    Raises:
+        InputError: If a waveform is not a finite, non-empty floating tensor, the lengths differ,
+            or fewer than two segments fit: the coherence of one segment is 1 at every frequency,
+            whatever the two sounds.
+
+    Source:
+        The paper, section 4.2.1, equation 2. SciPy falls back to one segment for a short
+        waveform; this raises.
+
+    Example:
+        >>> x = torch.randn(2, 8000)
+        >>> coherence(x, 0.5 * x).shape
+        torch.Size([2, 129])
+    """
+    x, y = _checked_pair(x, y)
+    samples = x.shape[-1]
+    _check_segments(samples, segment_length)
+    rows = max(1, CHUNK_SAMPLES // samples)
+    x_chunks, y_chunks = (torch.split(w.reshape(-1, samples), rows) for w in (x, y))
+    chunks = zip(x_chunks, y_chunks, strict=True)
+    values = torch.cat([_coherence(*chunk, segment_length) for chunk in chunks])
+    return values.reshape(*x.shape[:-1], -1)
+
+
+def mean_top_coherence(
+    x: Tensor, y: Tensor, *, top_k: int = 5, segment_length: int = SEGMENT_LENGTH
+) -> Tensor:
+    """Mean coherence of the `top_k` most coherent frequencies of each pair.
+
+    Args:
+        x: Waveform, shape (..., time).
+        y: Waveform of the same length; leading axes broadcast against those of `x`.
+        top_k: How many frequencies to average.
+        segment_length: Samples per segment.
+
+    Returns:
+        One number between 0 and 1 for each pair, shape (...).
+
+    Raises:
+        InputError: As `coherence`, and if there are fewer than `top_k` frequencies.
+
+    Source:
+        The paper, equation 3, for one pair; its mean over the pairs is the caller's `.mean()`.
+    """
+    frequencies = segment_length // 2 + 1
+    if not 1 <= top_k <= frequencies:
+        raise InputError(
+            f"mean_top_coherence cannot average the top {top_k} frequencies: segments of "
+            f"{segment_length} samples have {frequencies}. Give top_k from 1 to {frequencies}."
+        )
+    return coherence(x, y, segment_length=segment_length).topk(top_k).values.mean(-1)
+
+
+def band_energy(x: Tensor, bands: Sequence[tuple[float, float]], *, sample_rate: float) -> Tensor:
+    """Energy (sum of squared samples) of a waveform in each frequency band.
+
+    Exact over the whole waveform by Parseval's theorem: bands that tile 0 to `sample_rate / 2`
+    add up to the sum of the squared samples.
+
+    Args:
+        x: Waveform, shape (..., time).
+        bands: Pairs (low, high) in hertz. Low is in the band, high is not, except that a band
+            which reaches `sample_rate / 2` takes that frequency in.
+        sample_rate: Samples per second.
+
+    Returns:
+        Energies, shape (..., number of bands).
+
+    Raises:
+        InputError: If `x` cannot be measured, or a band is not 0 <= low < high.
+    """
+    x = _checked(x, "x")
+    edges = torch.as_tensor(bands, dtype=torch.float64)
+    _check_bands(edges)
+    samples = x.shape[-1]
+    energy = _power(torch.fft.rfft(x)) / samples
+    energy[..., 1 : (samples + 1) // 2] *= 2  # each stands for itself and its negative frequency
+    low, high = edges[:, :1], edges[:, 1:]
+    frequencies = _frequencies(samples, sample_rate, like=edges)
+    inside = (frequencies >= low) & ((frequencies < high) | (high >= sample_rate / 2))
+    return energy.matmul(inside.T.to(energy))
+
+
+def spectral_centroid(x: Tensor, *, sample_rate: float) -> Tensor:
+    """Mean frequency of a waveform in hertz, weighted by power; shape (...), 0 for silence.
+
+    Args:
+        x: Waveform, shape (..., time).
+        sample_rate: Samples per second.
+
+    Raises:
+        InputError: If `x` cannot be measured.
+    """
+    shares, frequencies = _shares_in_hertz(x, sample_rate)
+    return shares @ frequencies
+
+
+def spectral_bandwidth(x: Tensor, *, sample_rate: float) -> Tensor:
+    """Standard deviation of frequency about the centroid in hertz, weighted by power.
+
+    Args:
+        x: Waveform, shape (..., time).
+        sample_rate: Samples per second.
+
+    Returns:
+        Bandwidth, shape (...), 0 for silence.
+
+    Raises:
+        InputError: If `x` cannot be measured.
+    """
+    shares, frequencies = _shares_in_hertz(x, sample_rate)
+    centroid = (shares * frequencies).sum(-1, keepdim=True)
+    return (shares * (frequencies - centroid).square()).sum(-1).sqrt()
+
+
+def spectral_entropy(x: Tensor) -> Tensor:
+    """Shannon entropy of a waveform's Welch spectrum over its largest possible value.
+
+    Args:
+        x: Waveform, shape (..., time).
+
+    Returns:
+        Entropy, shape (...): near 0 for a pure tone, near 1 for white noise, 0 for silence.
+
+    Raises:
+        InputError: If `x` cannot be measured.
+    """
+    shares = _shares(x)
+    entropy: Tensor = torch.special.entr(shares).sum(-1)
+    return entropy / math.log(max(2, shares.shape[-1]))
+
+
+def spectral_flatness(x: Tensor) -> Tensor:
+    """Geometric over arithmetic mean of a waveform's Welch spectrum.
+
+    Args:
+        x: Waveform, shape (..., time).
+
+    Returns:
+        Flatness, shape (...): near 0 for a pure tone, near 1 for white noise, 0 for silence.
+
+    Raises:
+        InputError: If `x` cannot be measured.
+    """
+    shares = _shares(x)
+    bins = shares.shape[-1]
+    geometric_mean = (shares.log().sum(-1) / max(1, bins)).exp()
+    return geometric_mean * bins  # the arithmetic mean of shares is 1 / bins
+
+
+def _coherence(x: Tensor, y: Tensor, segment_length: int) -> Tensor:
+    """Coherence of pairs, shape (pair, frequency)."""
+    x_spectra, y_spectra = _spectra(x, segment_length), _spectra(y, segment_length)
+    x_power, y_power = _mean_power(x_spectra), _mean_power(y_spectra)
+    cross_power = _power((x_spectra.conj() * y_spectra).mean(-2))
+    audible = _audible(x_power, segment_length) & _audible(y_power, segment_length)
+    return _ratio(cross_power, x_power * y_power, audible).clamp(max=1)
+
+
+def _shares(x: Tensor) -> Tensor:
+    """Each frequency's share of a waveform's Welch power; 0 Hz is left out, silence has zeros."""
+    x = _checked(x, "x")
+    length = min(SEGMENT_LENGTH, x.shape[-1])
+    power = _mean_power(_spectra(x, length))[..., 1:]
+    power = torch.where(_audible(power, length), power, 0)
+    total = power.sum(-1, keepdim=True)
+    return _ratio(power, total, total > 0)
+
+
+def _shares_in_hertz(x: Tensor, sample_rate: float) -> tuple[Tensor, Tensor]:
+    """`_shares(x)` and their frequencies."""
+    shares = _shares(x)
+    length = min(SEGMENT_LENGTH, x.shape[-1])
+    return shares, _frequencies(length, sample_rate, like=shares)[1:]
+
+
+def _spectra(x: Tensor, segment_length: int) -> Tensor:
+    """Spectra of the segments of waveforms scaled to peak 1, shape (..., segment, frequency)."""
+    peak = x.abs().amax(-1, keepdim=True).clamp(min=torch.finfo(x.dtype).tiny)
+    segments = (x / peak).unfold(-1, segment_length, segment_length - segment_length // 2)
+    window = torch.hann_window(segment_length, dtype=x.dtype, device=x.device)
+    spectra: Tensor = torch.fft.rfft((segments - segments.mean(-1, keepdim=True)) * window)
+    return spectra
+
+
+def _power(spectrum: Tensor) -> Tensor:
+    return torch.view_as_real(spectrum).square().sum(-1)
+
+
+def _mean_power(spectra: Tensor) -> Tensor:
+    """`_power(spectra)` averaged over the segments; summing parts last is twice as fast."""
+    return torch.view_as_real(spectra).square().mean(-3).sum(-1)
+
+
+def _audible(power: Tensor, segment_length: int) -> Tensor:
+    """Where there is more power than an error of epsilon on every sample could leave."""
+    return power > (torch.finfo(power.dtype).eps * segment_length) ** 2
+
+
+def _ratio(numerator: Tensor, denominator: Tensor, valid: Tensor) -> Tensor:
+    """The quotient where `valid`, else 0."""
+    return torch.where(valid, numerator / torch.where(valid, denominator, 1), 0)
+
+
+def _frequencies(length: int, sample_rate: float, *, like: Tensor) -> Tensor:
+    """Frequencies in hertz of an rfft over `length` samples."""
+    if not 0 < sample_rate < math.inf:
+        raise InputError(
+            f"Frequencies cannot be given in hertz: expected a sample_rate above 0, got "
+            f"{sample_rate!r}. Give the samples per second that the waveform was read at."
+        )
+    return (torch.arange(length // 2 + 1, dtype=torch.float64) * sample_rate / length).to(like)
+
+
+def _checked(x: Tensor, name: str) -> Tensor:
+    """The waveform in float32 or float64, or an error that says what is wrong with it."""
+    if not (isinstance(x, Tensor) and x.is_floating_point() and x.ndim and x.numel()):
+        got = f"{x.dtype} of shape {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
+        raise InputError(
+            f"{name} cannot be measured: expected a floating tensor with samples along its last "
+            f"axis, got {got}. Give torch.as_tensor(waveform, dtype=torch.float32)."
+        )
+    if not torch.stack(x.aminmax()).isfinite().all():
+        raise InputError(
+            f"{name} cannot be measured: expected finite samples, got {int((~x.isfinite()).sum())} "
+            f"of {x.numel()} that are NaN or infinite. Find where they come from."
+        )
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def _checked_pair(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Both waveforms, broadcast against each other, or an error if they cannot be."""
+    x, y = _checked(x, "x"), _checked(y, "y")
+    if x.shape[-1] == y.shape[-1] and x.device == y.device:
+        with contextlib.suppress(ValueError):
+            shape = np.broadcast_shapes(x.shape, y.shape)
+            return x.expand(shape), y.expand(shape)
+    raise InputError(
+        "x and y cannot be compared: expected one length, one device and leading axes that "
+        f"broadcast, got {tuple(x.shape)} on {x.device} and {tuple(y.shape)} on {y.device}. Cut or "
+        "pad one to the other's length, or move it to the other's device."
+    )
+
+
+def _check_segments(samples: int, segment_length: int) -> None:
+    """Raise unless two segments fit."""
+    needed = 2 * segment_length - segment_length // 2
+    if segment_length < 2 or samples < needed:
+        raise InputError(
+            f"coherence needs two segments: expected segment_length of at least 2 and at least "
+            f"{needed} samples, got segment_length={segment_length} and {samples} samples. "
+            "Give a longer waveform, or a segment_length of at most two thirds of its samples."
+        )
+
+
+def _check_bands(bands: Tensor) -> None:
+    """Raise unless each band is a pair of frequencies in rising order."""
+    pairs = bands.ndim == 2 and bands.shape[1] == 2
+    if not (pairs and (bands[:, 0] >= 0).all() and (bands[:, 0] < bands[:, 1]).all()):
+        raise InputError(
+            f"band_energy cannot use bands={bands.tolist()}: expected pairs (low, high) in hertz "
+            "with 0 <= low < high. Give for example [(0, 500), (500, 4000)]."
+        )

@@ -1,0 +1,330 @@
+"""Sounds to look at and listen to: arrays and a sample rate in, figures and HTML out.
+
+A waveform here is a NumPy array or torch tensor of shape (time,) or (channels, time). Figures are
+made without pyplot: no window, no global state, safe in threads.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from deconv1d.audio import (
+    Samples,
+    Waveform,
+    as_samples,
+    encode_audio,
+    whole_rate,
+    write_whole,
+)
+from deconv1d.errors import InputError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.image import AxesImage
+
+DYNAMIC_RANGE = 80  # dB
+MEL_BANDS = 96
+FRAMES = 1000  # in a spectrogram: about a picture's width in pixels
+OUTLINE_POINTS = 2000
+
+
+@dataclass(frozen=True)
+class Theme:
+    """Colours of paper, text and waveform."""
+
+    paper: str
+    ink: str
+    line: str
+
+
+LIGHT = Theme(paper="#ffffff", ink="#24292f", line="#1f5fa8")
+DARK = Theme(paper="#14171c", ink="#e4e7eb", line="#7fb7ff")
+
+
+def plot_waveforms(
+    waveforms: Mapping[str, Waveform], sample_rate: int, *, dark: bool = False
+) -> Figure:
+    """Draw waveforms one below the other, on the same seconds and the same amplitudes.
+
+    Args:
+        waveforms: Title to waveform; several channels are drawn as their mean.
+        sample_rate: Samples per second.
+        dark: Light on dark instead of dark on light.
+
+    Returns:
+        A Matplotlib figure, 9 inches wide.
+
+    Raises:
+        InputError: If there is no waveform, or one of them or the rate cannot be used.
+    """
+    rate, tracks, theme = whole_rate(sample_rate), _tracks(waveforms), DARK if dark else LIGHT
+    figure, rows = _rows(tracks, rate, theme, unit="amplitude", height=1.3)
+    peak = max(np.abs(samples).max() for samples in tracks.values()) or 1.0
+    for axes, samples in zip(rows, tracks.values(), strict=True):
+        _draw_waveform(axes, samples, rate, theme)
+        axes.set_ylim(-1.05 * peak, 1.05 * peak)
+    return figure
+
+
+def plot_spectrograms(
+    waveforms: Mapping[str, Waveform], sample_rate: int, *, dark: bool = False
+) -> Figure:
+    """Draw mel spectrograms one below the other, on the same seconds, hertz and decibels.
+
+    Decibels are relative to the loudest point of the first waveform, the input. The colours span
+    the 80 dB below the loudest point of all.
+
+    Args:
+        waveforms: Title to waveform, the input first; several channels are drawn as their mean.
+        sample_rate: Samples per second.
+        dark: Light on dark instead of dark on light.
+
+    Returns:
+        A Matplotlib figure, 9 inches wide.
+
+    Raises:
+        InputError: If there is no waveform, or one of them or the rate cannot be used.
+    """
+    rate, tracks, theme = whole_rate(sample_rate), _tracks(waveforms), DARK if dark else LIGHT
+    figure, rows = _rows(tracks, rate, theme, unit="Hz", height=1.7)
+    spectrograms = [_mel_spectrogram(samples, rate) for samples in tracks.values()]
+    levels = _decibels([power for power, _ in spectrograms])
+    top = max(0.0, *(level.max() for level in levels))
+    for axes, level, (_, hop) in zip(rows, levels, spectrograms, strict=True):
+        image = axes.imshow(
+            level,
+            extent=(-hop / 2 / rate, (level.shape[1] - 0.5) * hop / rate, 0, _mel(rate / 2)),
+            vmin=top - DYNAMIC_RANGE,
+            vmax=top,
+            cmap="magma",
+            origin="lower",
+            aspect="auto",
+        )
+        ticks = _mel_ticks(rate / 2)
+        axes.set_yticks([_mel(hertz) for hertz in ticks], [f"{hertz:g}" for hertz in ticks])
+    _add_colour_bar(figure, rows, image, f"dB re peak of {next(iter(tracks))}", theme)
+    return figure
+
+
+def figure_png(figure: Figure) -> bytes:
+    """The figure as the bytes of a PNG picture.
+
+    Args:
+        figure: A Matplotlib figure.
+    """
+    return _picture(figure, "png")
+
+
+def save_figure(figure: Figure, path: str | Path) -> None:
+    """Write a figure to a picture file, replacing the file if there is one.
+
+    Args:
+        figure: A Matplotlib figure.
+        path: Where to write; the suffix chooses the format: `.png`, `.svg`, `.pdf`, ...
+
+    Raises:
+        InputError: If Matplotlib knows no format of that suffix.
+        FileError: If the file cannot be written.
+    """
+    suffix = Path(path).suffix.lower()
+    known = [f".{name}" for name in sorted(figure.canvas.get_supported_filetypes())]
+    if suffix not in known:
+        raise InputError(
+            f"{str(path)!r} cannot be written: expected a suffix that names a picture format, got "
+            f"{suffix!r}. Choose one of {', '.join(known)}."
+        )
+    write_whole(path, _picture(figure, suffix[1:]))
+
+
+def player_html(waveform: Waveform, sample_rate: int, *, title: str) -> str:
+    """A titled audio player with the sound inside, as 16-bit WAV.
+
+    Args:
+        waveform: Shape (time,) or (channels, time); divided by its peak if that is above 1.
+        sample_rate: Samples per second.
+        title: Plain text.
+
+    Returns:
+        HTML, without scripts.
+
+    Raises:
+        InputError: If the waveform or the rate cannot be used.
+    """
+    samples = as_samples(waveform)
+    samples = samples / max(1.0, np.abs(samples).max())
+    sound = encode_audio(samples, sample_rate, file_format="WAV", subtype="PCM_16")
+    name = html.escape(title)
+    return (
+        f'<figure style="margin:0"><figcaption>{name}</figcaption>'
+        f'<audio controls aria-label="{name}" src="{_data_uri("audio/wav", sound)}"></audio>'
+        "</figure>"
+    )
+
+
+def pair_html(
+    waveforms: Mapping[str, Waveform],
+    sample_rate: int,
+    *,
+    title: str,
+    facts: Mapping[str, object],
+    dark: bool = False,
+) -> str:
+    """The notebook view of a sonification: facts, a player for each sound, their spectrograms.
+
+    Args:
+        waveforms: Title to waveform, the input first. If any peak is above 1, the players divide
+            all of them by the highest, so that their loudness still compares.
+        sample_rate: Samples per second.
+        title: Plain text.
+        facts: Rows of a two-column table, shown as plain text.
+        dark: Light on dark instead of dark on light.
+
+    Returns:
+        HTML with sounds and picture inside, without scripts.
+
+    Raises:
+        InputError: If there is no waveform, or one of them or the rate cannot be used.
+    """
+    theme = DARK if dark else LIGHT
+    picture = figure_png(plot_spectrograms(waveforms, sample_rate, dark=dark))
+    sounds = {name: as_samples(waveform) for name, waveform in waveforms.items()}
+    peak = max(1.0, *(np.abs(samples).max() for samples in sounds.values()))
+    players = [
+        player_html(samples / peak, sample_rate, title=name) for name, samples in sounds.items()
+    ]
+    names = html.escape(", ".join(waveforms))
+    return (
+        f'<div style="background:{theme.paper};color:{theme.ink};padding:1em;max-width:62em">'
+        f"<h3>{html.escape(title)}</h3>{_table_html(facts)}"
+        f'<div style="display:flex;flex-wrap:wrap;gap:1em;margin:1em 0">{"".join(players)}</div>'
+        f'<img src="{_data_uri("image/png", picture)}" alt="Mel spectrograms of {names}" '
+        'style="max-width:100%"></div>'
+    )
+
+
+def _table_html(facts: Mapping[str, object]) -> str:
+    style = 'style="text-align:left;padding:0 1em 0 0"'
+    rows = (
+        f"<tr><th {style}>{html.escape(name)}</th><td {style}>{html.escape(str(fact))}</td></tr>"
+        for name, fact in facts.items()
+    )
+    return f"<table>{''.join(rows)}</table>"
+
+
+def _data_uri(kind: str, content: bytes) -> str:
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def _picture(figure: Figure, file_format: str) -> bytes:
+    content = io.BytesIO()
+    figure.savefig(content, format=file_format, facecolor="auto")
+    return content.getvalue()
+
+
+def _tracks(waveforms: Mapping[str, Waveform]) -> dict[str, Samples]:
+    """Each waveform's mean over its channels, in float64."""
+    if not waveforms:
+        raise InputError(
+            "There is nothing to draw: expected waveforms, got none. Give one or more."
+        )
+    return {name: as_samples(sound).mean(0, dtype=np.float64) for name, sound in waveforms.items()}
+
+
+def _rows(
+    tracks: Mapping[str, Samples], rate: int, theme: Theme, *, unit: str, height: float
+) -> tuple[Figure, list[Axes]]:
+    """A figure with one empty titled row for each sound, over the same seconds."""
+    from matplotlib.figure import Figure
+
+    size = (9, 0.5 + height * len(tracks))
+    figure = Figure(figsize=size, dpi=110, facecolor=theme.paper, layout="constrained")
+    rows = list(figure.subplots(len(tracks), 1, sharex=True, squeeze=False)[:, 0])
+    for axes, title in zip(rows, tracks, strict=True):
+        axes.set_title(title, loc="left", fontsize=10, color=theme.ink, parse_math=False)
+        axes.set_facecolor(theme.paper)
+        axes.tick_params(colors=theme.ink, labelsize=8, bottom=axes is rows[-1])
+        axes.set_ylabel(unit, color=theme.ink)
+        axes.spines[:].set_visible(False)
+    rows[-1].set_xlim(0, max(len(samples) for samples in tracks.values()) / rate)
+    rows[-1].set_xlabel("seconds", color=theme.ink)
+    return figure, rows
+
+
+def _draw_waveform(axes: Axes, samples: Samples, rate: int, theme: Theme) -> None:
+    """The waveform's outline: lowest and highest sample of each stretch, or each sample."""
+    starts = np.arange(0, len(samples), math.ceil(len(samples) / OUTLINE_POINTS))
+    low, high = np.minimum.reduceat(samples, starts), np.maximum.reduceat(samples, starts)
+    axes.fill_between(starts / rate, low, high, color=theme.line, linewidth=0.8)
+
+
+def _add_colour_bar(
+    figure: Figure, rows: list[Axes], image: AxesImage, label: str, theme: Theme
+) -> None:
+    bar = figure.colorbar(image, ax=rows, pad=0.01, fraction=0.05, aspect=12 * len(rows))
+    bar.set_label(label, color=theme.ink, parse_math=False)
+    bar.ax.tick_params(colors=theme.ink, labelsize=8)
+    bar.outline.set_visible(False)
+
+
+def _decibels(powers: list[Samples]) -> list[Samples]:
+    """Powers in dB re the first's peak, or re the highest of all if the first is silent."""
+    peaks = [power.max() for power in powers]
+    reference = peaks[0] or max(peaks) or 1.0
+    floor = 10 ** (-DYNAMIC_RANGE / 10)
+    return [10 * np.log10(np.maximum(power / reference, floor)) for power in powers]
+
+
+def _mel_spectrogram(samples: Samples, rate: int) -> tuple[Samples, int]:
+    """Power, shape (mel band, frame), and the hop in samples; frame i is centred on i * hop.
+
+    Windows are 30 ms or more, and longer for long sounds: there are about FRAMES of them, and every
+    sample is in two at least.
+    """
+    window = 2 ** max(6, math.ceil(math.log2(max(0.03 * rate, 2 * len(samples) / FRAMES))))
+    hop = max(1, len(samples) // FRAMES)
+    padded = np.pad(samples, window // 2)
+    frames = np.lib.stride_tricks.sliding_window_view(padded, window)[::hop]
+    power = np.abs(np.fft.rfft(frames * np.hanning(window + 1)[:-1])) ** 2
+    return _mel_filters(rate, window) @ power.T, hop
+
+
+def _mel_filters(rate: int, window: int) -> Samples:
+    """Triangles on the mel axis, shape (mel band, frequency), each adding up to 1.
+
+    Band i is centred in the picture's row i. A side narrower than the spacing of the frequencies
+    is widened to it, so that no band is empty.
+    """
+    spacing = rate / window
+    frequencies = np.arange(window // 2 + 1) * spacing
+    mels = (np.arange(-1, MEL_BANDS + 1) + 0.5) * _mel(rate / 2) / MEL_BANDS
+    edges = 700 * (10 ** (mels[:, None] / 2595) - 1)  # the inverse of _mel
+    low, centre, high = edges[:-2], edges[1:-1], edges[2:]
+    rising = 1 - (centre - frequencies) / np.maximum(centre - low, spacing)
+    falling = 1 - (frequencies - centre) / np.maximum(high - centre, spacing)
+    triangles = np.maximum(0, np.minimum(rising, falling))
+    weights: Samples = triangles / triangles.sum(1, keepdims=True)
+    return weights
+
+
+def _mel(hertz: float) -> float:
+    return 2595 * math.log10(1 + hertz / 700)
+
+
+def _mel_ticks(highest: float) -> list[float]:
+    """0 Hz and frequencies 1, 2 or 5 times a power of ten, a ninth of the axis apart or more."""
+    top = math.ceil(math.log10(highest))
+    ticks = [0.0]
+    for hertz in (digit * 10.0**power for power in range(top - 4, top + 1) for digit in (1, 2, 5)):
+        if hertz <= highest and _mel(hertz) - _mel(ticks[-1]) > _mel(highest) / 9:
+            ticks.append(hertz)
+    return ticks
