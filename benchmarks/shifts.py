@@ -7,9 +7,9 @@ ends. Compared is the middle, where no end is within a receptive field.
 from __future__ import annotations
 
 import torch
-from benchmarks.reporting import HERE, table, write_page
 from torch import Tensor
 
+from benchmarks.reporting import HERE, table, write_page
 from deconv1d import Sonifier
 from reference_models.cnn12 import CNN12
 

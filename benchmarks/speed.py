@@ -12,9 +12,9 @@ from functools import partial
 
 import torch
 from captum.attr import NeuronDeconvolution
-from benchmarks.reporting import HERE, interleaved, table, write_page
 from torch import Tensor, nn
 
+from benchmarks.reporting import HERE, interleaved, table, write_page
 from deconv1d import Sonifier
 from deconv1d.capture import capture
 from deconv1d.recorder import Target

@@ -123,7 +123,8 @@ def unpool_at(signal: Tensor, indices: Tensor, size: Sequence[int]) -> Tensor:
 
 def unpool_along(signal: Tensor, indices: Tensor, axis: int, size: int) -> Tensor:
     """Each value back to its index on one axis of length `size`, zero elsewhere."""
-    shape = (*signal.shape[:axis], size, *signal.shape[axis + 1 :])
+    shape = list(signal.shape)
+    shape[axis] = size
     return signal.new_zeros(shape).scatter(axis, indices.long(), signal)
 
 

@@ -10,11 +10,12 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from operator import getitem
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.fx import Graph, GraphModule, Interpreter, Node
+from torch.fx import Graph, Interpreter, Node
 from torch.nn.modules.module import (
     register_module_forward_hook,
     register_module_forward_pre_hook,
@@ -41,6 +42,7 @@ class Capture:
         constants: What `get_attr` nodes name: parameters are the model's own objects.
         outputs: The node that each module call returned, by "path#call".
         calls: How often each module ran; None if the model was stopped before its end.
+        decides: Whether the model looked at a value, so that another input may run otherwise.
     """
 
     graph: Graph
@@ -51,6 +53,7 @@ class Capture:
     constants: Mapping[str, Tensor]
     outputs: Mapping[str, Node]
     calls: Counter[str] | None
+    decides: bool
 
 
 def capture(
@@ -100,6 +103,7 @@ def capture(
         constants=recorder.constants,
         outputs=recorder.outputs,
         calls=recorder.calls if ended else None,
+        decides=recorder.decides,
     )
 
 
@@ -173,7 +177,7 @@ def _cast(model: nn.Module, dtype: torch.dtype | None) -> Iterator[None]:
         return
     tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     floating = {name: t.to(dtype) for name, t in tensors.items() if t.is_floating_point()}
-    with torch.nn.utils.stateless._reparametrize_module(model, floating):
+    with torch.nn.utils.stateless._reparametrize_module(model, floating, tie_weights=True):
         yield
 
 
@@ -184,17 +188,25 @@ def replay(captured: Capture) -> Tensor:
     copies: dict[Node, Node] = {}
     graph.graph_copy(captured.graph, copies)
     graph.output(copies[captured.tap])
-    module = GraphModule(dict(captured.constants), graph)
-    return _Replay(module, captured, copies).run(captured.kept[captured.x])  # type: ignore[no-any-return]  # fx is untyped
+    with torch.no_grad():
+        return _Replay(captured, graph, copies).run(captured.kept[captured.x])  # type: ignore[no-any-return]  # fx is untyped
 
 
 class _Replay(Interpreter):
     """Runs a copy of a captured graph, with recorded values for random ops."""
 
-    def __init__(self, module: GraphModule, captured: Capture, copies: dict[Node, Node]) -> None:
-        super().__init__(module)
-        random = [node for node in captured.kept if is_random(node)]
-        self._drawn = {copies[node].name: captured.kept[node] for node in random}
+    def __init__(self, captured: Capture, graph: Graph, copies: dict[Node, Node]) -> None:
+        super().__init__(nn.Module(), graph=graph)
+        self._constants = captured.constants
+        self._drawn = {copies[n].name: x for n, x in captured.kept.items() if _is_drawn(n)}
 
     def run_node(self, n: Node) -> Any:
         return self._drawn[n.name] if n.name in self._drawn else super().run_node(n)
+
+    def get_attr(self, target: Any, args: Any, kwargs: Any) -> Tensor:
+        return self._constants[target]
+
+
+def _is_drawn(node: Node) -> bool:
+    call = node.args[0] if node.target is getitem else node
+    return isinstance(call, Node) and is_random(call)

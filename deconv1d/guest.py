@@ -8,20 +8,14 @@ import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-_LOCKS: WeakKeyDictionary[nn.Module, threading.RLock] = WeakKeyDictionary()
-_LOCKS_LOCK = threading.Lock()
-
-
-def lock_of(model: nn.Module) -> threading.RLock:
-    """The one lock of a model, held around everything that changes its modes or hooks."""
-    with _LOCKS_LOCK:
-        return _LOCKS.setdefault(model, threading.RLock())
+VISIT = threading.RLock()
+"""Held during a visit. One for the process: models may share layers, and all share the random state
+and torch's global switches. The mirror runs outside it."""
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
@@ -37,7 +31,7 @@ def unwrapped(model: nn.Module) -> nn.Module:
 def visiting(model: nn.Module) -> Iterator[None]:
     """Eval mode, no gradients and no fused paths inside; everything as it was afterwards."""
     with ExitStack() as stack:
-        stack.enter_context(lock_of(model))
+        stack.enter_context(VISIT)
         stack.enter_context(_same_random_state(model))
         stack.enter_context(_same_attributes(model))
         stack.enter_context(_eval_mode(model))
@@ -69,9 +63,7 @@ def _same_attributes(model: nn.Module) -> Iterator[None]:
         yield
     finally:
         for module, attributes, containers in before:
-            if not _same(vars(module), attributes):
-                vars(module).clear()
-                vars(module).update(attributes)
+            _put_back(vars(module), attributes)
             for container, content in containers:
                 _refill(container, content)
         for x, original in data:
@@ -84,16 +76,22 @@ def _containers(module: nn.Module) -> list[tuple[Any, Any]]:
     return [(v, v.copy()) for v in vars(module).values() if isinstance(v, dict | list | set)]
 
 
-def _same(now: dict[str, Any], before: dict[str, Any]) -> bool:
-    return now.keys() == before.keys() and all(now[key] is before[key] for key in before)
+def _put_back(now: dict[str, Any], before: dict[str, Any]) -> None:
+    """Changes what has changed and nothing else: another thread may be running the module."""
+    for name in now.keys() - before.keys():
+        del now[name]
+    for name, value in before.items():
+        if name not in now or now[name] is not value:
+            now[name] = value
 
 
 def _refill(container: Any, content: Any) -> None:
-    if isinstance(container, list):
+    if isinstance(container, dict):
+        _put_back(container, content)
+    elif isinstance(container, list):
         container[:] = content
     else:
-        container.clear()
-        container.update(content)
+        container.symmetric_difference_update(container ^ content)
 
 
 @contextmanager
@@ -128,6 +126,6 @@ def _plain_paths() -> Iterator[None]:
 
 def undo_writes(writes: list[tuple[Tensor, Tensor]]) -> None:
     """Puts back what a forward pass wrote into the model's tensors, last write first."""
-    with torch.no_grad():
-        for tensor, content in reversed(writes):
+    for tensor, content in reversed(writes):
+        with torch.inference_mode(tensor.is_inference()), torch.no_grad():
             tensor.copy_(content)

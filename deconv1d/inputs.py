@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from operator import index
 from typing import Any
 
 import numpy as np
@@ -90,11 +91,11 @@ def check_channels(channel: Any, channels: int, layer: str) -> list[int] | str |
         InputError: If it is neither a number, a sequence of numbers nor a known word.
     """
     if channel is None or channel == "most_active":
-        return channel  # type: ignore[no-any-return]  # narrowed to str | None
-    if isinstance(channel, str) and channel == "all":
+        return channel  # type: ignore[no-any-return]  # one of the two
+    if channel == "all":
         return list(range(channels))
-    numbers = channel if isinstance(channel, Sequence | np.ndarray | Tensor) else [channel]
-    if isinstance(channel, str) or not len(numbers) or not all(map(_is_whole, numbers)):
+    numbers = channel if isinstance(channel, Sequence) else [channel]
+    if isinstance(channel, str) or not numbers or not all(map(_is_whole, numbers)):
         raise InputError(
             f"Unknown channel {channel!r} for layer {layer!r}: expected a number from 0 to "
             f'{channels - 1}, a list of them, "all", "most_active" or None (all maps at once).'
@@ -109,10 +110,13 @@ def check_channels(channel: Any, channels: int, layer: str) -> list[int] | str |
 
 
 def _is_whole(number: Any) -> bool:
-    kind = getattr(number, "dtype", None)
-    if isinstance(number, bool) or str(kind) in ("bool", "torch.bool"):
+    if isinstance(number, bool) or "bool" in str(getattr(number, "dtype", "")):
         return False
-    return hasattr(number, "__index__")
+    try:
+        index(number)
+    except TypeError:
+        return False
+    return True
 
 
 def shortest(runs: Callable[[int], bool], failing: int) -> int | None:

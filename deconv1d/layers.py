@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from math import prod
 from operator import getitem
 from typing import Any
 
@@ -35,7 +36,7 @@ class Layer:
     @property
     def target(self) -> str:
         """What the recorder stops at."""
-        return self.path if self.is_op else f"{self.path}#{self.call or 1}"
+        return self.path if self.is_op else f"{self.path}#{1 if self.call is None else self.call}"
 
     def __str__(self) -> str:
         return self.path if self.call is None else f"{self.path}#{self.call}"
@@ -50,6 +51,7 @@ def find_module(model: nn.Module, name: str) -> Layer | None:
     name, call = _call_number(_without_wrappers(model, name))
     paths = {module: path for path, module in reversed(list(model.named_modules()))}
     every = {p: paths[m] for p, m in model.named_modules(remove_duplicate=False) if p}
+    every = {**{alias.replace("_orig_mod.", ""): path for alias, path in every.items()}, **every}
     if name in every:
         return Layer(every[name], call)
     found = sorted({path for alias, path in every.items() if alias.endswith(f".{name}")})
@@ -104,19 +106,54 @@ def channel_axis(node: Node) -> int:
     1 for convolution, batch norm, pooling and maps of rank 2; the last for linear layers, layer
     norm, attention, matrix products and RNNs of rank 3 and more; permutations move it along.
     """
-    rank = len(shape_of(node))
-    if rank < 3:
-        return rank - 1
-    op = packet(node)
-    if op in CHANNELS_LAST:
-        return rank - 1
-    if op in CHANNELS_FIRST:
-        return 1
-    if op in PERMUTATIONS:
-        return permutation(Op.of(node)).index(channel_axis(node.args[0]))  # type: ignore[arg-type]  # a view's base is a node
-    sources = [x for x in node.all_input_nodes if carries(x) or node.target is getitem]
-    same = [x for x in sources if len(shape_of(x)) == rank]
-    return channel_axis(same[0]) if same else 1
+
+    def made(source: Node) -> int | None:
+        rank = len(shape_of(source))
+        if packet(source) in CHANNELS_LAST:
+            return rank - 1
+        return min(1, rank - 1) if packet(source) in CHANNELS_FIRST or _is_input(source) else None
+
+    return _carried_axis(node, made, default=min(1, len(shape_of(node)) - 1))
+
+
+def batch_axis(node: Node) -> int:
+    """The axis that counts a map's examples: the waveform's first, moved along."""
+    return _carried_axis(node, lambda source: 0 if _is_input(source) else None, default=0)
+
+
+def _is_input(node: Node) -> bool:
+    return node.op == "placeholder"
+
+
+def _carried_axis(node: Node, made: Callable[[Node], int | None], default: int) -> int:
+    """An axis of a map, from the op that made it through what moves axes."""
+    chain: list[Node] = []
+    while (axis := made(node)) is None:
+        sources = [x for x in node.all_input_nodes if carries(x) or node.target is getitem]
+        if not sources:
+            return default
+        chain.append(node)
+        node = sources[0]
+    for after in reversed(chain):
+        axis = _moved(axis, shape_of(node), after)
+        if axis is None:
+            return default
+        node = after
+    return axis
+
+
+def _moved(axis: int, before: tuple[int, ...], node: Node) -> int | None:
+    """Where an op puts an axis; None if it takes it apart."""
+    after = shape_of(node)
+    if packet(node) in PERMUTATIONS:
+        return permutation(Op.of(node)).index(axis)
+    if len(after) == len(before) and packet(node) not in (aten.view, aten.reshape):
+        return axis
+    behind = prod(before[axis + 1 :])
+    places = (
+        p for p, size in enumerate(after) if size == before[axis] and prod(after[p + 1 :]) == behind
+    )
+    return next(places, None)
 
 
 CHANNELS_FIRST = frozenset(
@@ -161,19 +198,26 @@ def layer_table(captured: Capture, model: nn.Module, rules: Rules) -> Table[Laye
     wrapped = {path for path, m in modules.items() if path and not any(m.children())}
     order = {node: place for place, node in enumerate(captured.graph.nodes)}
     rows: list[tuple[int, LayerRow]] = []
+
+    def row(name: str, kind: str, calls: int, node: Node) -> LayerRow:
+        end = _end_of_block(node, rules).meta
+        inside = _call_number(end.get("label", ""))[0] in wrapped
+        ends_in = end["label"] if inside else end.get("name", name)
+        return _row(name, kind, calls, node, ends_in)
+
     for call, node in captured.outputs.items():
         path, _ = _call_number(call)
         if carries(node):
             calls = captured.calls[path]
             name = call if calls > 1 else path
             kind = type(modules[path]).__name__
-            rows.append((order[node], _row(name, kind, calls, node, rules)))
+            rows.append((order[node], row(name, kind, calls, node)))
     for node in captured.graph.nodes:
         if carries(node) and node.op == "call_function" and node.target is not getitem:
             free = _call_number(node.meta["label"])[0] not in wrapped
             if free and _worth_listing(node, rules):
                 kind = str(packet(node) or node.target)
-                rows.append((order[node], _row(node.meta["name"], kind, 1, node, rules)))
+                rows.append((order[node], row(node.meta["name"], kind, 1, node)))
     return Table([row for _, row in sorted(rows, key=lambda pair: pair[0])])
 
 
@@ -188,7 +232,7 @@ def _is_pass(node: Node) -> bool:
     return packet(node) in (aten.clone, aten.alias, aten.detach, aten._to_copy)
 
 
-def _row(name: str, kind: str, calls: int, node: Node, rules: Rules) -> LayerRow:
+def _row(name: str, kind: str, calls: int, node: Node, ends_in: str) -> LayerRow:
     field, axis = node.meta["field"], channel_axis(node)
     return LayerRow(
         name,
@@ -198,7 +242,7 @@ def _row(name: str, kind: str, calls: int, node: Node, rules: Rules) -> LayerRow
         axis,
         None if field is None else str(field.hop),
         None if field is None else field.size,
-        _end_of_block(node, rules).meta["label"],
+        ends_in,
     )
 
 

@@ -16,7 +16,7 @@ from torch.fx import Graph, GraphModule, Node
 from deconv1d.capture import Capture
 from deconv1d.errors import InputError, PathError
 from deconv1d.ops import Op
-from deconv1d.rules import RULES, Rule, Rules, rule_for
+from deconv1d.rules import RULES, Rule, Rules, packet, rule_for
 
 
 @dataclass(frozen=True)
@@ -37,10 +37,13 @@ class Deconvnet(GraphModule):
     Attributes:
         steps: Each op that the signal passes, from the map to the waveform.
         map_shape: Shape of the map, (batch, channels, time) as a rule.
+        vectorized: Whether several seeds run as one; with an op that the table does not know they
+            run one by one (not every derivative of torch's survives `vmap`).
     """
 
     steps: tuple[Step, ...]
     map_shape: tuple[int, ...]
+    vectorized: bool
 
     def __call__(self, seed: Tensor) -> Tensor:
         """Runs the mirror.
@@ -60,7 +63,12 @@ class Deconvnet(GraphModule):
             )
         run = super().__call__
         with _quiet(seed.device):
-            raw: Tensor = run(seed) if shape == self.map_shape else torch.func.vmap(run)(seed)
+            if shape == self.map_shape:
+                raw: Tensor = run(seed)
+            elif self.vectorized:
+                raw = torch.func.vmap(run)(seed)
+            else:
+                raw = torch.stack([run(one) for one in seed])
             return raw
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
@@ -112,7 +120,10 @@ def mirror(captured: Capture, *, rules: Rules = RULES, method: str = "deconvnet"
             signals[source] = part if before is None else writer(torch.add, before, part)
     if captured.x not in signals:
         raise PathError(_blocked(captured, steps))
-    return writer.finish(signals[captured.x], captured.tap.meta["shape"], tuple(steps))
+    deconvnet = writer.finish(signals[captured.x])
+    deconvnet.map_shape, deconvnet.steps = captured.tap.meta["shape"], tuple(steps)
+    deconvnet.vectorized = all(packet(step.op.node) in rules for step in steps)
+    return deconvnet
 
 
 def _blocked(captured: Capture, steps: list[Step]) -> str:
@@ -176,12 +187,11 @@ class _Writer:
         self._attributes[name] = tensor
         return self.graph.get_attr(name)
 
-    def finish(self, raw: Node, map_shape: tuple[int, ...], steps: tuple[Step, ...]) -> Deconvnet:
+    def finish(self, raw: Node) -> Deconvnet:
+        """The module that returns this node."""
         self.graph.output(raw)
         self.graph.eliminate_dead_code()
-        module = Deconvnet(self._attributes, self.graph, class_name="Deconvnet")
-        module.map_shape, module.steps = map_shape, steps
-        return module
+        return Deconvnet(self._attributes, self.graph, class_name="Deconvnet")
 
 
 def _identifier(node: Node) -> str:

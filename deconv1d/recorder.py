@@ -28,6 +28,8 @@ aten = torch.ops.aten
 
 COMPOSITE = torch._C.DispatchKey.CompositeImplicitAutograd
 COMPARISONS = frozenset({aten.gt, aten.ge, aten.lt, aten.le, aten.eq, aten.ne, aten.isnan})
+DECISIONS = frozenset({aten._local_scalar_dense, aten.equal, aten.is_nonzero, aten.item})
+NEW = frozenset({aten.new_zeros, aten.new_ones, aten.new_full, aten.new_empty})
 ZEROS = frozenset({aten.zeros, aten.zeros_like, aten.new_zeros, aten.zero})
 OURS_AND_TORCH = (str(Path(torch.__file__).parent), str(Path(__file__).parent))
 
@@ -43,10 +45,12 @@ class Target:
     Attributes:
         call: "path#call" of a module, or "path.op#n" of an op.
         tap: "block" or "output".
+        is_op: Which of the two it is.
     """
 
     call: str
     tap: str = "block"
+    is_op: bool = False
 
 
 @dataclass(frozen=True)
@@ -106,12 +110,13 @@ class Recorder(TorchDispatchMode):
         self.outputs: dict[str, Node] = {}
         self.tip: tuple[Node, Tensor] | None = None
         self.complete = False
+        self.decides = False
         self.error: PathError | None = None
         self.failure: Failure | None = None
         self.undo: list[tuple[Tensor, Tensor]] = []
         self._names = {id(tensor): name for name, tensor in state.items()}
-        self._external: set[int] = set()
-        self._detached: dict[int, tuple[Tensor, Node]] = {}
+        self._fresh = {storage_of(x)}
+        self._detached: dict[int, tuple[Tensor, Node, Node]] = {}
         self._stack = [_Frame("", 1)]
         self.x = self.graph.placeholder("x")
         self._describe(self.x, x, carried=True, constant=False)
@@ -139,8 +144,12 @@ class Recorder(TorchDispatchMode):
             return
         node, call = self._node(value), f"{frame.path}#{frame.call}"
         self.outputs[call] = node
-        if self.target is not None and self.target.call == call:
+        if self._wants(call, is_op=False):
             self._begin(node, value)
+
+    def _wants(self, call: str, *, is_op: bool) -> bool:
+        target = self.target
+        return target is not None and (target.call, target.is_op) == (call, is_op)
 
     def _begin(self, node: Node, value: Tensor) -> None:
         """The wanted layer has answered; from here on its block is followed."""
@@ -198,10 +207,17 @@ class Recorder(TorchDispatchMode):
             with self:
                 return func._op_dk(COMPOSITE, *args, **kwargs)
         written = written_by(func, args, kwargs)
+        self.decides |= func.overloadpacket in DECISIONS
         if not self.complete:
             return self._record(func, args, kwargs, written)
-        self._protect(written)
-        return func(*args, **kwargs)
+        return self._pass_on(func, args, kwargs, written)
+
+    def _pass_on(self, func: OpOverload, args: Any, kwargs: Any, written: list[Tensor]) -> Any:
+        """Runs an op after the map is complete: only what must be put back is noted."""
+        self._protect(written + statistics_of(func, args))
+        output = func(*args, **kwargs)
+        self._made(output, [x for x in pytree.tree_leaves((args, kwargs)) if is_tensor(x)])
+        return output
 
     def _record(self, func: OpOverload, args: Any, kwargs: Any, written: list[Tensor]) -> Any:
         inputs: dict[Node, Tensor] = {}
@@ -214,37 +230,50 @@ class Recorder(TorchDispatchMode):
             return node
 
         node_args, node_kwargs = pytree.tree_map(node_of, (tuple(args), kwargs))
-        node = self.graph.call_function(pure(func), node_args, node_kwargs)
+        function = pure(func)
+        if isinstance(function, OpOverload):
+            node_kwargs = {k: v for k, v in node_kwargs.items() if k not in outs_of(func)}
+        node = self.graph.call_function(function, node_args, node_kwargs)
         self._locate(node)
         op = Op.of(node)
         rule = rule_for(self.rules, op, self.method) if op.carrying else None
         goes_on = rule is not None and self._goes_on(node, rule)
         if self.complete:
-            return func(*args, **kwargs)
+            return self._pass_on(func, args, kwargs, written)
         before = self._keep_inputs(op, rule, inputs, written)
-        self._protect(written)
+        self._protect(written + statistics_of(func, args))
         places = {n: place_of(x) for n, x in inputs.items()}
-        output = func(*args, **kwargs)
+        try:
+            output = func(*args, **kwargs)
+        except BaseException:
+            self.graph.erase_node(node)  # the model may know what to do instead
+            raise
+        self._made(output, list(inputs.values()))
         results = self._settle(node, inputs, places, output, written)
         if rule is not None and rule.record is not None:
             self.memories[node] = rule.record(op, before.__getitem__, output)
-        if goes_on or (self.target is not None and self.target.call == node.meta["name"]):
+        if goes_on or self._wants(node.meta["name"], is_op=True):
             self._begin(*results[0])
         return output
 
     def _node(self, x: Tensor) -> Node:
         """The node of a tensor's value now; a tensor never seen is a constant of the model's."""
-        if id(x) in self._detached:
-            return self._detached[id(x)][1]
         node = self.memory.read(x)
-        return self._constant(x) if node is None else node
+        if node is None:
+            return self._constant(x)
+        if id(x) not in self._detached:
+            return node
+        _, source, detached = self._detached[id(x)]
+        if node is not source:  # what it shares memory with was written to
+            detached = self._append(aten.detach.default, (node,), like=detached)
+            self._detached[id(x)] = (x, node, detached)
+        return detached
 
     def _constant(self, x: Tensor) -> Node:
         name = self._names.get(id(x), f"constant_{len(self.constants)}")
         node = self.graph.get_attr(name)
         self.constants[name] = x
         self._describe(node, x, carried=False, constant=True)
-        self._external.add(storage_of(x))
         self.memory.define(x, node)
         return node
 
@@ -290,8 +319,14 @@ class Recorder(TorchDispatchMode):
             for node, value in self.kept.items():
                 if storage_of(value) == storage:
                     self.kept[node] = value.clone()
-            if storage in self._external:
+            if storage not in self._fresh:
                 self.undo.append((x, x.clone()))
+
+    def _made(self, output: Any, inputs: list[Tensor]) -> None:
+        """Memory that this run made; all other is the model's, and writes to it are undone."""
+        old = {storage_of(x) for x in inputs}
+        made = (x for x in pytree.tree_leaves(output) if is_tensor(x))
+        self._fresh.update(storage for x in made if (storage := storage_of(x)) not in old)
 
     # --- results -----------------------------------------------------------------------------
 
@@ -309,20 +344,22 @@ class Recorder(TorchDispatchMode):
         elif written:
             output = (*pytree.tree_leaves(output), *written)
         random = is_random(node) and packet(node) not in self.rules
+        shaped = getattr(packet(node), "__name__", "").endswith("_like") or packet(node) in NEW
         node.meta["constant"] = not random and all(n.meta["constant"] for n in inputs)
-        node.meta["carries"] = not random and any(carries(n) for n in inputs)
+        node.meta["carries"] = not (random or shaped) and any(carries(n) for n in inputs)
         results = self._parts(node, output)
         for number, (part, x) in enumerate(results):
-            if random:
+            if random or shaped:
                 self.kept[part] = x
             base = next((n for n, y in inputs.items() if storage_of(y) == storage_of(x)), None)
             if base is None:
                 self.memory.define(x, part)
-            elif packet(node) is aten.detach:
-                self._detached[id(x)] = (x, part)  # by identity: its place is its input's
+            elif packet(node) is aten.detach and carries(part):
+                self._detached[id(x)] = (x, base, part)  # by identity: its place is its input's
             elif places[base] != place_of(x):
                 self._hold(part, number, x, places[base])
             elif any(x is w for w in written):
+                self._detached.pop(id(x), None)
                 self.memory.write(x, part)
         return results
 
@@ -338,7 +375,9 @@ class Recorder(TorchDispatchMode):
                 if isinstance(x, Tensor)
             ]
         carried, constant = node.meta["carries"], node.meta["constant"]
-        if parts:  # reach goes by the first result's shape
+        if not parts:  # a number, such as item()
+            node.meta["carries"] = False
+        else:  # reach goes by the first result's shape
             self._describe(node, parts[0][1], carried=carried, constant=constant)
             self._place(node)
         for part, x in parts[1:] if parts and parts[0][0] is node else parts:
@@ -413,13 +452,24 @@ def is_composite(func: OpOverload) -> bool:
 
 @cache
 def pure(func: OpOverload) -> Callable[..., Any]:
-    """The op that returns what `func` writes: its twin without the underscore, if it has one."""
+    """The op that returns what `func` writes: add for add_ and for add(out=), if there is one."""
     if not func._schema.is_mutable:
         return func
     namespace, name = func._schema.name.split("::")
     twins = getattr(getattr(torch.ops, namespace), name.removesuffix("_"), None)
-    twin = getattr(twins, func._overloadname, None) if name.endswith("_") else None
-    return _on_copies(func) if twin is None or twin._schema.is_mutable else twin
+    wanted = [(a.name, str(a.type)) for a in func._schema.arguments if a.name not in outs_of(func)]
+    for overload in () if twins is None else twins.overloads():
+        twin = getattr(twins, overload)
+        takes = [(a.name, str(a.type)) for a in twin._schema.arguments]
+        if takes == wanted and not twin._schema.is_mutable:
+            return twin  # type: ignore[no-any-return]  # ops are untyped
+    return _on_copies(func)
+
+
+@cache
+def outs_of(func: OpOverload) -> frozenset[str]:
+    """The arguments by which a caller gives an op memory for its results."""
+    return frozenset(a.name for a in func._schema.arguments if a.is_out)
 
 
 def _on_copies(func: OpOverload) -> Callable[..., tuple[Any, ...]]:
@@ -442,7 +492,7 @@ def written_by(func: OpOverload, args: Any, kwargs: Any) -> list[Tensor]:
     names = func._schema.arguments
     given = {**{a.name: v for a, v in zip(names, args, strict=False)}, **kwargs}
     marked = [a.name for a in names if a.alias_info is not None and a.alias_info.is_write]
-    return [x for x in pytree.tree_leaves([given.get(name) for name in marked]) if _is_tensor(x)]
+    return [x for x in pytree.tree_leaves([given.get(name) for name in marked]) if is_tensor(x)]
 
 
 def is_random(node: Node) -> bool:
@@ -450,7 +500,15 @@ def is_random(node: Node) -> bool:
     return torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
 
 
-def _is_tensor(x: Any) -> bool:
+def statistics_of(func: OpOverload, args: Any) -> list[Tensor]:
+    """Running statistics that a normalisation updates although its schema does not say so."""
+    if func not in (aten.batch_norm.default, aten.instance_norm.default) or not args[5]:
+        return []
+    return [x for x in args[3:5] if is_tensor(x)]
+
+
+def is_tensor(x: Any) -> bool:
+    """Whether this is a tensor with memory."""
     return isinstance(x, Tensor)
 
 

@@ -248,6 +248,22 @@ def _concatenate_back(op: Op, signal: Node, emit: Emit) -> Signals:
         start += length
 
 
+def _put_together(cut: Any) -> Rule:
+    """What a write to a view becomes: the piece's signal is cut out, the rest is the base's."""
+
+    def carry(op: Op, signal: Node, emit: Emit) -> Signals:
+        base, piece = op["self"], op["src"]
+        rest = op.node.args[2:]
+        own = emit(cut, signal, *rest)
+        if carries(piece):
+            yield piece, own
+        if carries(base):
+            zeros = emit(torch.zeros_like, own)
+            yield base, emit(_function(op), signal, zeros, *rest)
+
+    return Rule("adjoint", carry)
+
+
 def _fitted(op: Op, emit: Emit, signal: Node, x: Node) -> Node:
     """The signal in the shape and dtype of input x, which the op may have broadcast or cast."""
     if shape_of(x) == op.shape and x.meta["dtype"] == op.node.meta["dtype"]:
@@ -272,6 +288,10 @@ def _copy_back(op: Op, signal: Node, emit: Emit) -> Signals:
 
 def _negate_back(op: Op, signal: Node, emit: Emit) -> Signals:
     yield op["self"], emit(torch.neg, signal)
+
+
+def _conjugate_back(op: Op, signal: Node, emit: Emit) -> Signals:
+    yield op["self"], emit(torch.conj_physical, signal)
 
 
 def _scale_back(op: Op, signal: Node, emit: Emit) -> Signals:
@@ -317,7 +337,8 @@ def _multiplication(op: Op) -> Rule:
 
 
 def _division(op: Op) -> Rule:
-    return SCALE if carries(op["self"]) and not carries(op["other"]) else GRADIENT
+    rounded = op.arguments.get("rounding_mode") is not None
+    return _gradient(pointwise) if rounded or carries(op["other"]) else SCALE
 
 
 # --- gates, and constants that are zero ---------------------------------------------------------
@@ -556,6 +577,10 @@ BATCH_STATISTICS = _normalization(
 BATCH_NORM = Rule("adjoint", _batch_norm_back, block=True, source="scale only; the shift is bias")
 
 
+def _instance_norm(op: Op) -> Rule:
+    return INSTANCE_NORM if op["use_input_stats"] else BATCH_NORM
+
+
 def _batch_norm(op: Op) -> Rule:
     return BATCH_STATISTICS if op["training"] else BATCH_NORM
 
@@ -631,6 +656,7 @@ RULES: Rules = {
     **_each("matmul mm bmm addmm baddbmm mv dot", _product(_linear(multiplied))),
     **_each("add sub rsub", Rule("adjoint", _add_back)),
     **_each("copy", Rule("adjoint", _copy_back)),
+    **_each("_conj _conj_physical", Rule("adjoint", _conjugate_back)),
     **_each("neg", Rule("adjoint", _negate_back)),
     **_each("mul", _multiplication),
     **_each("div", _division),
@@ -640,6 +666,10 @@ RULES: Rules = {
     ),
     **_each("permute transpose t", Rule("adjoint", _permute_back, permuted)),
     **_each("cat", Rule("adjoint", _concatenate_back, along("dim"))),
+    **_each("slice_scatter", _put_together(aten.slice.Tensor)),
+    **_each("select_scatter", _put_together(aten.select.int)),
+    **_each("diagonal_scatter", _put_together(aten.diagonal.default)),
+    **_each("as_strided_scatter", _put_together(aten.as_strided.default)),
     **_each("stack", _linear(stacked)),
     **_each("slice", _linear(sliced)),
     **_each("select", _linear(along("dim", keeps_axis=False))),
@@ -662,8 +692,7 @@ RULES: Rules = {
         _linear(resampled),
     ),
     **_each(
-        "expand slice_scatter select_scatter index_put masked_fill fill zero tril triu"
-        " complex view_as_complex real imag _conj _conj_physical",
+        "expand index_put masked_fill fill zero tril triu complex view_as_complex real imag",
         _linear(),
     ),
     **_each(
@@ -679,8 +708,7 @@ RULES: Rules = {
     **_each("amax", AMAX),
     # rectify
     **_each(
-        "relu leaky_relu prelu _prelu_kernel rrelu rrelu_with_noise elu celu gelu silu mish"
-        " softplus hardswish",
+        "relu leaky_relu prelu _prelu_kernel rrelu elu celu gelu silu mish softplus hardswish",
         RECTIFY,
     ),
     **_each("clamp clamp_min", _clamp),
@@ -690,7 +718,7 @@ RULES: Rules = {
     **_each("where", _where),
     # hold
     **_each("layer_norm", LAYER_NORM),
-    **_each("instance_norm", INSTANCE_NORM),
+    **_each("instance_norm", _instance_norm),
     **_each("group_norm", GROUP_NORM),
     **_each("scaled_dot_product_attention", _attention),
     **_each("glu", GLU),

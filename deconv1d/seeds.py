@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -14,43 +15,64 @@ Seed = str | Callable[[Tensor], Tensor]
 SEEDS = ("activation", "ones", "peak")
 
 
-def seed_of(activation: Tensor, seed: Seed, axis: int) -> Tensor:
+@dataclass(frozen=True)
+class Layout:
+    """Which axes of a map count examples and channels."""
+
+    batch: int
+    channel: int
+
+    def sorted(self, maps: Tensor) -> Tensor:
+        """Maps as the model has them -> (batch, channels, ...)."""
+        return maps.movedim((self.batch, self.channel), (0, 1))
+
+    def unsorted(self, maps: Tensor) -> Tensor:
+        """(batch, channels, ...) -> as the model has them."""
+        return maps.movedim((0, 1), (self.batch, self.channel))
+
+
+def seed_of(activation: Tensor, seed: Seed, layout: Layout) -> Tensor:
     """The seed of every map.
 
     Args:
-        activation: The maps, batch first.
+        activation: The maps, as the model has them.
         seed: "activation", "ones", "peak" (each map's strongest moment only), or a function from
             the maps to a seed of their shape.
-        axis: The axis that counts channels.
+        layout: Their axes.
+
+    Returns:
+        (batch, channels, ...).
 
     Raises:
         InputError: If a function returns another shape.
     """
+    maps = layout.sorted(activation)
     if seed == "activation":
-        return activation
+        return maps
     if seed == "ones":
-        return torch.ones_like(activation)
+        return torch.ones_like(maps)
     if seed == "peak":
-        return _peaks(activation, axis)
+        return _peaks(maps)
     assert callable(seed)
     value = seed(activation.clone())
-    if value.shape != activation.shape:
+    shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+    if shape != tuple(activation.shape):
         raise InputError(
             f"The seed function does not fit the map: expected shape {tuple(activation.shape)}, "
-            f"got {tuple(value.shape)}. Return a value for each element of the map."
+            f"got {shape}. Return a value for each element of the map."
         )
-    return value.to(activation)
+    return layout.sorted(value.to(activation))
 
 
-def _peaks(activation: Tensor, axis: int) -> Tensor:
+def _peaks(maps: Tensor) -> Tensor:
     """Zero but at the strongest moment of each example's each map.
 
     Source: Zeiler & Fergus 2014, figure 2.
     """
-    maps = activation.movedim(axis, 1).flatten(2) if activation.dim() > 2 else activation[..., None]
-    strongest = maps.argmax(-1, keepdim=True)
-    peaks = torch.zeros_like(maps).scatter(-1, strongest, maps.gather(-1, strongest))
-    return peaks.reshape(activation.movedim(axis, 1).shape).movedim(1, axis)
+    flat = maps.reshape(*maps.shape[:2], -1)
+    strongest = flat.argmax(-1, keepdim=True)
+    peaks = torch.zeros_like(flat).scatter(-1, strongest, flat.gather(-1, strongest))
+    return peaks.reshape(maps.shape)
 
 
 def leveled(values: Tensor) -> tuple[Tensor, float]:
@@ -65,31 +87,28 @@ def leveled(values: Tensor) -> tuple[Tensor, float]:
     return values / level, level
 
 
-def most_active(activation: Tensor, axis: int) -> Tensor:
+def most_active(maps: Tensor) -> Tensor:
     """For each example the channel with the largest mean activation, (batch,)."""
-    others = [a for a in range(1, activation.dim()) if a != axis]
-    mean = activation.mean(others) if others else activation
-    return mean.argmax(1)
+    return maps.reshape(*maps.shape[:2], -1).mean(-1).argmax(1)
 
 
-def only(values: Tensor, axis: int, channel: Tensor) -> Tensor:
-    """The values with every channel but one zero, which for each example is given, (batch,)."""
-    shape = [1] * values.dim()
-    shape[0], shape[axis] = values.shape[0], values.shape[axis]
-    numbers = torch.arange(values.shape[axis], device=values.device)
-    mask = (numbers == channel.to(values.device)[:, None]).reshape(shape)
-    return torch.where(mask, values, 0)
+def only(values: Tensor, channels: Tensor) -> Tensor:
+    """The seed with every channel but one zero, which for each example is given, (batch,)."""
+    kept = torch.zeros_like(values)
+    examples = torch.arange(len(values), device=values.device)
+    kept[examples, channels] = values[examples, channels]
+    return kept
 
 
 def carry(
-    deconvnet: Deconvnet, values: Tensor, axis: int, channels: list[int], chunk: int
+    deconvnet: Deconvnet, values: Tensor, layout: Layout, channels: Sequence[int], chunk: int
 ) -> Tensor:
     """Carries single channels back, some at a time.
 
     Args:
         deconvnet: The mirror.
-        values: Seed of every map.
-        axis: The axis that counts channels.
+        values: Seed of every map, (batch, channels, ...).
+        layout: The axes of the model's maps.
         channels: Which to carry.
         chunk: How many at a time.
 
@@ -101,6 +120,7 @@ def carry(
         some = channels[start : start + chunk]
         seeds = torch.zeros(len(some), *values.shape, dtype=values.dtype, device=values.device)
         for seed, channel in zip(seeds, some, strict=True):
-            seed.select(axis, channel).copy_(values.select(axis, channel))
+            seed[:, channel] = values[:, channel]
+        seeds = torch.stack([layout.unsorted(seed) for seed in seeds])
         runs.append(deconvnet(seeds) if len(some) > 1 else deconvnet(seeds[0])[None])
     return torch.cat(runs)

@@ -55,17 +55,20 @@ class Sonification:
             )
         return self.sample_rate
 
-    def sounds(self) -> dict[tuple[int | None, int | None], Tensor]:
-        """Each sound alone, (time,) or (channels, time), by (channel, example); None: only one."""
-        channels = self.channel if isinstance(self.channel, list) else [None]
-        per_channel = self.waveform if isinstance(self.channel, list) else self.waveform[None]
-        found: dict[tuple[int | None, int | None], Tensor] = {}
-        for channel, sound in zip(channels, per_channel, strict=True):
-            if self.input.dim() == 1:
-                found[channel, None] = sound
-            else:
-                for number, example in enumerate(sound):
-                    found[channel, number if len(sound) > 1 else None] = example.squeeze(0)
+    def sounds(self) -> dict[tuple[int | None, int], Tensor]:
+        """Each sound alone, (time,) or (channels, time), by (map's channel, example).
+
+        The channel is None where all maps sound at once.
+        """
+        several = isinstance(self.channel, list)
+        groups = self.waveform if several else self.waveform[None]
+        asked = self.channel if isinstance(self.channel, list) else [self.channel]
+        found: dict[tuple[int | None, int], Tensor] = {}
+        for channel, group in zip(asked, groups, strict=True):
+            examples = group[None] if self.input.dim() == 1 else group
+            for number, sound in enumerate(examples):
+                own = int(channel[number]) if isinstance(channel, Tensor) else channel
+                found[own, number] = sound.squeeze(0) if sound.dim() > 1 else sound
         return found
 
     def save(self, path: str | Path, **options: Any) -> list[Path]:
@@ -83,7 +86,13 @@ class Sonification:
         from deconv1d.audio import write_audio
 
         rate, sounds = self._rate("Writing a sound file"), self.sounds()
-        paths = [Path(str(path).format(channel=c, example=e)) for c, e in sounds]
+        try:
+            paths = [Path(str(path).format(channel=c, example=e)) for c, e in sounds]
+        except (KeyError, IndexError, ValueError) as error:
+            raise InputError(
+                f"The path {str(path)!r} cannot be filled in ({error}): expected {{channel}} and "
+                f"{{example}} as its only names in braces. Write other braces twice."
+            ) from error
         if len(set(paths)) < len(paths):
             raise InputError(
                 f"{len(paths)} sounds cannot go into {len(set(paths))} file(s) at {str(path)!r}: "
@@ -106,9 +115,12 @@ class Sonification:
     def _tracks(self) -> dict[str, Tensor]:
         """The first example's input and its sonifications, by title."""
         first = self.input if self.input.dim() == 1 else self.input[0]
-        chosen = {c: sound for (c, example), sound in self.sounds().items() if not example}
-        titles = {c: self.layer if c is None else f"{self.layer}, channel {c}" for c in chosen}
-        return {"input": first, **{titles[c]: sound for c, sound in chosen.items()}}
+        tracks = {"input": first}
+        for (channel, example), sound in self.sounds().items():
+            if example == 0:
+                title = self.layer if channel is None else f"{self.layer}, channel {channel}"
+                tracks[title] = sound
+        return tracks
 
     def _repr_html_(self) -> str | None:
         if self.sample_rate is None:

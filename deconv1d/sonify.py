@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.fx import Node
 
 from deconv1d.capture import Capture, capture, replay
 from deconv1d.errors import (
@@ -22,12 +23,20 @@ from deconv1d.errors import (
 )
 from deconv1d.guest import unwrapped
 from deconv1d.inputs import Waveform, as_waveform, check_channels, shortest
-from deconv1d.layers import Layer, LayerRow, channel_axis, find_module, find_op, layer_table
+from deconv1d.layers import (
+    Layer,
+    LayerRow,
+    batch_axis,
+    channel_axis,
+    find_module,
+    find_op,
+    layer_table,
+)
 from deconv1d.mirror import Deconvnet, Step, mirror
 from deconv1d.ops import carries, shape_of
 from deconv1d.recorder import Failure, Target
-from deconv1d.rules import LAWS, METHODS, RULES, Rules
-from deconv1d.seeds import SEEDS, Seed, carry, leveled, most_active, only, seed_of
+from deconv1d.rules import LAWS, METHODS, RULES, Rules, packet
+from deconv1d.seeds import SEEDS, Layout, Seed, carry, leveled, most_active, only, seed_of
 from deconv1d.sonification import Sonification
 from deconv1d.table import Table
 
@@ -98,7 +107,7 @@ class Sonifier:
         self.model = unwrapped(model)
         self.sample_rate, self.rules = sample_rate, rules
         self._forward, self._dtype, self._check = forward, dtype, check
-        self._called_once: set[str] = set()
+        self._called_once: set[tuple[str, torch.Size]] = set()
         self._ops: dict[str, Layer] = {}
 
     def sonify(
@@ -144,21 +153,22 @@ class Sonifier:
         captured, waveform, name = self._capture(x, layer, tap, method)
         deconvnet = mirror(captured, rules=self.rules, method=method)
         activation = _map_of(captured)
-        axis = _axis(captured, channel_axis)
-        chosen = check_channels(channel, activation.shape[axis], name)
-        values, level = leveled(seed_of(activation, seed, axis))
+        layout = _layout(captured, channel_axis)
+        if isinstance(channel, np.ndarray | Tensor):
+            channel = channel.tolist()
+        chosen = check_channels(channel, activation.shape[layout.channel], name)
+        values, level = leveled(seed_of(activation, seed, layout))
         answered: int | list[int] | Tensor | None
         if chosen is None:
-            raw, answered = deconvnet(values), None
+            raw, answered = deconvnet(layout.unsorted(values)), None
         elif isinstance(chosen, str):
-            answered = most_active(activation, axis)
-            raw = deconvnet(only(values, axis, answered))
+            answered = most_active(layout.sorted(activation))
+            raw = deconvnet(layout.unsorted(only(values, answered)))
         else:
-            raw, answered = carry(deconvnet, values, axis, chosen, _chunk(captured)), chosen
-            if not isinstance(channel, Sequence | np.ndarray | Tensor):
+            raw, answered = carry(deconvnet, values, layout, chosen, _chunk(captured)), chosen
+            if not isinstance(channel, Sequence):
                 raw, answered = raw[0], chosen[0]
-        raw = raw.to(waveform.given) * level
-        return self._finish(waveform, raw, activation, name, answered, deconvnet)
+        return self._finish(waveform, raw, level, activation, name, answered, deconvnet)
 
     def layers(self, x: Any) -> Table[LayerRow]:
         """A table of every layer that can be sonified, from one forward pass on a waveform.
@@ -217,10 +227,10 @@ class Sonifier:
         """One forward pass up to the layer; the checked waveform; the layer's full name."""
         waveform = as_waveform(x)
         layer = self._find(waveform, name)
-        counted = layer.is_op or layer.path in self._called_once
-        target = Target(layer.target, tap)
+        counted = layer.is_op or (layer.path, waveform.given.shape) in self._called_once
+        target = Target(layer.target, tap, layer.is_op)
         captured = self._run(waveform, target, method, run_on=not counted)
-        self._check_calls(layer, captured)
+        self._check_calls(layer, captured, waveform)
         if self._check:
             _check_replay(captured)
         return captured, waveform, str(layer)
@@ -237,14 +247,14 @@ class Sonifier:
             layer = self._ops[name] = find_op(captured, self.model, name)
         return layer
 
-    def _check_calls(self, layer: Layer, captured: Capture) -> None:
+    def _check_calls(self, layer: Layer, captured: Capture, waveform: Waveform) -> None:
         """Whether the model called the layer as often as its name says."""
-        if captured.calls is None or layer.is_op:
+        if captured.calls is None:
             return
-        calls = captured.calls[layer.path]
-        if calls == 1 and layer.call is None:
-            self._called_once.add(layer.path)
-        elif calls > 1 and layer.call is None:
+        calls = 0 if layer.is_op else captured.calls[layer.path]
+        if calls == 1 and layer.call is None and not captured.decides:
+            self._called_once.add((layer.path, waveform.given.shape))
+        if calls > 1 and layer.call is None:
             names = ", ".join(repr(f"{layer.path}#{n + 1}") for n in range(calls))
             raise LayerError(
                 f"Layer {layer.path!r} is called {calls} times: expected the call to be named, "
@@ -317,6 +327,7 @@ class Sonifier:
         self,
         waveform: Waveform,
         raw: Tensor,
+        level: float,
         activation: Tensor,
         layer: str,
         channel: Any,
@@ -324,13 +335,15 @@ class Sonifier:
     ) -> Sonification:
         given = waveform.given
         leading = raw.shape[:1] if isinstance(channel, list) else ()
-        raw = raw.reshape(*leading, *given.shape)
-        if not torch.isfinite(raw).all():
+        wide = torch.promote_types(given.dtype, torch.float32)
+        raw = raw.to(given.device, wide).reshape(*leading, *given.shape) * level
+        if not torch.isfinite(raw.to(given)).all():
             raise ModelError(
                 f"The sonification of layer {layer!r} is not finite: expected numbers within "
-                f"{activation.dtype}'s range. Give Sonifier(model, dtype=torch.float32)."
+                f"{given.dtype}'s range. Give the waveform in float32, or "
+                f"Sonifier(model, dtype=torch.float32)."
             )
-        scaled, gain = to_peak_of(given, raw)
+        scaled, gain = to_peak_of(given.to(wide), raw)
         if (gain == 0).any():
             what = "the input is silent" if not given.any() else "the map is dead"
             warnings.warn(
@@ -340,11 +353,11 @@ class Sonifier:
             )
         steps = deconvnet.steps
         return Sonification(
-            waveform=scaled,
-            raw=raw,
+            waveform=scaled.to(given),
+            raw=raw.to(given),
             input=given,
             activation=activation.to(given),
-            gain=gain,
+            gain=gain.to(given),
             layer=layer,
             channel=channel,
             sample_rate=self.sample_rate,
@@ -369,7 +382,8 @@ def to_peak_of(x: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
     peak, raw_peak = x.abs().amax(axes, keepdim=True), raw.abs().amax(axes, keepdim=True)
     gain = torch.where(raw_peak > 0, peak / raw_peak, 0)
     gain = torch.where(torch.isfinite(gain), gain, 0)
-    scaled = torch.where(gain > 0, raw / raw_peak * peak, 0)
+    # Divided first: the largest sample is then the input's peak exactly.
+    scaled = torch.where(gain > 0, torch.where(gain == 1, raw, raw / raw_peak * peak), 0)
     return scaled, gain.squeeze(axes)
 
 
@@ -409,30 +423,40 @@ def _map_of(captured: Capture) -> Tensor:
     return activation
 
 
-def _axis(captured: Capture, override: int | None) -> int:
-    """The axis of the map that counts channels."""
+def _layout(captured: Capture, override: int | None) -> Layout:
+    """Which axes of the map count examples and channels."""
     assert captured.tap is not None
     rank = len(shape_of(captured.tap))
+    batch = batch_axis(captured.tap)
     if override is None:
-        return channel_axis(captured.tap)
-    if not -rank <= override < rank or override % rank == 0:
+        return Layout(batch, channel_axis(captured.tap))
+    if not -rank <= override < rank or override % rank == batch:
         raise InputError(
-            f"channel_axis={override} does not fit the map: expected an axis from 1 to {rank - 1} "
+            f"channel_axis={override} does not fit the map: expected an axis other than {batch} "
             f"of shape {shape_of(captured.tap)}. sonifier.layers(x) shows the one assumed."
         )
-    return override % rank
+    return Layout(batch, override % rank)
 
 
 def _check_batch(captured: Capture) -> None:
     if captured.tap is None:
         return
     x, tap = shape_of(captured.x), shape_of(captured.tap)
-    if len(x) == len(tap) == 2 and x[0] != tap[0]:
+    if len(x) == 2 and any(map(_is_unbatched, captured.graph.nodes)):
         raise InputError(
             f"The waveform's rank does not fit {captured.tap.meta['label']!r}: expected a batch "
             f"first, got shape {x}, which became a map of shape {tap}: the model took the first "
             f"axis for channels. Give (batch, channels, time), or one clip as a 1-D array."
         )
+
+
+def _is_unbatched(node: Node) -> bool:
+    """Whether a convolution took its input for (channels, time) and added a batch itself."""
+    if packet(node) is not torch.ops.aten.convolution:
+        return False
+    source = node.args[0]
+    assert isinstance(source, Node)
+    return packet(source) is torch.ops.aten.unsqueeze and bool(source.args[1] == 0)
 
 
 def _check_replay(captured: Capture) -> None:
@@ -464,8 +488,13 @@ def _check_word(name: str, word: Any, known: Sequence[str]) -> None:
 def _never_ran(layer: Layer, calls: int) -> str:
     if calls:
         return (
-            f"Layer {str(layer)!r} cannot be sonified: expected a call {layer.call or 1} that "
+            f"Layer {str(layer)!r} cannot be sonified: expected a call of that number that "
             f"returns a floating tensor, got {calls} call(s). sonifier.layers(x) lists what can."
+        )
+    if layer.is_op:
+        return (
+            f"Op {layer.path!r} did not run on this waveform: expected the model to take the same "
+            f"path for every input, got another. sonifier.layers(x) lists what runs on this one."
         )
     return (
         f"Layer {layer.path!r} never ran: expected the model's forward pass to call it. Choose one "

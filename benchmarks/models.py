@@ -1,0 +1,182 @@
+"""Every architecture, captured and carried back: what works, how exactly, and who else can.
+
+Writes docs/models.md. For each network, at its last named layer with the layer's own output as map:
+"gradient" against autograd, "deconvnet" against autograd whose ReLU kin rectify (where nothing is
+held or flagged), and what `torch.fx.symbolic_trace`, `torch.export` and Captum do with the network.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from captum.attr import NeuronDeconvolution
+from torch import Tensor, nn
+
+from benchmarks.architectures import ARCHITECTURES, Architecture
+from benchmarks.reporting import HERE, table, write_page
+from deconv1d.capture import Capture, capture
+from deconv1d.mirror import Deconvnet, mirror
+from deconv1d.recorder import Target
+from tests.oracles import RectifyingBackward, heard
+
+PACKAGES = ("torch", "captum", "transformers", "torchcrepe", "numpy")
+
+
+@dataclass(frozen=True)
+class Listened:
+    """One network, carried back from its last layer by one method."""
+
+    captured: Capture
+    deconvnet: Deconvnet
+    raw: Tensor
+    capture_seconds: float
+    mirror_seconds: float
+
+
+def build(architecture: Architecture) -> tuple[nn.Module, Tensor]:
+    """The network and a waveform, the same each time."""
+    torch.manual_seed(0)
+    model = architecture.build()
+    return model, torch.randn(architecture.input_shape, generator=torch.Generator().manual_seed(1))
+
+
+def listen(architecture: Architecture, method: str) -> Listened:
+    """Captures and mirrors a fresh network; the second run is timed."""
+    model, x = build(architecture)
+    layer = architecture.layers[-1]
+    target = Target(layer if "#" in layer else f"{layer}#1", "output")
+    for _ in range(2):
+        torch.manual_seed(2)
+        start = time.perf_counter()
+        captured = capture(model, x, target=target, method=method, forward=architecture.forward)
+        captured_at = time.perf_counter()
+        deconvnet = mirror(captured, method=method)
+        assert captured.tap is not None
+        raw = deconvnet(captured.kept[captured.tap])
+        done = time.perf_counter()
+    return Listened(captured, deconvnet, raw, captured_at - start, done - captured_at)
+
+
+def autograd(architecture: Architecture, *, rectifying: bool) -> Tensor:
+    """The same by torch's own derivative of the running model."""
+    model, x = build(architecture)
+    x.requires_grad_()
+
+    def run() -> Any:
+        torch.manual_seed(2)
+        return architecture.run(model, x)
+
+    if rectifying:
+        with RectifyingBackward():
+            activation = heard(model, architecture.layers[-1], run)
+    else:
+        activation = heard(model, architecture.layers[-1], run)
+    (gradient,) = torch.autograd.grad((activation * activation.detach()).sum(), x)
+    return gradient
+
+
+def difference(ours: Tensor, theirs: Tensor) -> str:
+    """Largest difference relative to the peak."""
+    return f"{float((ours - theirs).abs().max() / theirs.abs().max()):.0e}"
+
+
+def outcome(run: Callable[[], str]) -> str:
+    """What a tool answers, or the first line of what it raises."""
+    try:
+        return run()
+    except Exception as error:
+        line = (str(error).strip().splitlines() or [""])[0][:60].replace("|", "/")
+        return f"fails: {type(error).__name__}: {line}"
+
+
+def traced(architecture: Architecture) -> str:
+    """`torch.fx.symbolic_trace`: whether the traced network computes the same."""
+    model, x = build(architecture)
+    torch.manual_seed(2)
+    trace = torch.fx.symbolic_trace(model)
+    trace(x)
+    return "works"
+
+
+def exported(architecture: Architecture) -> str:
+    """`torch.export` on the same waveform."""
+    model, x = build(architecture)
+    torch.export.export(model, (x,))
+    return "works"
+
+
+def by_captum(architecture: Architecture, deconvnet: Tensor, gradient: Tensor) -> str:
+    """Captum's NeuronDeconvolution for the whole map, with the map as seed."""
+    model, x = build(architecture)
+    layer = architecture.layers[-1]
+    if "#" in layer or architecture.forward is not None:
+        return "not applicable"
+    torch.manual_seed(2)
+    method = NeuronDeconvolution(model, model.get_submodule(layer))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found = method.attribute(x, neuron_selector=lambda a: (a * a.detach()).flatten(1).sum(1))
+    if torch.allclose(found, deconvnet, atol=1e-4 * float(deconvnet.abs().max())):
+        return "the same"
+    cosine = float(torch.cosine_similarity(found.flatten(), deconvnet.flatten(), 0))
+    plain = torch.allclose(found, gradient, atol=1e-4 * float(gradient.abs().max()))
+    return f"{'plain gradient' if plain else 'differs'}, cosine {cosine:.2f}"
+
+
+def row(architecture: Architecture) -> list[str]:
+    """One line of the table."""
+    ours, gradient = listen(architecture, "deconvnet"), listen(architecture, "gradient")
+    rules = [step.rule for step in ours.deconvnet.steps]
+    plain = not any(rule.flagged or rule.kind == "hold" for rule in rules)
+    law = outcome(lambda: difference(gradient.raw, autograd(architecture, rectifying=False)))
+    oracle = lambda: difference(ours.raw, autograd(architecture, rectifying=True))  # noqa: E731
+    ops = sum(node.op == "call_function" for node in ours.captured.graph.nodes)
+    return [
+        architecture.name,
+        f"`{architecture.layers[-1]}`",
+        str(ops),
+        f"{1e3 * ours.capture_seconds:.0f}",
+        f"{ours.mirror_seconds:.3f}",
+        f"{sum(rule.flagged for rule in rules) / len(rules):.0%}",
+        law,
+        outcome(oracle) if plain else "held or flagged",
+        outcome(lambda: traced(architecture)),
+        outcome(lambda: exported(architecture)),
+        outcome(lambda: by_captum(architecture, ours.raw, gradient.raw)),
+    ]
+
+
+def main() -> None:
+    """Writes docs/models.md."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="*", help="architectures; all if none is named")
+    names = parser.parse_args().names or list(ARCHITECTURES)
+    chosen = [ARCHITECTURES[name] for name in names if ARCHITECTURES[name].installed]
+    warnings.simplefilter("ignore")
+    rows = [row(architecture) for architecture in chosen]
+    head = ["network", "layer", "ops", "capture, ms", "mirror, s", "flagged", "gradient law"]
+    head += ["deconvnet law", "fx.symbolic_trace", "torch.export", "Captum"]
+    body = (
+        f"{len(rows)} networks, each at its last convolution on a path from the waveform "
+        "(`benchmarks/architectures/`), float32, random weights unless the package ships its own. "
+        '*Gradient law*: `method="gradient"` against `torch.autograd`; *deconvnet law*: against '
+        "autograd whose ReLU kin rectify, where nothing is held or flagged; both the largest "
+        "difference relative to the peak. *Captum*: `NeuronDeconvolution` for the same map.\n\n"
+    )
+    write_page(
+        HERE.parent / "docs" / "models.md",
+        "Models",
+        "python benchmarks/models.py",
+        body + table(head, rows),
+        PACKAGES,
+    )
+
+
+if __name__ == "__main__":
+    main()

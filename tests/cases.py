@@ -1,0 +1,438 @@
+"""One list of cases: every entry of `deconv1d.rules.RULES`, and what its rule must be.
+
+A case is a function small enough to differentiate densely. It may use several ops; the law is then
+that of the named one, and what else it uses only cuts, shapes or scales.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from oracles import attend, normalized, random
+from torch import Tensor, nn
+
+aten = torch.ops.aten
+
+Function = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A function with one op to test.
+
+    Attributes:
+        op: Name of the op in torch.ops.aten that the function must record.
+        kind: What the op's rule must be.
+        note: Which case of the op; with "ties" its input is rounded, so that equals meet.
+        run: The function, of one floating tensor.
+        held: For "hold": the function written out slowly, with the held value detached.
+        shape: Of its input; the last axis is time.
+    """
+
+    op: str
+    kind: str
+    note: str
+    run: Function
+    held: Function | None = None
+    shape: tuple[int, ...] = (2, 3, 7)
+
+    @property
+    def x(self) -> Tensor:
+        x = random(*self.shape, seed=5)
+        return torch.round(2 * x) / 2 if "ties" in self.note else x
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.op} {self.note}".strip()
+
+
+def cases(kind: str, **functions: Any) -> Iterator[Case]:
+    """Cases by name, "op" or "op__note": a function, or a tuple with `held` or `shape` too."""
+    for name, given in functions.items():
+        op, _, note = name.partition("__")
+        run, *rest = given if isinstance(given, tuple) else (given,)
+        more = {"held" if callable(part) else "shape": part for part in rest}
+        yield Case(op, kind, note.replace("_", " "), run, **more)
+
+
+W, MATRIX, ROW = random(4, 3, 3, seed=1), random(7, 5, seed=2), random(3, 1, seed=3)
+CUBE, VECTOR, GAIN = random(2, 3, 7, seed=4), random(4, seed=6), random(3, seed=7)
+POSITIVE = CUBE.abs() + 0.5
+MEAN, VARIANCE = random(3, seed=8), random(3, seed=9).abs() + 0.5
+STACK, Z = random(5, 1, 4, 3, seed=10), torch.complex(ROW, -2 * ROW)
+PLACES = torch.tensor([4, 0, 4])
+ORDER = torch.tensor([4, 0, 2, 6, 1, 5, 3]).expand(2, 3, 7)
+SOME = torch.tensor([[True, False, True], [True, True, True], [False, True, False]])
+ALMOST = torch.zeros(3, 3).masked_fill(~SOME, float("-inf"))
+LATER = torch.full((3, 3), float("-inf"), dtype=torch.float64).triu(1)
+
+
+def analytic(x: Tensor) -> Tensor:
+    """A complex value whose both parts depend on the waveform."""
+    return torch.complex(x, ROW * x)
+
+
+def parts(z: Tensor) -> Tensor:
+    """A complex value as a real one."""
+    return torch.view_as_real(z)
+
+
+def write(x: Tensor, place: Any, value: Any) -> Tensor:
+    """A copy of x with a value written in place."""
+    y = x.clone()
+    y[place] = value
+    return y
+
+
+def attention(**options: Any) -> Function:
+    return lambda x: F.scaled_dot_product_attention(x.flip(-1), 2 * x, x.roll(1, -1), **options)
+
+
+def recurrent(layer: nn.Module) -> Function:
+    torch.manual_seed(3)
+    layer = layer.double().requires_grad_(False)
+    return lambda x: layer(x.mT)[0].mT
+
+
+ADJOINT = cases(
+    "adjoint",
+    convolution__strided=(lambda x: F.conv1d(x, W, VECTOR, 2, 2, 2), (2, 3, 11)),
+    convolution__grouped=(lambda x: F.conv1d(x, W[:, :2], None, 1, 1, groups=2), (2, 4, 6)),
+    convolution__from_mono=(lambda x: F.conv1d(x, W[:, :1], None, 1, 3, 2), (2, 1, 9)),
+    convolution__of_one_sample=(lambda x: F.conv1d(x, W, None, 1, 2), (2, 3, 1)),
+    convolution__transposed=lambda x: F.conv_transpose1d(x, W.transpose(0, 1), None, 3, 1, 2),
+    convolution__transposed_grouped=(
+        lambda x: F.conv_transpose1d(x, W[:, :2], VECTOR, 2, 1, 1, 2),
+        (2, 4, 7),
+    ),
+    convolution__in_a_plane=(lambda x: F.conv2d(x, W[:, :, None], None, (1, 2)), (1, 3, 2, 9)),
+    convolution__down_a_plane=(lambda x: F.conv2d(x.mT, W[..., None], None, (2, 1)), (2, 3, 2, 9)),
+    _convolution=lambda x: aten._convolution(
+        x, W, VECTOR, [2], [1], [1], False, [0], 1, False, False, False, False
+    ),
+    linear__over_time=lambda x: F.linear(x, MATRIX.T, MATRIX[0]),
+    linear__over_channels=lambda x: F.linear(x.mT, W[0].T).mT,
+    matmul__by_a_matrix=lambda x: x @ MATRIX,
+    matmul__of_a_matrix=lambda x: W[..., 0] @ x,
+    matmul__by_a_vector=lambda x: x @ MATRIX[:, 0],
+    matmul__of_a_vector=lambda x: GAIN @ x,
+    matmul__of_a_waveform=(lambda x: MATRIX.T @ x, (7,)),
+    matmul__of_broadcast_matrices=lambda x: STACK @ x,
+    mm=(lambda x: torch.mm(x, MATRIX), (3, 7)),
+    bmm=lambda x: torch.bmm(W[:2].mT, x),
+    addmm=(lambda x: torch.addmm(MATRIX[0], x, MATRIX, beta=3, alpha=2), (3, 7)),
+    baddbmm=lambda x: torch.baddbmm(ROW, x, MATRIX.expand(2, 7, 5), alpha=0.5),
+    mv=(lambda x: torch.mv(x, MATRIX[:, 0]), (3, 7)),
+    dot=(lambda x: torch.dot(MATRIX[:, 0], x), (7,)),
+    add__scaled=lambda x: torch.add(CUBE, x, alpha=3),
+    add__broadcast=lambda x: x.mean(-1, keepdim=True) + x[:, :1],
+    add__to_itself=lambda x: x + x,
+    add__a_number=lambda x: 1.5 + x,
+    add__of_complex_values=lambda x: parts(x + analytic(x)),
+    sub__scaled=lambda x: torch.sub(x, CUBE, alpha=3),
+    sub__from_a_constant=lambda x: torch.sub(ROW, x, alpha=2),
+    sub__the_mean=lambda x: x - x.mean(-1, keepdim=True),
+    rsub__from_a_number=lambda x: 1 - x,
+    rsub__both=lambda x: torch.rsub(x, x.flip(-1), alpha=2),
+    copy__over_zeros=lambda x: torch.zeros_like(x).copy_(x),
+    copy__of_one_moment=lambda x: torch.zeros(2, 3, 7).to(x).copy_(x[..., 2:3]),
+    copy__circular=lambda x: F.pad(x, (2, 3), mode="circular"),
+    diagonal_scatter=lambda x: torch.diagonal_scatter(x, 2 * x[:, :, 0], 0, 1, 2),
+    as_strided_scatter=lambda x: torch.as_strided_scatter(x, 2 * x[..., :2], (2, 3, 2), (21, 7, 2)),
+    neg=torch.neg,
+    mul__by_a_number=lambda x: x * -0.5,
+    mul__by_a_row=lambda x: ROW * x,
+    mul__broadcast=lambda x: x[:, :1] * CUBE,
+    mul__by_a_complex_constant=lambda x: parts(analytic(x) * Z),
+    mul__by_a_complex_number=lambda x: parts(analytic(x) * (1 - 2j)),
+    mul__of_a_real_value=lambda x: parts(x * Z),
+    div__by_a_number=lambda x: x / 4,
+    div__by_a_row=lambda x: x / ROW,
+    div__by_a_complex_constant=lambda x: parts(analytic(x) / Z),
+    batch_norm=lambda x: F.batch_norm(x, MEAN, VARIANCE, GAIN, MEAN),
+    batch_norm__of_vectors=(lambda x: F.batch_norm(x, MEAN, VARIANCE), (4, 3)),
+    instance_norm__recorded=lambda x: F.instance_norm(x, MEAN, VARIANCE, GAIN, MEAN, False),
+    view=lambda x: x.view(2, 21),
+    reshape=lambda x: x.mT.reshape(2, 21),
+    reshape__that_folds_time=(lambda x: x.reshape(2, 3, 4, 2), (2, 3, 8)),
+    reshape__of_one_sample=(lambda x: x.reshape(2, -1), (2, 3, 1)),
+    _unsafe_view=lambda x: aten._unsafe_view(x, [6, 7]),
+    unsqueeze=lambda x: x.unsqueeze(1),
+    squeeze=(lambda x: x.squeeze(1), (2, 1, 7)),
+    squeeze__all=(torch.squeeze, (1, 3, 1, 7)),
+    permute=lambda x: x.permute(2, 0, 1),
+    transpose=lambda x: x.transpose(0, -1),
+    t=(torch.t, (3, 7)),
+    cat__of_channels=lambda x: torch.cat([x, CUBE, x.flip(-1)], 1),
+    cat__in_time=lambda x: torch.cat([x, x[..., :2]], -1),
+    cat__of_nothing=lambda x: torch.cat([x, torch.empty(0).to(x)], -1),
+    stack=lambda x: torch.stack([x, CUBE, x.flip(-1)], 1),
+    slice__stepped=lambda x: x[..., 1::3],
+    slice__from_the_end=lambda x: x[..., -3:-1],
+    slice__past_the_end=lambda x: x[..., 2:99],
+    slice__of_channels=lambda x: x[:, 1:],
+    select__a_channel=lambda x: x[:, -1],
+    select__a_moment=lambda x: x[..., 3],
+    split__in_time=lambda x: x.split(3, -1)[2],
+    split__of_channels=lambda x: x.split(1, 1)[2] * 2 + x.split(1, 1)[0],
+    split_with_sizes__in_time=lambda x: x.split([2, 5], -1)[1],
+    split_with_sizes__of_channels=lambda x: x.split([1, 2], 1)[1],
+    unsafe_split=lambda x: torch.unsafe_split(x, 3, -1)[2],
+    unsafe_split_with_sizes=lambda x: torch.unsafe_split_with_sizes(x, [2, 5], -1)[1],
+    unbind=lambda x: x.unbind(1)[2] - 2 * x.unbind(1)[0],
+    unfold__of_time=lambda x: x.unfold(-1, 3, 2),
+    unfold__of_channels=lambda x: x.unfold(1, 2, 1),
+    sum__all=torch.sum,
+    sum__of_channels=lambda x: x.sum(1),
+    sum__of_time=lambda x: x.sum(-1, keepdim=True),
+    mean__all=torch.mean,
+    mean__of_two_axes=lambda x: x.mean((0, 1), keepdim=True),
+    mean__of_time=lambda x: x.mean(-1),
+    cumsum=lambda x: x.cumsum(-1),
+    _fft_r2c=lambda x: parts(torch.fft.rfft(x)),
+    _fft_c2c=lambda x: parts(torch.fft.fft(analytic(x), 5)),
+    _fft_c2r=lambda x: torch.fft.irfft(analytic(x)),
+    avg_pool1d=lambda x: F.avg_pool1d(x, 3, 2, 1),
+    avg_pool1d__rounded_up=(lambda x: F.avg_pool1d(x, 3, 2, 1, True, False), (2, 3, 8)),
+    avg_pool2d=(lambda x: F.avg_pool2d(x, (1, 3)), (2, 1, 2, 10)),
+    avg_pool3d=(lambda x: F.avg_pool3d(x, (1, 1, 2)), (1, 2, 1, 2, 7)),
+    adaptive_avg_pool1d=lambda x: F.adaptive_avg_pool1d(x, 3),
+    adaptive_avg_pool1d__that_divides=(lambda x: F.adaptive_avg_pool1d(x, 3), (2, 3, 9)),
+    _adaptive_avg_pool2d=(lambda x: F.adaptive_avg_pool2d(x, (2, 3)), (1, 2, 3, 9)),
+    _adaptive_avg_pool3d=(lambda x: F.adaptive_avg_pool3d(x, (1, 2, 3)), (1, 2, 1, 3, 7)),
+    constant_pad_nd=lambda x: F.pad(x, (2, 3), value=0.7),
+    constant_pad_nd__that_crops=lambda x: F.pad(x, (-2, 1)),
+    constant_pad_nd__of_channels=lambda x: F.pad(x, (0, 0, 1, 1)),
+    reflection_pad1d=lambda x: F.pad(x, (2, 6), mode="reflect"),
+    replication_pad1d=lambda x: F.pad(x, (9, 1), mode="replicate"),
+    reflection_pad2d=lambda x: F.pad(x[:, None], (2, 1, 1, 1), mode="reflect"),
+    replication_pad2d=lambda x: F.pad(x[:, None], (1, 2, 0, 1), mode="replicate"),
+    upsample_nearest1d__by_a_factor=lambda x: F.interpolate(x, scale_factor=3),
+    upsample_nearest1d__to_a_size=lambda x: F.interpolate(x, 10),
+    upsample_nearest1d__down=lambda x: F.interpolate(x, scale_factor=0.4),
+    _upsample_nearest_exact1d=lambda x: F.interpolate(x, 3, mode="nearest-exact"),
+    upsample_linear1d__up=lambda x: F.interpolate(x, 17, mode="linear"),
+    upsample_linear1d__down=lambda x: F.interpolate(x, 3, mode="linear"),
+    upsample_linear1d__corners=lambda x: F.interpolate(x, 13, mode="linear", align_corners=True),
+    upsample_nearest2d=lambda x: F.interpolate(x[:, None], (3, 14)),
+    _upsample_nearest_exact2d=lambda x: F.interpolate(x[:, None], (5, 9), mode="nearest-exact"),
+    upsample_bilinear2d=lambda x: F.interpolate(x[:, None], (3, 12), mode="bilinear"),
+    expand=(lambda x: x.expand(2, 3, 7), (2, 1, 7)),
+    expand__of_one_sample=(lambda x: x.expand(2, 3, 7), (2, 3, 1)),
+    slice_scatter__of_a_part=lambda x: write(x, (..., slice(4, 7)), 2 * x[..., :3]),
+    slice_scatter__of_silence=lambda x: write(x, (..., slice(2, None, 2)), 0),
+    slice_scatter__of_a_channel=lambda x: write(x, (slice(None), slice(1, 2)), x[:, 2:]),
+    slice_scatter__over_zeros=lambda x: torch.zeros(2, 3, 12).to(x).slice_scatter(x, -1, 4, 11),
+    select_scatter__of_a_channel=lambda x: write(x, (slice(None), 1), 3 * x[:, 0]),
+    select_scatter__of_a_moment=lambda x: write(x, (..., 2), x[..., 5]),
+    index_put__of_places=lambda x: write(x, (..., PLACES[:2]), x[..., :2]),
+    index_put__of_a_mask=lambda x: torch.index_put(x, (POSITIVE > 1,), x.mean()),
+    index_put__summed=lambda x: CUBE.index_put((PLACES[1:2],), x[:1], accumulate=True),
+    masked_fill=lambda x: x.masked_fill(POSITIVE > 1, 3),
+    fill=lambda x: torch.zeros(2, 3).to(x).fill_(x.sum()),
+    zero=lambda x: x + (x * 2).zero_(),
+    tril=lambda x: x.tril(1),
+    triu=torch.triu,
+    complex=lambda x: parts(torch.complex(x, CUBE)),
+    view_as_complex=(lambda x: parts(torch.view_as_complex(x.reshape(2, 3, 4, 2))), (2, 3, 8)),
+    view_as_real=lambda x: torch.view_as_real(analytic(x)),
+    real=lambda x: (analytic(x) * 1j).real,
+    imag=lambda x: analytic(x).imag,
+    _conj=lambda x: parts(torch.conj(analytic(x)) * 2j),
+    _conj_physical=lambda x: parts(torch.conj_physical(analytic(x))),
+    flip=lambda x: x.flip(1, 2),
+    roll=lambda x: x.roll(2, -1),
+    repeat=lambda x: x.repeat(1, 2, 3),
+    index=lambda x: x[:, [0, 2, 0]],
+    index_select=lambda x: x.index_select(-1, PLACES),
+    gather=lambda x: x.gather(-1, PLACES.expand(2, 3, 3)),
+    scatter__of_values=lambda x: torch.ones(2, 3, 9).to(x).scatter(-1, ORDER, x),
+    scatter__of_a_number=lambda x: x.scatter(-1, ORDER[..., :2], 4.0),
+    scatter_add=lambda x: CUBE.scatter_add(
+        -1, PLACES[:2].repeat(2, 3, 1), x[..., :2] + x[..., 1:3]
+    ),
+    as_strided=lambda x: x.as_strided((3, 4), (7, 2), 1),
+    diagonal=lambda x: x.diagonal(1, 1, 2),
+    im2col=(lambda x: F.unfold(x, (3, 1), 1, (1, 0), 2), (1, 2, 7, 1)),
+    col2im=(lambda x: F.fold(x, (9, 1), (3, 1)), (2, 6, 7)),
+    pixel_shuffle=(lambda x: F.pixel_shuffle(x, 2), (1, 8, 1, 3)),
+    pixel_unshuffle=(lambda x: F.pixel_unshuffle(x, 2), (1, 1, 2, 6)),
+    where__of_a_constant_choice=lambda x: torch.where(POSITIVE > 1, x, 0),
+    where__of_two=lambda x: torch.where(x > 0, x, 0.1 * x.flip(-1)),
+    where__above_a_half=lambda x: torch.where(x > 0.5, x, 0),
+)
+
+SWITCH = cases(
+    "switch",
+    max_pool1d=lambda x: F.max_pool1d(x, 2),
+    max_pool1d__overlapping=lambda x: F.max_pool1d(x, 3, 1, 1),
+    max_pool1d__with_gaps=(lambda x: F.max_pool1d(x, 2, 3), (2, 3, 9)),
+    max_pool1d__dilated=(lambda x: F.max_pool1d(x, 3, 2, 1, 2, ceil_mode=True), (2, 3, 10)),
+    max_pool1d__long=(lambda x: F.max_pool1d(x, 17, 3, 8), (2, 2, 30)),
+    max_pool1d__of_one_sample=(lambda x: F.max_pool1d(x, 4, 1, 2), (2, 3, 1)),
+    max_pool1d__ties=lambda x: F.max_pool1d(x, 5, 2, 2),
+    max_pool1d__ties_dilated=lambda x: F.max_pool1d(x, 2, 1, dilation=3),
+    max_pool1d__ties_long=lambda x: F.max_pool1d(x, 20, 1, 10),
+    max_pool2d_with_indices=(lambda x: F.max_pool2d(x, (1, 3), (1, 2), (0, 1)), (2, 3, 2, 7)),
+    max_pool2d_with_indices__1d=lambda x: F.max_pool1d(x, 3, 2, return_indices=True)[0],
+    max_pool2d_with_indices__ties=(lambda x: F.max_pool2d(x.mT, (3, 1), 1, (1, 0)), (2, 3, 2, 7)),
+    max_pool3d_with_indices=(lambda x: F.max_pool3d(x, (1, 1, 2), (1, 1, 1)), (1, 2, 1, 2, 5)),
+    adaptive_max_pool1d__ties=lambda x: F.adaptive_max_pool1d(x, 3),
+    adaptive_max_pool1d__that_divides=(lambda x: F.adaptive_max_pool1d(x, 4), (2, 3, 8)),
+    adaptive_max_pool2d=lambda x: F.adaptive_max_pool2d(x[:, None], (2, 3)),
+    adaptive_max_pool3d=lambda x: F.adaptive_max_pool3d(x[:, None, None], (1, 2, 3)),
+    max__of_time_with_ties=lambda x: x.max(-1).values,
+    max__of_channels_with_ties=lambda x: x.max(1, keepdim=True).values,
+    max__of_a_middle_axis=lambda x: x.max(1).values,
+    max__of_all_with_ties=torch.max,
+    amax__of_time_with_ties=lambda x: x.amax(-1),
+    amax__of_two_axes=lambda x: x.amax((1, 2), keepdim=True),
+)
+
+RECTIFY = cases(
+    "rectify",
+    relu=F.relu,
+    leaky_relu=F.leaky_relu,
+    prelu=lambda x: F.prelu(x, GAIN),
+    _prelu_kernel=lambda x: aten._prelu_kernel(x, ROW),
+    rrelu=F.rrelu,
+    elu=F.elu,
+    elu__selu=F.selu,
+    celu=F.celu,
+    gelu=F.gelu,
+    gelu__by_tanh=lambda x: F.gelu(x, approximate="tanh"),
+    silu=F.silu,
+    mish=F.mish,
+    softplus=F.softplus,
+    hardswish=F.hardswish,
+    hardtanh__relu6=F.relu6,
+    hardtanh__above_zero=lambda x: F.hardtanh(x, 0.2, 1.0),
+    clamp__from_zero=lambda x: x.clamp(min=0),
+    clamp__between=lambda x: x.clamp(0.0, 0.5),
+    clamp_min=lambda x: x.clamp_min(0.0),
+    threshold=lambda x: F.threshold(x, 0.3, 0.0),
+    maximum__of_zeros=lambda x: torch.maximum(x, torch.zeros_like(x)),
+    maximum__of_one_zero=lambda x: torch.maximum(torch.tensor(0.0).to(x), x),
+    max__of_zeros=lambda x: torch.max(x, torch.zeros(7, dtype=x.dtype)),
+    where__of_zero=lambda x: torch.where(x > 0, x, 0),
+    where__of_zeros=lambda x: torch.where(x >= 0.0, x, torch.zeros_like(x)),
+    mul__silu=lambda x: x * torch.sigmoid(x),
+    mul__silu_swapped=lambda x: torch.sigmoid(x) * x,
+    mul__mask=lambda x: x * (x > 0),
+    mul__mask_swapped=lambda x: (x >= 0) * x,
+    mul__mask_cast=lambda x: x * (x > 0).to(x.dtype),
+)
+
+HOLD = cases(
+    "hold",
+    mul__by_a_sigmoid=(
+        lambda x: torch.tanh(x) * torch.sigmoid(x.flip(-1)),
+        lambda x: torch.tanh(x) * torch.sigmoid(x.flip(-1)).detach(),
+    ),
+    mul__by_a_reshaped_gate=(
+        lambda x: F.hardsigmoid(x.mean(-1)).unsqueeze(-1) * x,
+        lambda x: F.hardsigmoid(x.mean(-1)).unsqueeze(-1).detach() * x,
+    ),
+    matmul__of_attention=(
+        lambda x: torch.softmax(x @ x.mT, -1) @ x,
+        lambda x: torch.softmax(x @ x.mT, -1).detach() @ x,
+    ),
+    bmm__by_a_gate=(
+        lambda x: torch.bmm(x, torch.sigmoid(x).mT),
+        lambda x: torch.bmm(x, torch.sigmoid(x).mT.detach()),
+    ),
+    layer_norm__of_channels=(
+        lambda x: F.layer_norm(x.mT, (3,), GAIN, MEAN),
+        lambda x: normalized(x.mT, -1, GAIN, MEAN),
+    ),
+    layer_norm__of_two_axes=(lambda x: F.layer_norm(x, (3, 7)), lambda x: normalized(x, (1, 2))),
+    instance_norm=(
+        lambda x: F.instance_norm(x, weight=GAIN, bias=MEAN),
+        lambda x: normalized(x, -1, GAIN[:, None], MEAN[:, None]),
+    ),
+    group_norm=(
+        lambda x: F.group_norm(x, 2, VECTOR, 2 * VECTOR),
+        lambda x: VECTOR[:, None] * (2 + normalized(x.reshape(2, 2, -1), -1).reshape(x.shape)),
+        (2, 4, 5),
+    ),
+    batch_norm__by_the_batch=(
+        lambda x: F.batch_norm(x, None, None, GAIN, MEAN, training=True),
+        lambda x: normalized(x, (0, 2), GAIN[:, None], MEAN[:, None]),
+    ),
+    scaled_dot_product_attention=(attention(), lambda x: attend(x, 7**-0.5)),
+    scaled_dot_product_attention__causal=(
+        attention(is_causal=True, scale=0.3),
+        lambda x: attend(x, 0.3, LATER),
+    ),
+    scaled_dot_product_attention__masked=(
+        attention(attn_mask=SOME),
+        lambda x: attend(x, 7**-0.5, ALMOST),
+    ),
+    scaled_dot_product_attention__biased=(
+        attention(attn_mask=W[0]),
+        lambda x: attend(x, 7**-0.5, W[0]),
+    ),
+    glu__of_channels=(
+        lambda x: F.glu(x, 1),
+        lambda x: x[:, :2] * torch.sigmoid(x[:, 2:]).detach(),
+        (2, 4, 5),
+    ),
+    glu__of_time=(F.glu, lambda x: x[..., :3] * torch.sigmoid(x[..., 3:]).detach(), (2, 3, 6)),
+)
+
+PASS = cases(
+    "pass",
+    clone=torch.clone,
+    clone__contiguous=lambda x: x.mT.contiguous().mT,
+    alias=aten.alias.default,
+    detach=torch.detach,
+    lift_fresh=aten.lift_fresh.default,
+    _to_copy=lambda x: x.float(),
+)
+
+GRADIENT = cases(
+    "gradient",
+    tanh=torch.tanh,
+    sigmoid=torch.sigmoid,
+    hardsigmoid=F.hardsigmoid,
+    softmax=lambda x: torch.softmax(x, -1),
+    _softmax=lambda x: aten._softmax(x, 1, False),
+    lstm=recurrent(nn.LSTM(3, 2, bidirectional=True, batch_first=True)),
+    gru=recurrent(nn.GRU(3, 2, num_layers=2, batch_first=True)),
+    rnn_tanh=recurrent(nn.RNN(3, 2, batch_first=True)),
+    rnn_relu=recurrent(nn.RNN(3, 2, nonlinearity="relu", batch_first=True)),
+    clamp__on_both_sides=lambda x: x.clamp(-0.5, 0.5),
+    clamp__from_above=lambda x: x.clamp(max=0),
+    clamp__by_tensors=lambda x: x.clamp(-POSITIVE, POSITIVE),
+    clamp_min=lambda x: x.clamp_min(-0.5),
+    hardtanh=F.hardtanh,
+    threshold=lambda x: F.threshold(x, 0.3, 0.1),
+    maximum__of_two=lambda x: torch.maximum(x, x.flip(-1)),
+    maximum__of_a_constant=lambda x: torch.maximum(x, CUBE),
+    max__of_two=lambda x: torch.max(x, x.flip(-1)),
+    mul__of_two=lambda x: x * x.flip(-1),
+    mul__by_itself=lambda x: x * x,
+    mul__of_two_gates=lambda x: torch.sigmoid(x) * torch.sigmoid(x.flip(-1)),
+    div__of_a_constant=lambda x: torch.div(CUBE, x * x + 1),
+    div__of_two=lambda x: x / (x.flip(-1).abs() + 1),
+    div__rounded=lambda x: torch.div(x, 0.3, rounding_mode="floor"),
+    convolution__with_itself=lambda x: F.conv1d(x, x[:, :, :2], padding=1),
+    linear__with_itself=lambda x: F.linear(x, x[0]),
+    matmul__with_itself=lambda x: x @ x.mT,
+    addmm__with_itself=(lambda x: torch.addmm(x[:, :5], x, MATRIX), (3, 7)),
+    scaled_dot_product_attention__of_constants=lambda x: F.scaled_dot_product_attention(x, x, CUBE),
+    abs=torch.abs,
+    pow=lambda x: x**3,
+    sin=torch.sin,
+    log1p=lambda x: torch.log1p(x * x),
+    _log_softmax=lambda x: torch.log_softmax(x, 1),
+    sgn=lambda x: parts(torch.sgn(analytic(x))),
+    std=lambda x: x.std(-1),
+    sort=lambda x: x.sort(-1).values,
+    _cdist_forward=lambda x: torch.cdist(x, 2 * x),
+)
+
+CASES = [*ADJOINT, *SWITCH, *RECTIFY, *HOLD, *PASS, *GRADIENT]

@@ -1,0 +1,124 @@
+"""Imports between the rooms of the library go one way; optional packages wait until needed."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+import deconv1d
+
+ROOT = Path(deconv1d.__file__).parent
+
+LEVELS = [
+    {"errors", "table"},
+    {"ops", "adjoints"},
+    {"rules"},
+    {"memory", "guest", "recorder", "capture"},
+    {"mirror"},
+    {"inputs", "layers", "seeds", "sonification"},
+    {"sonify"},
+]
+"""A room imports from its own level and those above it here; rooms not listed, from all."""
+
+ARRAYS_ALONE = {"measure": set(), "audio": set(), "render": {"audio"}}
+"""What takes arrays and a sample rate knows nothing of models; what of ours it may import."""
+
+
+def name_of(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts).removesuffix("__init__").rstrip(".")
+
+
+MODULES = {name_of(path): path for path in sorted(ROOT.rglob("*.py"))}
+
+
+def run_on_import(node: ast.AST) -> Iterator[ast.AST]:
+    """The nodes outside functions and type-checking blocks."""
+    for child in ast.iter_child_nodes(node):
+        typing_only = isinstance(child, ast.If) and ast.unparse(child.test).endswith(
+            "TYPE_CHECKING"
+        )
+        if not typing_only and not isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield child
+            yield from run_on_import(child)
+
+
+def imported(nodes: Iterator[ast.AST]) -> Iterator[str]:
+    """The full names of what import statements import."""
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, "imports are written out in full"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def ours(names: Iterator[str]) -> set[str]:
+    """Of full names the rooms of this library that they are in."""
+    found = set()
+    for name in names:
+        if name.split(".")[0] == "deconv1d":
+            inside = name.removeprefix("deconv1d").removeprefix(".")
+            while inside not in MODULES:
+                inside = inside.rpartition(".")[0]
+            found.add(inside)
+    return found
+
+
+def tree(module: str) -> ast.Module:
+    return ast.parse(MODULES[module].read_text())
+
+
+def at_import(module: str) -> set[str]:
+    return ours(imported(run_on_import(tree(module))))
+
+
+def test_every_room_of_the_plan_is_there():
+    assert set().union(*LEVELS, ARRAYS_ALONE) <= MODULES.keys()
+
+
+@pytest.mark.parametrize("level", range(len(LEVELS)))
+def test_imports_go_one_way(level):
+    allowed = set().union(*LEVELS[: level + 1])
+    for module in LEVELS[level]:
+        assert at_import(module) <= allowed, module
+
+
+@pytest.mark.parametrize("module", ARRAYS_ALONE)
+def test_what_takes_arrays_imports_no_model_code(module):
+    everywhere = ours(imported(ast.walk(tree(module))))
+    assert everywhere <= {"errors"} | ARRAYS_ALONE[module]
+
+
+def test_there_are_no_circles():
+    rooms = {module: at_import(module) for module in MODULES if module != ""}
+    list(TopologicalSorter(rooms).static_order())
+
+
+def test_nothing_imports_compare_on_import():
+    assert [module for module in MODULES if "compare" in at_import(module)] == []
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_the_library_stands_without_the_reference_models(module):
+    names = {name.split(".")[0] for name in imported(run_on_import(tree(module)))}
+    assert not names & {"reference_models", "benchmarks", "tests"}
+
+
+def test_importing_the_library_is_cheap():
+    code = "import sys, deconv1d; print(*{name.split('.')[0] for name in sys.modules})"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT.parent
+    )
+    assert done.returncode == 0, done.stderr
+    optional = {"matplotlib", "soundfile", "soxr", "captum", "sklearn", "IPython"}
+    assert set(done.stdout.split()) & (optional | {"reference_models", "benchmarks"}) == set()
+
+
+def test_all_public_names_are_there():
+    assert sorted(deconv1d.__all__) == sorted(set(deconv1d.__all__))
+    assert all(hasattr(deconv1d, name) for name in deconv1d.__all__)
