@@ -7,6 +7,7 @@ They are what a printed deconvnet calls. All take the signal first, work under `
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import accumulate
 from math import prod
 from typing import Any
 
@@ -81,13 +82,11 @@ def pool_switches(
     if padding or reach > x.shape[-1]:
         x = F.pad(x, (padding, reach - padding - x.shape[-1]), value=float("-inf"))
     # The switch counts the places up to which nothing has been equal to the maximum.
-    switches = torch.zeros(pooled.shape, dtype=torch.uint8, device=pooled.device)
-    unequal = torch.ones(pooled.shape, dtype=torch.bool, device=pooled.device)
-    for start in range(0, (kernel - 1) * dilation, dilation):
-        end = start + (pooled.shape[-1] - 1) * stride + 1
-        unequal &= x[..., start:end:stride] != pooled
-        switches += unequal.view(torch.uint8)
-    return switches
+    starts = range(0, (kernel - 1) * dilation, dilation)
+    length = (pooled.shape[-1] - 1) * stride + 1
+    unequal = (x[..., start : start + length : stride] != pooled for start in starts)
+    counts = [so_far.view(torch.uint8) for so_far in accumulate(unequal, torch.logical_and)]
+    return sum(counts[1:], counts[0]) if counts else torch.zeros_like(pooled, dtype=torch.uint8)
 
 
 def unpool(
@@ -105,7 +104,7 @@ def unpool(
     values that meet where windows overlap; the adjoint of pooling is their sum.
     """
     starts = torch.arange(switches.shape[-1], device=switches.device) * stride - padding
-    places = starts + switches.long() * dilation
+    places = starts + (switches if dilation == 1 else switches.long() * dilation)
     if padding:  # a window that lies in the padding alone
         places.clamp_(0, size - 1)
     return unpool_at(signal, places, (size,))

@@ -7,9 +7,9 @@ is written under a temporary name in its own folder and then renamed: it is whol
 from __future__ import annotations
 
 import contextlib
-import io
 import os
 import re
+import tempfile
 import uuid
 import warnings
 from pathlib import Path
@@ -143,18 +143,21 @@ def encode_audio(samples: Samples, sample_rate: int, *, file_format: str, subtyp
             f"The waveform cannot be encoded: expected a subtype that {file_format} has, got "
             f"{subtype!r}. Choose one of {', '.join(soundfile.available_subtypes(file_format))}."
         )
-    rate, channels, content = whole_rate(sample_rate), len(samples), io.BytesIO()
+    rate, channels = whole_rate(sample_rate), len(samples)
+    settings = {"format": file_format, "subtype": subtype, "closefd": False}
     try:
-        with soundfile.SoundFile(content, "w", rate, channels, subtype, format=file_format) as file:
-            for start in range(0, samples.shape[1], ENCODER_BLOCK):
-                file.write(samples[:, start : start + ENCODER_BLOCK].T)
+        with tempfile.TemporaryFile() as content:  # not memory: its callbacks swallow Ctrl-C
+            with soundfile.SoundFile(content.fileno(), "w", rate, channels, **settings) as file:
+                for start in range(0, samples.shape[1], ENCODER_BLOCK):
+                    file.write(samples[:, start : start + ENCODER_BLOCK].T)
+            content.seek(0)
+            return content.read()
     except soundfile.LibsndfileError as error:
         raise InputError(
             f"The waveform cannot be encoded: {file_format} {subtype} does not hold {channels} "
             f"channels at {rate} Hz ({error.error_string}). Give shape (channels, time), or choose "
             "another format."
         ) from error
-    return content.getvalue()
 
 
 def as_samples(waveform: Waveform) -> Samples:
@@ -230,7 +233,7 @@ def _decode(path: str | Path) -> tuple[npt.NDArray[np.float32], int]:
             f"{str(path)!r} cannot be read: {error.strerror}. Give the path of one sound file."
         ) from error
     try:
-        with soundfile.SoundFile(io.BytesIO(content)) as file:
+        with open(path, "rb") as f, soundfile.SoundFile(f.fileno(), closefd=False) as file:
             frames = file.read(dtype="float32", always_2d=True)
             rate, declared, log = file.samplerate, file.frames, file.extra_info
     except soundfile.LibsndfileError as error:

@@ -92,6 +92,7 @@ def capture(
             ended = _run(recorder, model, x, forward, dtype)
         finally:
             undo_writes(recorder.undo)
+            recorder.release()
     if recorder.error is not None:
         raise recorder.error
     return Capture(

@@ -65,7 +65,8 @@ def _same_attributes(model: nn.Module) -> Iterator[None]:
         for module, attributes, containers in before:
             _put_back(vars(module), attributes)
             for container, content in containers:
-                _refill(container, content)
+                if container or content:
+                    _refill(container, content)
         for x, original in data:
             if x.data_ptr() != original.data_ptr():
                 x.data = original

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.fx import Graph, GraphModule, Node
 
+from deconv1d import adjoints
 from deconv1d.capture import Capture
 from deconv1d.errors import InputError, PathError
 from deconv1d.ops import Op
@@ -191,7 +192,16 @@ class _Writer:
         """The module that returns this node."""
         self.graph.output(raw)
         self.graph.eliminate_dead_code()
+        _rectify_in_place(self.graph)
         return Deconvnet(self._attributes, self.graph, class_name="Deconvnet")
+
+
+def _rectify_in_place(graph: Graph) -> None:
+    """Rectifies what was made for nothing else where it lies: a pass over memory less."""
+    made = (adjoints.unpool, adjoints.unpool_at, adjoints.conv_transpose)
+    for node in graph.nodes:
+        if node.target is torch.relu and node.args[0].target in made:
+            node.target = torch.relu_ if len(node.args[0].users) == 1 else torch.relu
 
 
 def _identifier(node: Node) -> str:

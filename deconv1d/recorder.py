@@ -21,7 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from deconv1d.errors import PathError
 from deconv1d.memory import Memory, Place, place_of, put_back, storage_of
-from deconv1d.ops import Field, Op, carries, joined
+from deconv1d.ops import Field, Op, carries, joined, leaves
 from deconv1d.rules import Rule, Rules, packet, rule_for
 
 aten = torch.ops.aten
@@ -168,17 +168,24 @@ class Recorder(TorchDispatchMode):
         if not self.run_on:
             raise Stop
 
+    def release(self) -> None:
+        """Lets go of what only recording needs: it refers back, and tensors would outlive it."""
+        self.memory = Memory()
+        self.undo.clear()
+        self._detached.clear()
+
     def _off_path(self, layer: str) -> str:
         ends = [
             f"{node.meta['name']} ({node.meta['source']})"
             for node in self.graph.nodes
             if not carries(node) and any(carries(source) for source in node.all_input_nodes)
         ]
+        able = [repr(call.removesuffix("#1")) for call, n in self.outputs.items() if carries(n)]
         return (
             f"No signal can be carried from layer {layer.removesuffix('#1')!r} to the waveform: "
             f"expected a path of differentiable ops, but its value does not depend on the input "
-            f"by any; what does ends at {', '.join(ends[-3:]) or 'no op'}. "
-            f"Choose a layer before that; sonifier.layers(x) lists them."
+            f"by any; what does ends at {', '.join(ends[-3:]) or 'no op'}. Choose a layer before "
+            f"that, such as {', '.join(able[-3:]) or 'none'}; sonifier.layers(x) lists all."
         )
 
     # --- ops ---------------------------------------------------------------------------------
@@ -197,7 +204,7 @@ class Recorder(TorchDispatchMode):
             raise
 
     def _failure(self, error: Exception, func: OpOverload, args: Any) -> Failure:
-        shapes = [tuple(x.shape) for x in pytree.tree_leaves(args) if isinstance(x, Tensor)]
+        shapes = [tuple(x.shape) for x in leaves(args) if isinstance(x, Tensor)]
         return Failure(
             error, str(func.overloadpacket), self._stack[-1].label, _source_line(), shapes
         )
@@ -216,20 +223,18 @@ class Recorder(TorchDispatchMode):
         """Runs an op after the map is complete: only what must be put back is noted."""
         self._protect(written + statistics_of(func, args))
         output = func(*args, **kwargs)
-        self._made(output, [x for x in pytree.tree_leaves((args, kwargs)) if is_tensor(x)])
+        self._made(output, [x for x in leaves((args, kwargs)) if is_tensor(x)])
         return output
 
     def _record(self, func: OpOverload, args: Any, kwargs: Any, written: list[Tensor]) -> Any:
         inputs: dict[Node, Tensor] = {}
 
-        def node_of(value: Any) -> Any:
-            if not isinstance(value, Tensor):
-                return value
+        def node_of(value: Tensor) -> Node:
             node = self._node(value)
             inputs[node] = value
             return node
 
-        node_args, node_kwargs = pytree.tree_map(node_of, (tuple(args), kwargs))
+        node_args, node_kwargs = mapped(node_of, (tuple(args), kwargs))
         function = pure(func)
         if isinstance(function, OpOverload):
             node_kwargs = {k: v for k, v in node_kwargs.items() if k not in outs_of(func)}
@@ -249,7 +254,7 @@ class Recorder(TorchDispatchMode):
             self.graph.erase_node(node)  # the model may know what to do instead
             raise
         self._made(output, list(inputs.values()))
-        results = self._settle(node, inputs, places, output, written)
+        results = self._settle(op, rule, inputs, places, output, written)
         if rule is not None and rule.record is not None:
             self.memories[node] = rule.record(op, before.__getitem__, output)
         if goes_on or self._wants(node.meta["name"], is_op=True):
@@ -325,29 +330,31 @@ class Recorder(TorchDispatchMode):
     def _made(self, output: Any, inputs: list[Tensor]) -> None:
         """Memory that this run made; all other is the model's, and writes to it are undone."""
         old = {storage_of(x) for x in inputs}
-        made = (x for x in pytree.tree_leaves(output) if is_tensor(x))
+        made = (x for x in leaves(output) if is_tensor(x))
         self._fresh.update(storage for x in made if (storage := storage_of(x)) not in old)
 
     # --- results -----------------------------------------------------------------------------
 
     def _settle(
         self,
-        node: Node,
+        op: Op,
+        rule: Rule | None,
         inputs: dict[Node, Tensor],
         places: dict[Node, Place],
         output: Any,
         written: list[Tensor],
     ) -> list[tuple[Node, Tensor]]:
         """Describes each result of an op and says which node holds it from now on."""
+        node = op.node
         if isinstance(node.target, OpOverload) and written:
             output = written[0]  # the pure twin returns what the op wrote
         elif written:
-            output = (*pytree.tree_leaves(output), *written)
+            output = (*leaves(output), *written)
         random = is_random(node) and packet(node) not in self.rules
         shaped = getattr(packet(node), "__name__", "").endswith("_like") or packet(node) in NEW
         node.meta["constant"] = not random and all(n.meta["constant"] for n in inputs)
         node.meta["carries"] = not (random or shaped) and any(carries(n) for n in inputs)
-        results = self._parts(node, output)
+        results = self._parts(op, rule, output)
         for number, (part, x) in enumerate(results):
             if random or shaped:
                 self.kept[part] = x
@@ -363,8 +370,9 @@ class Recorder(TorchDispatchMode):
                 self.memory.write(x, part)
         return results
 
-    def _parts(self, node: Node, output: Any) -> list[tuple[Node, Tensor]]:
+    def _parts(self, op: Op, rule: Rule | None, output: Any) -> list[tuple[Node, Tensor]]:
         """A node for each tensor that an op returned."""
+        node = op.node
         if isinstance(output, Tensor):
             parts = [(node, output)]
         else:
@@ -379,7 +387,7 @@ class Recorder(TorchDispatchMode):
             node.meta["carries"] = False
         else:  # reach goes by the first result's shape
             self._describe(node, parts[0][1], carried=carried, constant=constant)
-            self._place(node)
+            _place(op, rule)
         for part, x in parts[1:] if parts and parts[0][0] is node else parts:
             part.meta.update(node.meta)
             self._describe(part, x, carried=carried, constant=constant)
@@ -412,7 +420,9 @@ class Recorder(TorchDispatchMode):
             constant=all(source.meta["constant"] for source in sources),
             zero=False,
         )
-        self._place(node)
+        op = Op.of(node)
+        if op.carrying and target is not getitem:
+            _place(op, rule_for(self.rules, op, self.method))
         return node
 
     def _describe(self, node: Node, x: Tensor, *, carried: bool, constant: bool) -> None:
@@ -426,18 +436,17 @@ class Recorder(TorchDispatchMode):
             field=None,
         )
 
-    def _place(self, node: Node) -> None:
-        """What of the waveform the result of an op reads (`deconv1d.ops.Field`)."""
-        op = Op.of(node)
-        if not op.carrying or node.target is getitem:
-            return
-        rule = rule_for(self.rules, op, self.method)
-        reads = []
-        for x in op.carrying:
-            before = x.meta["field"]
-            placed = None if before is None else rule.reach(op, before.axis)
-            reads.append(None if placed is None else before.through(*placed))
-        node.meta["field"] = joined(reads)
+
+def _place(op: Op, rule: Rule | None) -> None:
+    """What of the waveform the result of an op reads (`deconv1d.ops.Field`)."""
+    if rule is None:
+        return
+    reads = []
+    for x in op.carrying:
+        before = x.meta["field"]
+        placed = None if before is None else rule.reach(op, before.axis)
+        reads.append(None if placed is None else before.through(*placed))
+    op.node.meta["field"] = joined(reads)
 
 
 # --- ops, and what they write ------------------------------------------------------------------
@@ -478,7 +487,7 @@ def _on_copies(func: OpOverload) -> Callable[..., tuple[Any, ...]]:
     def run(*args: Any, **kwargs: Any) -> tuple[Any, ...]:
         args, kwargs = pytree.tree_map_only(Tensor, Tensor.clone, (args, kwargs))
         output = func(*args, **kwargs)
-        return (*pytree.tree_leaves(output), *written_by(func, args, kwargs))
+        return (*leaves(output), *written_by(func, args, kwargs))
 
     run.tags = func.tags  # type: ignore[attr-defined]  # read as an op's
     run.__name__ = f"pure_{func._schema.name.split('::')[1]}"
@@ -492,7 +501,7 @@ def written_by(func: OpOverload, args: Any, kwargs: Any) -> list[Tensor]:
     names = func._schema.arguments
     given = {**{a.name: v for a, v in zip(names, args, strict=False)}, **kwargs}
     marked = [a.name for a in names if a.alias_info is not None and a.alias_info.is_write]
-    return [x for x in pytree.tree_leaves([given.get(name) for name in marked]) if is_tensor(x)]
+    return [x for x in leaves([given.get(name) for name in marked]) if is_tensor(x)]
 
 
 def is_random(node: Node) -> bool:
@@ -517,6 +526,17 @@ def _is_zero(node: Node, x: Tensor) -> bool:
     if packet(node) in ZEROS:
         return True
     return x.numel() == 1 and not x.is_complex() and not bool(x)
+
+
+def mapped(convert: Callable[[Tensor], Node], value: Any) -> Any:
+    """A value with its tensors converted, in lists, tuples and dicts."""
+    if isinstance(value, Tensor):
+        return convert(value)
+    if isinstance(value, list | tuple):
+        return type(value)(mapped(convert, part) for part in value)
+    if isinstance(value, dict):
+        return {name: mapped(convert, part) for name, part in value.items()}
+    return value
 
 
 def first_tensor(output: Any) -> Tensor | None:

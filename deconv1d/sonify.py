@@ -41,8 +41,9 @@ from deconv1d.sonification import Sonification
 from deconv1d.table import Table
 
 TAPS = ("block", "output")
-CHUNK_BYTES = 2**28
-"""Size of the largest value of one chunk of channels: four or so live at a time."""
+CHUNK_BYTES = 2**25
+"""Size of the largest value of one chunk of channels. Larger ones are slower on a CPU, where fresh
+memory costs more than the convolutions gain."""
 
 
 @dataclass(frozen=True)

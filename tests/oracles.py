@@ -221,7 +221,12 @@ def _transpose(a: Tensor, b: Tensor, step: Step) -> Tensor:
 def _max_pool(a: Tensor, b: Tensor, step: Step) -> Tensor:
     padding, ceil_mode = min(step.padding, step.kernel_size // 2), step.groups > 1
     window = (step.kernel_size, step.stride, padding, step.dilation, ceil_mode)
-    return F.max_pool1d(a, *window) if replace(step, padding=padding).reads(a) else a * 1
+    return F.max_pool1d(_apart(a), *window) if replace(step, padding=padding).reads(a) else a * 1
+
+
+def _apart(a: Tensor) -> Tensor:
+    """No two values equal but for rounding: which of them is the larger would be chance."""
+    return a + random(CHANNELS, a.shape[-1], seed=2)
 
 
 def _average(a: Tensor, b: Tensor, step: Step) -> Tensor:
@@ -257,7 +262,7 @@ SMOOTH: dict[str, Callable[[Tensor, Tensor, Step], Tensor]] = {
     "layer norm": lambda a, b, step: F.layer_norm(a.mT, (CHANNELS,)).mT,
     "softmax": lambda a, b, step: torch.softmax(a, 1),
     "attention": lambda a, b, step: F.scaled_dot_product_attention(a.mT, b.mT, b.mT).mT,
-    "larger": lambda a, b, step: torch.maximum(a, _fit(b, a)),
+    "larger": lambda a, b, step: torch.maximum(a, _apart(_fit(b, a))),
     "sine": lambda a, b, step: torch.sin(a),
 }
 WRITES: dict[str, tuple[Callable[..., Any], Callable[..., Tensor]]] = {

@@ -234,7 +234,7 @@ def test_a_channel_that_is_no_channel(model, x, channel):
         ),
         (
             {"channel_axis": 0},
-            r"channel_axis=0 does not fit the map: expected an axis .*of shape \(2, 6, 25\).*layers",
+            r"channel_axis=0 does not fit the map: expected .*of shape \(2, 6, 25\).*layers",
         ),
         ({"channel_axis": 3}, r"channel_axis=3 does not fit the map"),
         ({"channel_axis": -3}, r"channel_axis=-3 does not fit the map"),

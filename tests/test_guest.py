@@ -25,7 +25,7 @@ class Rude(nn.Module):
 
     def __init__(self, error=None):
         super().__init__()
-        self.conv1, self.bn, self.drop = nn.Conv1d(1, 4, 5), nn.BatchNorm1d(4), nn.Dropout()
+        self.conv1, self.bn = nn.Conv1d(1, 4, 5), nn.BatchNorm1d(4)
         self.conv2, self.error = nn.Conv1d(4, 4, 3), error
         self.scale = nn.Parameter(torch.ones(4))
         self.register_buffer("hidden", torch.zeros(4))
@@ -171,8 +171,8 @@ def network():
     return nn.Sequential(layers)
 
 
-def heard(model, x, **settings):
-    return Sonifier(model, **settings).sonify(x, layer="conv2", channel=[0, 2], method="guided").raw
+def heard(model, x):
+    return Sonifier(model).sonify(x, layer="conv2", channel=[0, 2], method="guided").raw
 
 
 @pytest.mark.parametrize("inference", [False, True], ids=["tensors", "inference tensors"])
@@ -200,6 +200,35 @@ def test_autocast_is_used_forward_alone(x):
     assert found.raw.dtype == found.activation.dtype == x.dtype
     assert torch.equal(found.activation, found.activation.bfloat16().float())
     assert 0 < (found.raw - expected.raw).norm() / expected.raw.norm() < 2**-5
+
+
+def test_the_mirror_knows_no_autocast(x):
+    sonifier = Sonifier(network())
+    deconvnet = sonifier.deconvnet(x, "conv2")
+    seed = torch.rand(deconvnet.map_shape)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = deconvnet(seed)
+    assert torch.equal(found, deconvnet(seed))
+
+
+@pytest.mark.parametrize("context", [contextlib.nullcontext, torch.inference_mode])
+def test_gradients_of_layers_made_in_inference_mode(x, context):
+    class Recurrent(nn.Module):
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(0)
+            self.conv, self.lstm = nn.Conv1d(1, 4, 4), nn.LSTM(4, 3, batch_first=True)
+
+        def forward(self, x):
+            return self.lstm(self.conv(x).transpose(1, 2))[0]
+
+    with torch.inference_mode():
+        made = Recurrent()
+    found, expected = [], []
+    for model, raw in ((made, found), (Recurrent(), expected)):
+        with context():
+            raw.append(Sonifier(model).sonify(x, layer="lstm", channel=[0, 2]).raw)
+    torch.testing.assert_close(found, expected)
 
 
 class Inner(nn.Module):

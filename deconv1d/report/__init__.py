@@ -1,0 +1,126 @@
+"""A page to look at and listen to: recordings, their layers, and each layer's sounds."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import uuid
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from deconv1d.errors import FileError
+
+PAGE = "index.html"
+MADE_BY = '<meta name="generator" content="deconv1d">'
+
+
+@dataclass(frozen=True)
+class LayerEntry:
+    """One layer of one recording.
+
+    Attributes:
+        name: The layer.
+        facts: What to know of it, shown as plain text.
+        sounds: Title to sound file, in the order of the picture's rows.
+        picture: Picture file.
+        dark_picture: The same on dark paper.
+    """
+
+    name: str
+    facts: Mapping[str, str]
+    sounds: Mapping[str, str]
+    picture: str
+    dark_picture: str
+
+
+@dataclass(frozen=True)
+class Recording:
+    """One recording and what the layers respond to in it.
+
+    Attributes:
+        title: Plain text, unique in the page.
+        about: One line of plain text.
+        layers: In the network's order.
+    """
+
+    title: str
+    about: str
+    layers: Sequence[LayerEntry]
+
+
+def render_page(title: str, paragraphs: Sequence[str], recordings: Sequence[Recording]) -> str:
+    """The HTML of a page that opens from disk: no scripts, nothing from elsewhere, dark and light.
+
+    Args:
+        title: Plain text.
+        paragraphs: What stands above the recordings, plain text.
+        recordings: What to show; their files are named relative to the page.
+    """
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    folder = FileSystemLoader(Path(__file__).parent)
+    pages = Environment(
+        loader=folder,
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return pages.get_template("page.html").render(
+        title=title, paragraphs=paragraphs, recordings=recordings
+    )
+
+
+@contextmanager
+def whole_folder(folder: str | Path, *, names: Collection[str]) -> Iterator[Path]:
+    """A folder to fill, which gets its name when it is whole, also in place of an older page.
+
+    Args:
+        folder: Its name. There is no such folder, an empty one, or one with an older page.
+        names: The names that files beside an older page may have: it is replaced only if there
+            are no others.
+
+    Yields:
+        The folder under a temporary name, next to `folder`.
+
+    Raises:
+        FileError: If the folder cannot be written or holds something else.
+    """
+    folder = Path(folder).resolve()
+    if folder.exists() and not _may_go(folder, names):
+        raise FileError(
+            f"{str(folder)!r} cannot be written: expected no such folder, an empty one, or an "
+            f"older page and its files alone, got other files or the current folder. Give another "
+            f"name, or move it away."
+        )
+    part, old = (folder.with_name(f".{uuid.uuid4().hex}.part") for _ in range(2))
+    try:
+        part.mkdir()
+        yield part
+        if folder.exists():
+            os.replace(folder, old)
+        os.replace(part, folder)
+    except FileError:
+        raise
+    except OSError as error:
+        raise FileError(
+            f"{str(folder)!r} cannot be written: {error.strerror}. Give a name in a folder that "
+            f"exists, may be written to and has space."
+        ) from error
+    finally:
+        if old.exists() and not folder.exists():
+            os.replace(old, folder)
+        shutil.rmtree(part, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _may_go(folder: Path, names: Collection[str]) -> bool:
+    """Whether a folder, not the current one, is empty or an older page and its files alone."""
+    if not folder.is_dir() or folder == Path.cwd():
+        return False
+    files = [path for path in folder.rglob("*") if not path.is_dir()]
+    page = folder / PAGE
+    made_by_us = page.is_file() and MADE_BY in page.read_text("utf-8", "replace")
+    return not files or (made_by_us and all(path.name in names for path in files))
