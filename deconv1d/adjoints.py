@@ -81,11 +81,11 @@ def pool_switches(
     reach = (pooled.shape[-1] - 1) * stride + (kernel - 1) * dilation + 1
     if padding or reach > x.shape[-1]:
         x = F.pad(x, (padding, reach - padding - x.shape[-1]), value=float("-inf"))
-    # The switch counts the places up to which nothing has been equal to the maximum.
+    # The switch counts the places up to which everything has been below the maximum.
     starts = range(0, (kernel - 1) * dilation, dilation)
     length = (pooled.shape[-1] - 1) * stride + 1
-    unequal = (x[..., start : start + length : stride] != pooled for start in starts)
-    counts = [so_far.view(torch.uint8) for so_far in accumulate(unequal, torch.logical_and)]
+    below = (x[..., start : start + length : stride] < pooled for start in starts)
+    counts = [so_far.view(torch.uint8) for so_far in accumulate(below, torch.logical_and)]
     return sum(counts[1:], counts[0]) if counts else torch.zeros_like(pooled, dtype=torch.uint8)
 
 
@@ -219,6 +219,7 @@ def pull_back(function: Callable[..., Any], places: Sequence[int]) -> Callable[.
 
     def carry(signal: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         flat, structure = pytree.tree_flatten((args, kwargs))
+        flat = [_savable(value) if isinstance(value, Tensor) else value for value in flat]
         several = isinstance(signal, list | tuple)
         present = [i for i, part in enumerate(signal) if part is not None] if several else []
 
@@ -231,7 +232,7 @@ def pull_back(function: Callable[..., Any], places: Sequence[int]) -> Callable[.
             return tuple(out[i] for i in present) if several else out
 
         with torch.enable_grad():
-            pull = torch.func.vjp(forward, *(_savable(flat[place]) for place in places))[1]
+            pull = torch.func.vjp(forward, *(flat[place] for place in places))[1]
         return pull(tuple(signal[i] for i in present) if several else signal)
 
     carry.__name__ = f"pull_back_{getattr(function, '__name__', 'op').split('.')[0]}"

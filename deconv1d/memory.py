@@ -174,7 +174,6 @@ def put_back(
 _SCATTERS = {
     aten.select: aten.select_scatter.default,
     aten.diagonal: aten.diagonal_scatter.default,
-    aten.as_strided: aten.as_strided_scatter.default,
 }
 _SPLITS = {
     aten.split,

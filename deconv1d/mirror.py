@@ -17,7 +17,7 @@ from deconv1d import adjoints
 from deconv1d.capture import Capture
 from deconv1d.errors import InputError, PathError
 from deconv1d.ops import Op
-from deconv1d.rules import RULES, Rule, Rules, packet, rule_for
+from deconv1d.rules import RULES, UNBATCHED, Rule, Rules, packet, rule_for
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Deconvnet(GraphModule):
             if shape == self.map_shape:
                 raw: Tensor = run(seed)
             elif self.vectorized:
-                raw = torch.func.vmap(run)(seed)
+                raw = torch.func.vmap(run, randomness="same")(seed)
             else:
                 raw = torch.stack([run(one) for one in seed])
             return raw
@@ -123,7 +123,8 @@ def mirror(captured: Capture, *, rules: Rules = RULES, method: str = "deconvnet"
         raise PathError(_blocked(captured, steps))
     deconvnet = writer.finish(signals[captured.x])
     deconvnet.map_shape, deconvnet.steps = captured.tap.meta["shape"], tuple(steps)
-    deconvnet.vectorized = all(packet(step.op.node) in rules for step in steps)
+    known = rules.keys() - UNBATCHED
+    deconvnet.vectorized = all(packet(step.op.node) in known for step in steps)
     return deconvnet
 
 

@@ -184,9 +184,9 @@ def adaptive(op: Op, axis: int) -> Placed:
 
 
 def resampled(op: Op, axis: int) -> Placed:
-    """Upsampling: neighbours around t * (input length / output length)."""
+    """Resampling: neighbours around t * (input length / output length), wherever corners align."""
     ratio = Fraction(shape_of(op.carrying[0])[axis], op.shape[axis])
-    return Reach(3, ratio, -1), axis
+    return Reach(ratio + 5, ratio, -2), axis
 
 
 def reshaped(op: Op, axis: int) -> Placed:
@@ -264,17 +264,23 @@ def framed(op: Op, axis: int) -> Placed:
     return Reach(op["size"], op["step"]), axis - 1
 
 
+def scattered(op: Op, axis: int) -> Placed:
+    """A piece put into its base: in step, unless it was cut from time."""
+    along_time = strip(op["dim"], len(op.shape)) == axis
+    return None if along_time else (Reach(), axis)
+
+
 def stacked(op: Op, axis: int) -> Placed:
     """A new axis before or behind time."""
-    return Reach(), axis - (strip(op["dim"], len(op.shape)) > axis)
+    return Reach(), axis - (strip(op["dim"], len(op.shape)) >= axis)
 
 
 def multiplied(op: Op, axis: int) -> Placed:
     """Matrix products sum over the last axis of the left and the last but one of the right."""
-    if len(op.carrying) > 1:
+    left, right = (x for x in op.node.args[-2:] if isinstance(x, Node))
+    if len(op.carrying) > 1 or min(len(shape_of(left)), len(shape_of(right))) < 2:
         return None
     (x,) = op.carrying
-    left = op.node.args[-2]
     return None if axis == (-1 if x is left else -2) else (Reach(), axis)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from functools import cache
 from operator import getitem
@@ -21,7 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from deconv1d.errors import PathError
 from deconv1d.memory import Memory, Place, place_of, put_back, storage_of
-from deconv1d.ops import Field, Op, carries, joined, leaves
+from deconv1d.ops import Field, Op, carries, joined, leaves, shape_of, unknown
 from deconv1d.rules import Rule, Rules, packet, rule_for
 
 aten = torch.ops.aten
@@ -120,7 +120,7 @@ class Recorder(TorchDispatchMode):
         self._stack = [_Frame("", 1)]
         self.x = self.graph.placeholder("x")
         self._describe(self.x, x, carried=True, constant=False)
-        self.x.meta["field"] = Field()
+        self.x.meta.update(field=Field(), reads=True)
         self.memory.define(x, self.x)
         self.kept[self.x] = x
 
@@ -223,7 +223,7 @@ class Recorder(TorchDispatchMode):
         """Runs an op after the map is complete: only what must be put back is noted."""
         self._protect(written + statistics_of(func, args))
         output = func(*args, **kwargs)
-        self._made(output, [x for x in leaves((args, kwargs)) if is_tensor(x)])
+        self._made(output, {storage_of(x) for x in leaves((args, kwargs)) if is_tensor(x)})
         return output
 
     def _record(self, func: OpOverload, args: Any, kwargs: Any, written: list[Tensor]) -> Any:
@@ -247,14 +247,15 @@ class Recorder(TorchDispatchMode):
             return self._pass_on(func, args, kwargs, written)
         before = self._keep_inputs(op, rule, inputs, written)
         self._protect(written + statistics_of(func, args))
-        places = {n: place_of(x) for n, x in inputs.items()}
+        places = {n: place_of(x) for n, x in inputs.items()} if written else None
         try:
             output = func(*args, **kwargs)
         except BaseException:
             self.graph.erase_node(node)  # the model may know what to do instead
             raise
-        self._made(output, list(inputs.values()))
-        results = self._settle(op, rule, inputs, places, output, written)
+        sources = {storage_of(x): (n, x) for n, x in reversed(inputs.items())}
+        self._made(output, sources)
+        results = self._settle(op, rule, sources, places, output, written)
         if rule is not None and rule.record is not None:
             self.memories[node] = rule.record(op, before.__getitem__, output)
         if goes_on or self._wants(node.meta["name"], is_op=True):
@@ -294,8 +295,8 @@ class Recorder(TorchDispatchMode):
         """Whether this op continues the wanted layer's block; if it ends it, the map is done."""
         if self.tip is None or self.tip[0] not in node.all_input_nodes:
             return False
-        if packet(node) in COMPARISONS:
-            return False  # where(x > 0, x, 0) compares first
+        if packet(node) in COMPARISONS or _is_shaped(node):
+            return False  # where(x > 0, x, zeros_like(x)) looks first
         if not rule.block:
             self.graph.erase_node(node)
             self.finish()
@@ -327,11 +328,10 @@ class Recorder(TorchDispatchMode):
             if storage not in self._fresh:
                 self.undo.append((x, x.clone()))
 
-    def _made(self, output: Any, inputs: list[Tensor]) -> None:
+    def _made(self, output: Any, given: Container[int]) -> None:
         """Memory that this run made; all other is the model's, and writes to it are undone."""
-        old = {storage_of(x) for x in inputs}
-        made = (x for x in leaves(output) if is_tensor(x))
-        self._fresh.update(storage for x in made if (storage := storage_of(x)) not in old)
+        made = (storage_of(x) for x in leaves(output) if is_tensor(x))
+        self._fresh.update(storage for storage in made if storage not in given)
 
     # --- results -----------------------------------------------------------------------------
 
@@ -339,8 +339,8 @@ class Recorder(TorchDispatchMode):
         self,
         op: Op,
         rule: Rule | None,
-        inputs: dict[Node, Tensor],
-        places: dict[Node, Place],
+        sources: dict[int, tuple[Node, Tensor]],
+        places: dict[Node, Place] | None,
         output: Any,
         written: list[Tensor],
     ) -> list[tuple[Node, Tensor]]:
@@ -351,20 +351,24 @@ class Recorder(TorchDispatchMode):
         elif written:
             output = (*leaves(output), *written)
         random = is_random(node) and packet(node) not in self.rules
-        shaped = getattr(packet(node), "__name__", "").endswith("_like") or packet(node) in NEW
-        node.meta["constant"] = not random and all(n.meta["constant"] for n in inputs)
-        node.meta["carries"] = not (random or shaped) and any(carries(n) for n in inputs)
+        shaped = _is_shaped(node)
+        constant = all(n.meta["constant"] for n in node.all_input_nodes)
+        node.meta["constant"] = constant and not random
+        node.meta["carries"] = bool(op.carrying) and not (random or shaped)
+        node.meta["reads"] = any(map(_reads, node.all_input_nodes)) and not (random or shaped)
         results = self._parts(op, rule, output)
         for number, (part, x) in enumerate(results):
             if random or shaped:
                 self.kept[part] = x
-            base = next((n for n, y in inputs.items() if storage_of(y) == storage_of(x)), None)
-            if base is None:
+            if storage_of(x) not in sources:
                 self.memory.define(x, part)
-            elif packet(node) is aten.detach and carries(part):
+                continue
+            base, given = sources[storage_of(x)]
+            place = place_of(given) if places is None else places[base]
+            if packet(node) is aten.detach and carries(part):
                 self._detached[id(x)] = (x, base, part)  # by identity: its place is its input's
-            elif places[base] != place_of(x):
-                self._hold(part, number, x, places[base])
+            elif place != place_of(x):
+                self._hold(part, number, x, place)
             elif any(x is w for w in written):
                 self._detached.pop(id(x), None)
                 self.memory.write(x, part)
@@ -421,8 +425,9 @@ class Recorder(TorchDispatchMode):
             zero=False,
         )
         op = Op.of(node)
-        if op.carrying and target is not getitem:
-            _place(op, rule_for(self.rules, op, self.method))
+        node.meta["reads"] = any(map(_reads, sources))
+        if target is not getitem:
+            _place(op, rule_for(self.rules, op, self.method) if op.carrying else None)
         return node
 
     def _describe(self, node: Node, x: Tensor, *, carried: bool, constant: bool) -> None:
@@ -438,15 +443,21 @@ class Recorder(TorchDispatchMode):
 
 
 def _place(op: Op, rule: Rule | None) -> None:
-    """What of the waveform the result of an op reads (`deconv1d.ops.Field`)."""
-    if rule is None:
-        return
-    reads = []
-    for x in op.carrying:
+    """What of the waveform the result of an op reads (`deconv1d.ops.Field`), masks included."""
+    reach = unknown if rule is None else rule.reach
+    fields = []
+    for x in filter(_reads, op.node.all_input_nodes):
         before = x.meta["field"]
-        placed = None if before is None else rule.reach(op, before.axis)
-        reads.append(None if placed is None else before.through(*placed))
-    op.node.meta["field"] = joined(reads)
+        placed = None if before is None else reach(op, before.axis)
+        if placed is not None and shape_of(x)[before.axis] == 1 < op.shape[placed[1]]:
+            placed = None  # one moment, broadcast to all
+        fields.append(None if placed is None else before.through(*placed))
+    op.node.meta["field"] = joined(fields) if fields else None
+
+
+def _reads(node: Node) -> bool:
+    """Whether a value, carried or not, follows from the waveform's values."""
+    return bool(node.meta.get("reads", False))
 
 
 # --- ops, and what they write ------------------------------------------------------------------
@@ -502,6 +513,11 @@ def written_by(func: OpOverload, args: Any, kwargs: Any) -> list[Tensor]:
     given = {**{a.name: v for a, v in zip(names, args, strict=False)}, **kwargs}
     marked = [a.name for a in names if a.alias_info is not None and a.alias_info.is_write]
     return [x for x in leaves([given.get(name) for name in marked]) if is_tensor(x)]
+
+
+def _is_shaped(node: Node) -> bool:
+    """Whether an op reads of its input no more than shape and dtype."""
+    return getattr(packet(node), "__name__", "").endswith("_like") or packet(node) in NEW
 
 
 def is_random(node: Node) -> bool:

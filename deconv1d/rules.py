@@ -42,6 +42,7 @@ from deconv1d.ops import (
     pointwise,
     resampled,
     reshaped,
+    scattered,
     shape_of,
     sliced,
     split,
@@ -248,7 +249,7 @@ def _concatenate_back(op: Op, signal: Node, emit: Emit) -> Signals:
         start += length
 
 
-def _put_together(cut: Any) -> Rule:
+def _put_together(cut: Any, reach: Reader = everywhere) -> Rule:
     """What a write to a view becomes: the piece's signal is cut out, the rest is the base's."""
 
     def carry(op: Op, signal: Node, emit: Emit) -> Signals:
@@ -261,7 +262,7 @@ def _put_together(cut: Any) -> Rule:
             zeros = emit(torch.zeros_like, own)
             yield base, emit(_function(op), signal, zeros, *rest)
 
-    return Rule("adjoint", carry)
+    return Rule("adjoint", carry, reach)
 
 
 def _fitted(op: Op, emit: Emit, signal: Node, x: Node) -> Node:
@@ -467,6 +468,9 @@ def _max(op: Op) -> Rule:
     return _maximum(op) if "other" in op.arguments else AMAX
 
 
+UNBATCHED = frozenset({aten.rrelu})
+"""Ops whose derivative torch cannot run for several signals at once."""
+
 # --- rectify ------------------------------------------------------------------------------------
 
 
@@ -666,10 +670,9 @@ RULES: Rules = {
     ),
     **_each("permute transpose t", Rule("adjoint", _permute_back, permuted)),
     **_each("cat", Rule("adjoint", _concatenate_back, along("dim"))),
-    **_each("slice_scatter", _put_together(aten.slice.Tensor)),
+    **_each("slice_scatter", _put_together(aten.slice.Tensor, scattered)),
     **_each("select_scatter", _put_together(aten.select.int)),
     **_each("diagonal_scatter", _put_together(aten.diagonal.default)),
-    **_each("as_strided_scatter", _put_together(aten.as_strided.default)),
     **_each("stack", _linear(stacked)),
     **_each("slice", _linear(sliced)),
     **_each("select", _linear(along("dim", keeps_axis=False))),
@@ -692,12 +695,12 @@ RULES: Rules = {
         _linear(resampled),
     ),
     **_each(
-        "expand index_put masked_fill fill zero tril triu complex view_as_complex real imag",
+        "expand masked_fill fill zero tril triu complex view_as_complex real imag",
         _linear(),
     ),
     **_each(
-        "flip roll repeat index index_select gather scatter scatter_add as_strided diagonal"
-        " view_as_real im2col col2im pixel_shuffle pixel_unshuffle",
+        "flip roll repeat index index_put index_select gather scatter scatter_add as_strided"
+        " diagonal view_as_real im2col col2im pixel_shuffle pixel_unshuffle",
         _linear(everywhere),
     ),
     # switch

@@ -1,6 +1,7 @@
 """CNN12, the paper's raw-waveform encoder: figure A.1 with its module names, at any width."""
 
 from collections import OrderedDict
+from pathlib import Path
 from typing import Literal
 
 import torch.nn.functional as F
@@ -104,3 +105,19 @@ def projection_head() -> nn.Sequential:
 def pad_to_shortest(waveform: Tensor) -> Tensor:
     """Returns `waveform`, (..., time), with zeros after its end if it is below 2,370 samples."""
     return F.pad(waveform, (0, max(0, SHORTEST - waveform.shape[-1])))
+
+
+def demo() -> nn.Module:
+    """Returns the classifier of 35 spoken words that ships trained, width 1/8, in eval mode.
+
+    The file beside its weights, `weights/cnn12-w8-words.json`, says how it was trained and how well
+    it does.
+
+    Example:
+        >>> import torch
+        >>> demo()(torch.zeros(1, 1, 8000)).shape
+        torch.Size([1, 35])
+    """
+    from reference_models.checkpoint import load_classifier  # which needs CNN12
+
+    return load_classifier(Path(__file__).parent / "weights" / "cnn12-w8-words.safetensors")

@@ -6,18 +6,16 @@ that of the named one, and what else it uses only cuts, shapes or scales.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from oracles import attend, normalized, random
+from oracles import Function, attend, normalized, random
 from torch import Tensor, nn
 
 aten = torch.ops.aten
-
-Function = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -141,7 +139,6 @@ ADJOINT = cases(
     copy__of_one_moment=lambda x: torch.zeros(2, 3, 7).to(x).copy_(x[..., 2:3]),
     copy__circular=lambda x: F.pad(x, (2, 3), mode="circular"),
     diagonal_scatter=lambda x: torch.diagonal_scatter(x, 2 * x[:, :, 0], 0, 1, 2),
-    as_strided_scatter=lambda x: torch.as_strided_scatter(x, 2 * x[..., :2], (2, 3, 2), (21, 7, 2)),
     neg=torch.neg,
     mul__by_a_number=lambda x: x * -0.5,
     mul__by_a_row=lambda x: ROW * x,
@@ -170,6 +167,7 @@ ADJOINT = cases(
     cat__in_time=lambda x: torch.cat([x, x[..., :2]], -1),
     cat__of_nothing=lambda x: torch.cat([x, torch.empty(0).to(x)], -1),
     stack=lambda x: torch.stack([x, CUBE, x.flip(-1)], 1),
+    stack__behind_time=lambda x: torch.stack([x, 2 * x], -1),
     slice__stepped=lambda x: x[..., 1::3],
     slice__from_the_end=lambda x: x[..., -3:-1],
     slice__past_the_end=lambda x: x[..., 2:99],
@@ -260,6 +258,8 @@ ADJOINT = cases(
     col2im=(lambda x: F.fold(x, (9, 1), (3, 1)), (2, 6, 7)),
     pixel_shuffle=(lambda x: F.pixel_shuffle(x, 2), (1, 8, 1, 3)),
     pixel_unshuffle=(lambda x: F.pixel_unshuffle(x, 2), (1, 1, 2, 6)),
+    mul__by_a_mask_of_another=lambda x: x * (x.flip(-1) > 0),
+    where__of_a_mask_of_another=lambda x: torch.where(x.flip(-1) > 0, x, 0),
     where__of_a_constant_choice=lambda x: torch.where(POSITIVE > 1, x, 0),
     where__of_two=lambda x: torch.where(x > 0, x, 0.1 * x.flip(-1)),
     where__above_a_half=lambda x: torch.where(x > 0.5, x, 0),

@@ -4,6 +4,9 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
+
+torch.set_num_threads(1)  # small tensors: more threads only wait for each other
 
 ROOT = Path(__file__).resolve().parents[1]
 

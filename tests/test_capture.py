@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 import torch
 import torch.nn.functional as F
-from oracles import RectifyingBackward, captured, derivative, heard, mirrored, random
+from oracles import Function, RectifyingBackward, captured, derivative, heard, mirrored, random
 from torch import Tensor, nn
 from torch.testing import assert_close
 
@@ -17,7 +17,6 @@ from deconv1d.recorder import Target
 from deconv1d.rules import METHODS
 
 EXACT = {"rtol": 1e-10, "atol": 1e-10}
-Function = Callable[[Tensor], Tensor]
 
 
 def check(run: Function, x: Tensor, twin: Function | None = None, rectifies: bool = False) -> None:
@@ -108,6 +107,7 @@ def many_short_lived(h: Tensor) -> Tensor:
     """Memory is used again and again: what was there before must not be taken for what is now."""
     for step in range(40):
         h = h + torch.sin(h * step).mean(-1, keepdim=True) / 40
+        h = h * torch.tensor([[[1 + step / 40]] * 4] * 2, dtype=h.dtype)
     return h
 
 
@@ -155,7 +155,6 @@ WRITES: dict[str, Function | tuple[Function, Function]] = {
     "folded view": lambda h: (h.unflatten(1, (2, 2))[:, 1].exp_(), h)[1],
     "wider view": lambda h: (h.unsqueeze(1)[:, 0, 1].sin_(), h * h)[1],
     "diagonal": lambda h: (h.diagonal(0, 1, 2).mul_(3), h.sin())[1],
-    "strided": lambda h: (h.as_strided((3, 4), (7, 2), 1).sin_(), h * 2)[1],
     "narrow": lambda h: (h.narrow(2, 1, 4).copy_(h[..., :4].clone()), h.sin())[1],
     "relu of a slice": lambda h: (F.relu_(h[:, 1:3]), h * 2)[1],
     "added at places": lambda h: h.index_add_(-1, PLACES, h[..., :3].clone()).sin(),
@@ -265,7 +264,7 @@ def test_a_layer_that_this_input_does_not_reach_is_an_error():
 def test_a_layer_that_this_input_calls_twice_must_be_named():
     """Also if the last input called it once."""
     sonifier, quiet, loud = branching()
-    sonifier.sonify(quiet, layer="again", channel=0)
+    sonifier.sonify(quiet, layer="again", channel=None)
     with pytest.raises(LayerError, match=r"'again#1', 'again#2'"):
         sonifier.sonify(loud, layer="again", channel=0)
 
@@ -286,10 +285,6 @@ def filtered(x: Tensor) -> Tensor:
     return torch.istft(spectrum * RESPONSE, 16, 4, window=WINDOW, length=x.shape[-1])
 
 
-def split_spectrum(x: Tensor) -> Tensor:
-    return torch.cat([(spectrum := torch.fft.rfft(x)).real, spectrum.angle()], -1)
-
-
 def correlated(x: Tensor) -> Tensor:
     return torch.fft.ifft((spectrum := torch.fft.fft(x)) * spectrum.conj() + spectrum).real
 
@@ -300,7 +295,7 @@ def gabor(x: Tensor) -> Tensor:
     return F.conv1d(x[:, None].to(filters.dtype), filters, padding="same").abs()
 
 
-@pytest.mark.parametrize("run", [log_spectrogram, filtered, split_spectrum, correlated, gabor])
+@pytest.mark.parametrize("run", [log_spectrogram, filtered, correlated, gabor])
 def test_complex_values_are_followed(run):
     check(run, random(2, 41))
 
@@ -388,12 +383,16 @@ class Swallowing(nn.Sequential):
 
 
 @pytest.mark.parametrize("kind", [nn.Sequential, Swallowing])
-def test_nothing_runs_after_the_map(kind):
+@pytest.mark.parametrize(("tap", "last", "next_"), [("output", 0, 1), ("block", 4, 6)])
+def test_nothing_runs_after_the_map(kind, tap, last, next_):
+    """A block goes on to max-pooling; that it ends there shows when the layer after it begins."""
     torch.manual_seed(0)
-    model = kind(nn.Conv1d(1, 2, 3), nn.ReLU(), nn.Conv1d(2, 2, 3), nn.Tanh()).double()
+    block = [nn.Conv1d(1, 2, 3), nn.BatchNorm1d(2), nn.ReLU(), nn.Dropout(), nn.MaxPool1d(2)]
+    model = kind(*block, nn.AvgPool1d(2), nn.Tanh()).double().eval()
     ran = []
-    model[3].register_forward_hook(lambda *call: ran.append(call))
-    seen = capture(model, random(1, 1, 9), target=Target("0#1", "block"))
+    for layer in model[next_:]:
+        layer.register_forward_pre_hook(lambda *call: ran.append(call))
+    seen = capture(model, random(1, 1, 19), target=Target("0#1", tap))
     assert ran == []
     assert seen.calls is None
-    assert_close(seen.kept[seen.tap], model[:2](random(1, 1, 9)), **EXACT)
+    assert_close(seen.kept[seen.tap], model[: last + 1](random(1, 1, 19)), **EXACT)

@@ -28,7 +28,7 @@ pytestmark = [
 ]
 TOLERANCES = {torch.float32: 1e-5, torch.float64: 1e-9}
 MASKED = ("relu_where", "relu_mask")
-"""Without a function call that the oracle could replace; test_capture compares their spelling."""
+"""Without a function call that the oracle could replace; test_rules compares their spellings."""
 
 HELD_AFTER = {
     0: "gabor_envelopes log_spectrogram demucs encodec_group_norm",

@@ -1,0 +1,107 @@
+"""Which clips a step trains on, and generators whose draws depend on the step alone.
+
+So a run that is resumed at some step draws what it would have drawn without the interruption.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from reference_models.cnn12 import SHORTEST
+from reference_models.data import SAMPLE_RATE
+from reference_models.distributed import rank, world_size
+
+Step = TypeVar("Step")
+Batch = TypeVar("Batch")
+
+
+@dataclass(frozen=True)
+class Batches:
+    """The batches of a run by step: `batches[step]` has the clip numbers of this process' share.
+
+    Every epoch is a new shuffle of all clips, cut into full batches; the last clips that fill
+    none sit the epoch out. Under `torchrun` each batch is dealt out to the processes.
+
+    Attributes:
+        clips: Number of clips.
+        batch_size: Clips in a batch, of all processes together.
+        seed: Of the shuffles.
+
+    Raises:
+        ValueError: The clips fill no batch, or the processes cannot share one equally.
+    """
+
+    clips: int
+    batch_size: int
+    seed: int
+
+    def __post_init__(self):
+        if not 1 <= self.batch_size <= self.clips:
+            raise ValueError(
+                f"cannot make batches of {self.batch_size} clips from {self.clips} training clips: "
+                "expected at least one full batch; choose another batch size"
+            )
+        if self.batch_size % world_size():
+            raise ValueError(
+                f"cannot share batches of {self.batch_size} clips among {world_size()} processes: "
+                "expected a multiple of their number; choose another batch size"
+            )
+
+    def __len__(self) -> int:
+        """Number of steps in an epoch."""
+        return self.clips // self.batch_size
+
+    def __getitem__(self, step: int) -> Tensor:
+        epoch, place = divmod(step, len(self))
+        batch = _shuffle(self.clips, self.seed, epoch).split(self.batch_size)[place]
+        return batch[rank() :: world_size()]
+
+
+@lru_cache(maxsize=2)
+def _shuffle(clips: int, seed: int, epoch: int) -> Tensor:
+    return torch.randperm(clips, generator=seeded("cpu", "shuffle", seed, epoch))
+
+
+def seeded(device: str | torch.device, *key: str | int) -> torch.Generator:
+    """Returns a new generator on `device`; equal keys give equal draws.
+
+    Example:
+        >>> crops = seeded("cpu", "crops", 0, 12)  # what for, the seed of the run, the step
+        >>> int(torch.randint(1000, (), generator=crops))
+        151
+    """
+    digest = hashlib.sha256(repr(key).encode()).digest()
+    return torch.Generator(device).manual_seed(int.from_bytes(digest[:8], "big"))
+
+
+def crop_samples(seconds: float) -> int:
+    """Returns the length of a crop in samples.
+
+    Raises:
+        ValueError: It is below the network's receptive field.
+    """
+    samples = round(seconds * SAMPLE_RATE)
+    if samples < SHORTEST:
+        raise ValueError(
+            f"cannot train on crops of {seconds} s: {samples} samples, expected at least "
+            f"{SHORTEST}, the network's receptive field; use crops of 0.3 s or more"
+        )
+    return samples
+
+
+def ahead(load: Callable[[Step], Batch], steps: Iterable[Step]) -> Iterator[tuple[Step, Batch]]:
+    """Yields each step with its batch, while a thread loads the next one."""
+    with ThreadPoolExecutor(max_workers=1) as thread:
+        coming = None
+        for step in steps:
+            now, coming = coming, (step, thread.submit(load, step))
+            if now:
+                yield now[0], now[1].result()
+        if coming:
+            yield coming[0], coming[1].result()

@@ -1,0 +1,135 @@
+"""Contrastive pretraining of CNN12 by SimCLR (section 3.1, appendix A.2).
+
+    python -m reference_models.data --events A --out cache/events-a
+    python -m reference_models.simclr cache/events-a --preset events --out runs/simclr
+
+On eight GPUs:
+
+    torchrun --nproc-per-node 8 -m reference_models.simclr cache/audioset --preset audioset
+        --out runs/simclr
+
+Killed, it goes on where it was when started again; finished, it only reads its result. How good
+the encoder is, `reference_models.supervised --frozen --encoder ...` tells.
+"""
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from reference_models.augment import AUGMENTATIONS, augment
+from reference_models.batches import Batches, ahead, crop_samples, seeded
+from reference_models.cnn12 import CNN12, projection_head
+from reference_models.command_line import run_program, setting
+from reference_models.data import ClipSet
+from reference_models.distributed import rank, replicate
+from reference_models.initialisation import initialise
+from reference_models.nt_xent import nt_xent
+from reference_models.run import Run
+from reference_models.schedule import learning_rate
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a contrastive run is; the defaults are the paper's, and ours where it is silent."""
+
+    width: float = setting(1.0, "scales the number of filters of every convolution")
+    splits: tuple[str, ...] = setting(("train",), "what to train on", choices=("train", "val"))
+    seconds: float = setting(2.5, "length of each of the two crops of a clip")
+    batch_size: int = setting(2048, "clips in a batch, of all processes together")
+    epochs: int = setting(50, "passes over the training clips")
+    warmup_epochs: float = setting(10.0, "epochs in which the learning rate rises")
+    peak_rate: float = setting(1e-3, "highest learning rate of Adam")
+    weight_decay: float = setting(1e-3, "L2 penalty in Adam")
+    temperature: float = setting(0.1, "tau of the loss")
+    negatives: str = setting("global", "views to compare with", choices=("global", "local"))
+    augmentations: tuple[str, ...] = setting(
+        tuple(AUGMENTATIONS), "what to do to the crops", choices=tuple(AUGMENTATIONS)
+    )
+    bfloat16: bool = setting(False, "run the network in bfloat16 (faster on recent GPUs)")
+    keep_every: int = setting(1, "epochs from one kept checkpoint to the next")
+    seed: int = setting(0, "of everything that is drawn")
+
+
+PRESETS = {
+    "audioset": Settings(),
+    "events": Settings(width=1 / 8, batch_size=32, epochs=15, warmup_epochs=3),
+}
+
+
+def train(
+    clips: ClipSet, settings: Settings, folder: str | Path, *, device: str | torch.device = "cpu"
+) -> dict[str, Any]:
+    """Pretrains an encoder in a folder and returns its result, which is also `result.json` there.
+
+    Args:
+        clips: Their labels are not looked at.
+        settings: What to train.
+        folder: Of this run alone; checkpoints `epoch-000.safetensors` and so on go there. With a
+            run that was interrupted in it, that run goes on; with a finished one, nothing is done.
+        device: Where the model is to be.
+
+    Returns:
+        Settings, data, versions and history.
+
+    Raises:
+        ValueError: The folder holds another run, or the clips fill no batch.
+        FloatingPointError: The loss is no longer finite.
+    """
+    run = Run(folder, settings, clips)
+    if result := run.result():
+        return result
+    torch.manual_seed(settings.seed)
+    encoder = initialise(CNN12(width=settings.width))
+    model = nn.Sequential(OrderedDict(encoder=encoder, projection=projection_head())).to(device)
+    fit(model, clips.subset(*settings.splits), settings, run)
+    return run.finish()
+
+
+def fit(model: nn.Sequential, clips: ClipSet, settings: Settings, run: Run) -> None:
+    """Trains `model`, from waveforms to projections; an interrupted run goes on where it was."""
+    device = next(model.parameters()).device
+    samples = crop_samples(settings.seconds)
+    batches = Batches(len(clips), settings.batch_size, settings.seed)
+    total, warmup = settings.epochs * len(batches), round(settings.warmup_epochs * len(batches))
+    optimizer = torch.optim.Adam(model.parameters(), weight_decay=settings.weight_decay)
+    first = run.resume(model, optimizer)
+    replica = replicate(model).train()
+
+    def draw(step: int) -> tuple[Tensor, Tensor]:
+        generator = seeded("cpu", "crops", settings.seed, step, rank())
+        return clips.two_crops(batches[step], samples, generator=generator)
+
+    for step, crops in ahead(draw, range(first, total)):
+        generator = seeded(device, "augment", settings.seed, step, rank())
+        torch.manual_seed(generator.initial_seed())  # dropout has no generator of its own
+        one, two = (
+            augment(crop.to(device), settings.augmentations, generator=generator) for crop in crops
+        )
+
+        rate = learning_rate(step, peak=settings.peak_rate, warmup=warmup, total=total)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        with torch.autocast(device.type, torch.bfloat16, enabled=settings.bfloat16):
+            one, two = replica(torch.cat([one, two])).float().chunk(2)
+        loss = nt_xent(one, two, temperature=settings.temperature, negatives=settings.negatives)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+        epoch_ends = (step + 1) % len(batches) == 0
+        if epoch_ends:
+            run.end_epoch(model, loss=loss.item(), rate=rate)
+        run.save(model, optimizer, step + 1, now=epoch_ends)
+
+
+def main() -> None:
+    """Trains as the command line says."""
+    run_program(train, PRESETS, program="reference_models.simclr", about=__doc__)
+
+
+if __name__ == "__main__":
+    main()

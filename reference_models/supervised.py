@@ -1,0 +1,197 @@
+"""Supervised training of CNN12, from scratch or from pretrained weights (appendix A.3).
+
+    python -m reference_models.data --words 120 --out cache/words
+    python -m reference_models.supervised cache/words --preset words --out runs/words
+
+On eight GPUs, from contrastive weights:
+
+    torchrun --nproc-per-node 8 -m reference_models.supervised cache/audioset --preset audioset
+        --encoder runs/simclr/epoch-050.safetensors --out runs/audioset
+
+Killed, it goes on where it was when started again; finished, it only reads its result.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from reference_models.augment import AUGMENTATIONS, augment, mixup
+from reference_models.batches import Batches, ahead, crop_samples, seeded
+from reference_models.checkpoint import load_encoder
+from reference_models.cnn12 import CNN12, classifier
+from reference_models.command_line import run_program, setting
+from reference_models.data import ClipSet
+from reference_models.distributed import rank, replicate
+from reference_models.evaluate import metrics, predict
+from reference_models.initialisation import initialise
+from reference_models.run import Run
+from reference_models.schedule import learning_rate
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a supervised run is; the defaults are the paper's, and ours where it is silent.
+
+    With `frozen` the head is trained on embeddings of the whole clips, computed once: crops,
+    augmentations and mixup then play no part.
+    """
+
+    width: float = setting(1.0, "scales the number of filters of every convolution")
+    encoder: str = setting("", "checkpoint whose encoder to start from, of either program")
+    frozen: bool = setting(False, "train the linear head alone (the paper's fonly)")
+    splits: tuple[str, ...] = setting(("train",), "what to train on", choices=("train", "val"))
+    seconds: float = setting(1.0, "length of the random crops")
+    batch_size: int = setting(128, "clips in a batch, of all processes together")
+    epochs: int = setting(50, "passes over the training clips")
+    warmup_epochs: float = setting(10.0, "epochs in which the learning rate rises")
+    peak_rate: float = setting(1e-3, "highest learning rate of Adam")
+    weight_decay: float = setting(1e-3, "L2 penalty in Adam")
+    augmentations: tuple[str, ...] = setting(
+        ("gain", "noise", "time_mask"), "what to do to the crops", choices=tuple(AUGMENTATIONS)
+    )
+    mixup: float = setting(0.3, "alpha of mixup's Beta(alpha, alpha), 0 for none")
+    bfloat16: bool = setting(False, "run the network in bfloat16 (faster on recent GPUs)")
+    keep_every: int = setting(1, "epochs from one kept checkpoint to the next")
+    seed: int = setting(0, "of everything that is drawn")
+
+
+# Crops and batches of appendix A.3 (no clip of Speech Commands is longer than its crop), and
+# settings for small machines.
+PRESETS = {
+    "audioset": Settings(seconds=5.0, batch_size=1024),
+    "audioset-balanced": Settings(seconds=5.0, batch_size=128),
+    "fsd50k": Settings(seconds=2.5, batch_size=64),
+    "speech-commands": Settings(seconds=1.0, batch_size=128),
+    "events": Settings(width=1 / 8, seconds=2.5, batch_size=32, epochs=20, warmup_epochs=4),
+    "words": Settings(width=1 / 8, seconds=1.0, batch_size=32, epochs=20, warmup_epochs=4),
+}
+
+
+def train(
+    clips: ClipSet, settings: Settings, folder: str | Path, *, device: str | torch.device = "cpu"
+) -> dict[str, Any]:
+    """Trains a classifier in a folder and returns its result, which is also `result.json` there.
+
+    Args:
+        clips: With the splits "train", "val" (scored after each epoch; it says little once
+            `splits` has it too) and "test" (scored once, at the end).
+        settings: What to train.
+        folder: Of this run alone; checkpoints `epoch-000.safetensors` and so on go there. With a
+            run that was interrupted in it, that run goes on; with a finished one, nothing is done.
+        device: Where the model is to be.
+
+    Returns:
+        Settings, classes, data, versions, history, and the metrics "val" and "test".
+
+    Raises:
+        ValueError: The folder holds another run, or the encoder does not fit.
+        FloatingPointError: The loss is no longer finite.
+    """
+    run = Run(folder, settings, clips)
+    if result := run.result():
+        return result
+    torch.manual_seed(settings.seed)
+    if settings.encoder:
+        encoder = load_encoder(settings.encoder, width=settings.width)
+    else:
+        encoder = initialise(CNN12(width=settings.width))
+    model = classifier(encoder, classes=len(clips.classes)).to(device)
+    if settings.frozen:
+        training = clips.subset(*settings.splits)
+        embeddings = predict(model.encoder, training).to(device)
+        fit_head(model.head, embeddings, training.labels().to(device), settings)
+        run.save_weights(model, settings.epochs)
+    else:
+        fit(model, clips, settings, run)
+    return run.finish(**{split: score(model, clips.subset(split)) for split in ("val", "test")})
+
+
+def fit(model: nn.Sequential, clips: ClipSet, settings: Settings, run: Run) -> None:
+    """Trains the whole of `model` on random crops; an interrupted run goes on where it was."""
+    device = next(model.parameters()).device
+    training, validation = clips.subset(*settings.splits), clips.subset("val")
+    criterion = F.binary_cross_entropy_with_logits if clips.multilabel else F.cross_entropy
+    samples = crop_samples(settings.seconds)
+    batches = Batches(len(training), settings.batch_size, settings.seed)
+    total, warmup = settings.epochs * len(batches), round(settings.warmup_epochs * len(batches))
+    optimizer = torch.optim.Adam(model.parameters(), weight_decay=settings.weight_decay)
+    first = run.resume(model, optimizer)
+    replica = replicate(model).train()
+
+    def draw(step: int) -> tuple[Tensor, Tensor]:
+        numbers = batches[step]
+        generator = seeded("cpu", "crops", settings.seed, step, rank())
+        return training.crops(numbers, samples, generator=generator), training.labels(numbers)
+
+    for step, (waveforms, labels) in ahead(draw, range(first, total)):
+        generator = seeded(device, "augment", settings.seed, step, rank())
+        torch.manual_seed(generator.initial_seed())  # dropout has no generator of its own
+        waveforms = augment(waveforms.to(device), settings.augmentations, generator=generator)
+        targets = as_targets(labels.to(device), classes=len(clips.classes))
+        if settings.mixup:
+            waveforms, targets = mixup(
+                waveforms, targets, generator=generator, alpha=settings.mixup
+            )
+
+        rate = learning_rate(step, peak=settings.peak_rate, warmup=warmup, total=total)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        with torch.autocast(device.type, torch.bfloat16, enabled=settings.bfloat16):
+            logits = replica(waveforms)
+        loss = criterion(logits.float(), targets)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+        epoch_ends = (step + 1) % len(batches) == 0
+        if epoch_ends:
+            run.end_epoch(model, loss=loss.item(), rate=rate, **score(model, validation))
+        run.save(model, optimizer, step + 1, now=epoch_ends)
+
+
+def fit_head(head: nn.Module, embeddings: Tensor, labels: Tensor, settings: Settings) -> None:
+    """Trains a linear layer on embeddings, with the settings of a run that concern it.
+
+    Args:
+        head: From embeddings to logits; trained in place.
+        embeddings: (clips, features), on the head's device.
+        labels: Of the same clips, as `ClipSet.labels` gives them, on that device.
+        settings: Batch size, epochs, learning rate, weight decay and seed are used.
+    """
+    criterion = F.binary_cross_entropy_with_logits if labels.ndim == 2 else F.cross_entropy
+    batches = Batches(len(embeddings), settings.batch_size, settings.seed)
+    total, warmup = settings.epochs * len(batches), round(settings.warmup_epochs * len(batches))
+    optimizer = torch.optim.Adam(head.parameters(), weight_decay=settings.weight_decay)
+    replica = replicate(head)
+    for step in range(total):
+        numbers = batches[step].to(embeddings.device)
+        rate = learning_rate(step, peak=settings.peak_rate, warmup=warmup, total=total)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        loss = criterion(replica(embeddings[numbers]), labels[numbers])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+
+def as_targets(labels: Tensor, *, classes: int) -> Tensor:
+    """Returns labels as rows that `mixup` can mix: multi-hot as they are, numbers as one-hot."""
+    return labels if labels.ndim == 2 else F.one_hot(labels, classes).float()
+
+
+def score(model: nn.Module, clips: ClipSet) -> dict[str, float]:
+    """Returns the metrics of a classifier on whole clips."""
+    return metrics(predict(model, clips), clips.labels())
+
+
+def main() -> None:
+    """Trains as the command line says."""
+    run_program(train, PRESETS, program="reference_models.supervised", about=__doc__)
+
+
+if __name__ == "__main__":
+    main()
