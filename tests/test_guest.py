@@ -142,6 +142,22 @@ def test_a_waveform_too_short_changes_nothing(x, samples):
         Sonifier(model).sonify(x[..., :samples], layer="conv2", channel=0)
 
 
+@pytest.mark.parametrize("given", [torch.clone, torch.Tensor.numpy], ids=["tensor", "array"])
+def test_a_waveform_that_the_model_writes_into_comes_back_as_it_was(x, given):
+    class Centred(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv1d(1, 2, 3)
+
+        def forward(self, x):
+            return self.conv(x.sub_(x.mean()))
+
+    waveform = given(x.clone())
+    found = Sonifier(Centred()).sonify(waveform, layer="conv", channel=0)
+    assert torch.equal(torch.as_tensor(waveform), x)
+    assert torch.equal(found.input, x)
+
+
 def test_eval_mode_inside_training_mode_outside(x):
     model = nn.Sequential(nn.Conv1d(1, 4, 5), nn.BatchNorm1d(4), nn.Dropout(), nn.Conv1d(4, 2, 3))
     model.train()
