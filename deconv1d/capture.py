@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from operator import getitem
 from typing import Any
 
@@ -21,9 +22,12 @@ from torch.nn.modules.module import (
     register_module_forward_pre_hook,
 )
 
+from deconv1d.fields import fields_of
 from deconv1d.guest import undo_writes, visiting
-from deconv1d.recorder import Recorder, Stop, Target, is_random
+from deconv1d.ops import Field
+from deconv1d.recorder import Recorder, Stop, Target
 from deconv1d.rules import RULES, Rules
+from deconv1d.schema import is_random
 
 
 @dataclass(frozen=True)
@@ -33,8 +37,7 @@ class Capture:
     Attributes:
         graph: Every op that ran, in order. A node's meta has `label` (module path with call
             number), `name` (label.op#n), `source` (file:line), `shape`, `dtype`, `carries` (whether
-            it carries the waveform), `constant` (whether it follows from the model alone) and
-            `field` (what it reads of the waveform; None: all).
+            it carries the waveform) and `constant` (whether it follows from the model alone).
         x: The waveform's node.
         tap: The node of the wanted map; None if none was wanted or reached.
         kept: Values of nodes that the mirror needs; the map's own is `kept[tap]`.
@@ -43,6 +46,8 @@ class Capture:
         outputs: The node that each module call returned, by "path#call".
         calls: How often each module ran; None if the model was stopped before its end.
         decides: Whether the model looked at a value, so that another input may run otherwise.
+        rules: The op table it was recorded for.
+        method: "deconvnet", "guided" or "gradient".
     """
 
     graph: Graph
@@ -54,6 +59,13 @@ class Capture:
     outputs: Mapping[str, Node]
     calls: Counter[str] | None
     decides: bool
+    rules: Rules
+    method: str
+
+    @cached_property
+    def fields(self) -> dict[Node, Field | None]:
+        """What each value reads of the waveform, by node; None: all of it."""
+        return fields_of(self.graph, self.x, self.rules, self.method)
 
 
 def capture(
@@ -105,6 +117,8 @@ def capture(
         outputs=recorder.outputs,
         calls=recorder.calls if ended else None,
         decides=recorder.decides,
+        rules=rules,
+        method=method,
     )
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import random
 import sys
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from operator import is_
 from typing import Any
 
 import numpy as np
@@ -32,18 +34,21 @@ def visiting(model: nn.Module) -> Iterator[None]:
     """Eval mode, no gradients and no fused paths inside; everything as it was afterwards."""
     with ExitStack() as stack:
         stack.enter_context(VISIT)
-        stack.enter_context(_same_random_state(model))
-        stack.enter_context(_same_attributes(model))
-        stack.enter_context(_eval_mode(model))
+        modules = list(model.modules())
+        tensors = [*model.parameters(), *model.buffers()]
+        stack.enter_context(_same_random_state(tensors))
+        stack.enter_context(_same_attributes(modules, tensors))
+        stack.enter_context(_eval_mode(modules))
         stack.enter_context(_plain_paths())
+        stack.enter_context(_no_collection())
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.no_grad())
         yield
 
 
 @contextmanager
-def _same_random_state(model: nn.Module) -> Iterator[None]:
-    devices = {p.device for p in model.parameters() if p.device.type == "cuda"}
+def _same_random_state(tensors: list[Tensor]) -> Iterator[None]:
+    devices = {x.device for x in tensors if x.is_cuda}
     python, numpy_state = random.getstate(), np.random.get_state()
     try:
         with torch.random.fork_rng(devices=list(devices)):
@@ -54,16 +59,16 @@ def _same_random_state(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def _same_attributes(model: nn.Module) -> Iterator[None]:
+def _same_attributes(modules: list[nn.Module], tensors: list[Tensor]) -> Iterator[None]:
     """Puts back attributes, buffers and containers that forward rebinds, and swapped data."""
-    modules = [m for m in model.modules() if not isinstance(m, torch.jit.ScriptModule)]
-    before = [(m, dict(vars(m)), _containers(m)) for m in modules]
-    data = [(x, x.detach()) for x in (*model.parameters(), *model.buffers())]
+    owned = [vars(m) for m in modules if not isinstance(m, torch.jit.ScriptModule)]
+    before = [(attributes, attributes.copy(), _containers(attributes)) for attributes in owned]
+    data = [(x, x.detach()) for x in tensors]
     try:
         yield
     finally:
-        for module, attributes, containers in before:
-            _put_back(vars(module), attributes)
+        for now, attributes, containers in before:
+            _put_back(now, attributes)
             for container, content in containers:
                 if container or content:
                     _refill(container, content)
@@ -72,17 +77,19 @@ def _same_attributes(model: nn.Module) -> Iterator[None]:
                 x.data = original
 
 
-def _containers(module: nn.Module) -> list[tuple[Any, Any]]:
-    """Dicts, lists and sets that the module owns, with their content now."""
-    return [(v, v.copy()) for v in vars(module).values() if isinstance(v, dict | list | set)]
+def _containers(attributes: dict[str, Any]) -> list[tuple[Any, Any]]:
+    """Dicts, lists and sets that a module owns, with their content now."""
+    return [(v, v.copy()) for v in attributes.values() if isinstance(v, (dict, list, set))]
 
 
 def _put_back(now: dict[str, Any], before: dict[str, Any]) -> None:
     """Changes what has changed and nothing else: another thread may be running the module."""
+    if now.keys() == before.keys() and all(map(is_, now.values(), before.values())):
+        return
     for name in now.keys() - before.keys():
         del now[name]
     for name, value in before.items():
-        if name not in now or now[name] is not value:
+        if now.get(name, before) is not value:
             now[name] = value
 
 
@@ -96,9 +103,9 @@ def _refill(container: Any, content: Any) -> None:
 
 
 @contextmanager
-def _eval_mode(model: nn.Module) -> Iterator[None]:
+def _eval_mode(modules: list[nn.Module]) -> Iterator[None]:
     """Module by module, so that a partly frozen model comes back partly frozen."""
-    training = [m for m in model.modules() if getattr(m, "training", False)]
+    training = [m for m in modules if getattr(m, "training", False)]
     try:
         for module in training:
             module.training = False
@@ -123,6 +130,18 @@ def _plain_paths() -> Iterator[None]:
         finally:
             torch.backends.mha.set_fastpath_enabled(fused)
             torch.set_autocast_cache_enabled(caching)
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """No garbage collection in the middle: it would look at every object of the process."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def undo_writes(writes: list[tuple[Tensor, Tensor]]) -> None:

@@ -15,7 +15,7 @@ from torch.fx import Node
 
 from deconv1d.capture import Capture
 from deconv1d.errors import LayerError
-from deconv1d.ops import Op, carries, permutation, shape_of
+from deconv1d.ops import Field, Op, carries, permutation, shape_of
 from deconv1d.recorder import COMPARISONS
 from deconv1d.rules import Rules, packet, rule_for
 from deconv1d.table import Table
@@ -203,7 +203,7 @@ def layer_table(captured: Capture, model: nn.Module, rules: Rules) -> Table[Laye
         end = _end_of_block(node, rules).meta
         inside = _call_number(end.get("label", ""))[0] in wrapped
         ends_in = end["label"] if inside else end.get("name", name)
-        return _row(name, kind, calls, node, ends_in)
+        return _row(name, kind, calls, node, captured.fields[node], ends_in)
 
     for call, node in captured.outputs.items():
         path, _ = _call_number(call)
@@ -232,8 +232,10 @@ def _is_pass(node: Node) -> bool:
     return packet(node) in (aten.clone, aten.alias, aten.detach, aten._to_copy)
 
 
-def _row(name: str, kind: str, calls: int, node: Node, ends_in: str) -> LayerRow:
-    field, axis = node.meta["field"], channel_axis(node)
+def _row(
+    name: str, kind: str, calls: int, node: Node, field: Field | None, ends_in: str
+) -> LayerRow:
+    axis = channel_axis(node)
     return LayerRow(
         name,
         kind,

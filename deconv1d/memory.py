@@ -45,8 +45,7 @@ class _Storage:
 
 def place_of(x: Tensor) -> Place:
     """Where in its storage a tensor lies, and how it reads it."""
-    flags = (x.is_conj(), x.is_neg())
-    return (x.storage_offset(), tuple(x.shape), x.stride(), x.dtype, flags)
+    return (x.storage_offset(), x.shape, x.stride(), x.dtype, x.is_conj(), x.is_neg())
 
 
 def storage_of(x: Tensor) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache, cached_property
@@ -42,15 +42,21 @@ class Op:
         return shape_of(self.node)
 
 
-def leaves(value: Any) -> Iterator[Any]:
+def leaves(value: Any) -> list[Any]:
     """What lists, tuples and dicts hold; torch's pytree does more, at a hundred times the cost."""
-    if isinstance(value, list | tuple):
-        for part in value:
-            yield from leaves(part)
-    elif isinstance(value, dict):
-        yield from leaves(list(value.values()))
-    else:
-        yield value
+    found: list[Any] = []
+    _gather((value,), found)
+    return found
+
+
+def _gather(values: Iterable[Any], found: list[Any]) -> None:
+    for value in values:
+        if isinstance(value, (list, tuple)):
+            _gather(value, found)
+        elif isinstance(value, dict):
+            _gather(value.values(), found)
+        else:
+            found.append(value)
 
 
 @cache

@@ -6,7 +6,6 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
-from functools import cache
 from operator import getitem
 from pathlib import Path
 from types import FrameType
@@ -16,20 +15,18 @@ import torch
 from torch import Tensor
 from torch._ops import OpOverload
 from torch.fx import Graph, Node
-from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from deconv1d.errors import PathError
 from deconv1d.memory import Memory, Place, place_of, put_back, storage_of
-from deconv1d.ops import Field, Op, carries, joined, leaves, shape_of, unknown
+from deconv1d.ops import Op, carries, leaves
 from deconv1d.rules import Rule, Rules, packet, rule_for
+from deconv1d.schema import Schema, is_random, is_shaped, schema_of
 
 aten = torch.ops.aten
 
 COMPOSITE = torch._C.DispatchKey.CompositeImplicitAutograd
 COMPARISONS = frozenset({aten.gt, aten.ge, aten.lt, aten.le, aten.eq, aten.ne, aten.isnan})
-DECISIONS = frozenset({aten._local_scalar_dense, aten.equal, aten.is_nonzero, aten.item})
-NEW = frozenset({aten.new_zeros, aten.new_ones, aten.new_full, aten.new_empty})
 ZEROS = frozenset({aten.zeros, aten.zeros_like, aten.new_zeros, aten.zero})
 OURS_AND_TORCH = (str(Path(torch.__file__).parent), str(Path(__file__).parent))
 
@@ -120,7 +117,6 @@ class Recorder(TorchDispatchMode):
         self._stack = [_Frame("", 1)]
         self.x = self.graph.placeholder("x")
         self._describe(self.x, x, carried=True, constant=False)
-        self.x.meta.update(field=Field(), reads=True)
         self.memory.define(x, self.x)
         self.kept[self.x] = x
 
@@ -210,23 +206,23 @@ class Recorder(TorchDispatchMode):
         )
 
     def _dispatch(self, func: OpOverload, args: Any, kwargs: Any) -> Any:
-        if is_composite(func) and func.overloadpacket not in self.rules:
+        schema = schema_of(func)
+        if schema.composite and schema.packet not in self.rules:
             with self:
                 return func._op_dk(COMPOSITE, *args, **kwargs)
-        written = written_by(func, args, kwargs)
-        self.decides |= func.overloadpacket in DECISIONS
+        self.decides |= schema.decides
         if not self.complete:
-            return self._record(func, args, kwargs, written)
-        return self._pass_on(func, args, kwargs, written)
+            return self._record(func, schema, args, kwargs)
+        return self._pass_on(func, schema, args, kwargs)
 
-    def _pass_on(self, func: OpOverload, args: Any, kwargs: Any, written: list[Tensor]) -> Any:
+    def _pass_on(self, func: OpOverload, schema: Schema, args: Any, kwargs: Any) -> Any:
         """Runs an op after the map is complete: only what must be put back is noted."""
-        self._protect(written + statistics_of(func, args))
+        self._protect(schema.written(args, kwargs) + schema.statistics(args))
         output = func(*args, **kwargs)
-        self._made(output, {storage_of(x) for x in leaves((args, kwargs)) if is_tensor(x)})
+        self._made(output, {storage_of(x) for x in leaves((args, kwargs)) if isinstance(x, Tensor)})
         return output
 
-    def _record(self, func: OpOverload, args: Any, kwargs: Any, written: list[Tensor]) -> Any:
+    def _record(self, func: OpOverload, schema: Schema, args: Any, kwargs: Any) -> Any:
         inputs: dict[Node, Tensor] = {}
 
         def node_of(value: Tensor) -> Node:
@@ -235,18 +231,19 @@ class Recorder(TorchDispatchMode):
             return node
 
         node_args, node_kwargs = mapped(node_of, (tuple(args), kwargs))
-        function = pure(func)
-        if isinstance(function, OpOverload):
-            node_kwargs = {k: v for k, v in node_kwargs.items() if k not in outs_of(func)}
-        node = self.graph.call_function(function, node_args, node_kwargs)
+        if isinstance(schema.pure, OpOverload):
+            node_kwargs = {k: v for k, v in node_kwargs.items() if k not in schema.outs}
+        node = self.graph.call_function(schema.pure)
+        node.args, node.kwargs = node_args, node_kwargs  # faster than in the call
         self._locate(node)
         op = Op.of(node)
         rule = rule_for(self.rules, op, self.method) if op.carrying else None
         goes_on = rule is not None and self._goes_on(node, rule)
         if self.complete:
-            return self._pass_on(func, args, kwargs, written)
+            return self._pass_on(func, schema, args, kwargs)
+        written = schema.written(args, kwargs)
         before = self._keep_inputs(op, rule, inputs, written)
-        self._protect(written + statistics_of(func, args))
+        self._protect(written + schema.statistics(args))
         places = {n: place_of(x) for n, x in inputs.items()} if written else None
         try:
             output = func(*args, **kwargs)
@@ -255,7 +252,7 @@ class Recorder(TorchDispatchMode):
             raise
         sources = {storage_of(x): (n, x) for n, x in reversed(inputs.items())}
         self._made(output, sources)
-        results = self._settle(op, rule, sources, places, output, written)
+        results = self._settle(op, sources, places, output, written)
         if rule is not None and rule.record is not None:
             self.memories[node] = rule.record(op, before.__getitem__, output)
         if goes_on or self._wants(node.meta["name"], is_op=True):
@@ -295,7 +292,7 @@ class Recorder(TorchDispatchMode):
         """Whether this op continues the wanted layer's block; if it ends it, the map is done."""
         if self.tip is None or self.tip[0] not in node.all_input_nodes:
             return False
-        if packet(node) in COMPARISONS or _is_shaped(node):
+        if packet(node) in COMPARISONS or is_shaped(node):
             return False  # where(x > 0, x, zeros_like(x)) looks first
         if not rule.block:
             self.graph.erase_node(node)
@@ -330,7 +327,7 @@ class Recorder(TorchDispatchMode):
 
     def _made(self, output: Any, given: Container[int]) -> None:
         """Memory that this run made; all other is the model's, and writes to it are undone."""
-        made = (storage_of(x) for x in leaves(output) if is_tensor(x))
+        made = (storage_of(x) for x in leaves(output) if isinstance(x, Tensor))
         self._fresh.update(storage for storage in made if storage not in given)
 
     # --- results -----------------------------------------------------------------------------
@@ -338,7 +335,6 @@ class Recorder(TorchDispatchMode):
     def _settle(
         self,
         op: Op,
-        rule: Rule | None,
         sources: dict[int, tuple[Node, Tensor]],
         places: dict[Node, Place] | None,
         output: Any,
@@ -351,12 +347,11 @@ class Recorder(TorchDispatchMode):
         elif written:
             output = (*leaves(output), *written)
         random = is_random(node) and packet(node) not in self.rules
-        shaped = _is_shaped(node)
+        shaped = is_shaped(node)
         constant = all(n.meta["constant"] for n in node.all_input_nodes)
         node.meta["constant"] = constant and not random
         node.meta["carries"] = bool(op.carrying) and not (random or shaped)
-        node.meta["reads"] = any(map(_reads, node.all_input_nodes)) and not (random or shaped)
-        results = self._parts(op, rule, output)
+        results = self._parts(node, output)
         for number, (part, x) in enumerate(results):
             if random or shaped:
                 self.kept[part] = x
@@ -374,9 +369,8 @@ class Recorder(TorchDispatchMode):
                 self.memory.write(x, part)
         return results
 
-    def _parts(self, op: Op, rule: Rule | None, output: Any) -> list[tuple[Node, Tensor]]:
+    def _parts(self, node: Node, output: Any) -> list[tuple[Node, Tensor]]:
         """A node for each tensor that an op returned."""
-        node = op.node
         if isinstance(output, Tensor):
             parts = [(node, output)]
         else:
@@ -389,13 +383,11 @@ class Recorder(TorchDispatchMode):
         carried, constant = node.meta["carries"], node.meta["constant"]
         if not parts:  # a number, such as item()
             node.meta["carries"] = False
-        else:  # reach goes by the first result's shape
+        else:  # of several results the first says the op's shape
             self._describe(node, parts[0][1], carried=carried, constant=constant)
-            _place(op, rule)
         for part, x in parts[1:] if parts and parts[0][0] is node else parts:
             part.meta.update(node.meta)
             self._describe(part, x, carried=carried, constant=constant)
-            part.meta["field"] = node.meta["field"]
         return parts
 
     def _hold(self, part: Node, number: int, x: Tensor, base: Place) -> None:
@@ -424,10 +416,6 @@ class Recorder(TorchDispatchMode):
             constant=all(source.meta["constant"] for source in sources),
             zero=False,
         )
-        op = Op.of(node)
-        node.meta["reads"] = any(map(_reads, sources))
-        if target is not getitem:
-            _place(op, rule_for(self.rules, op, self.method) if op.carrying else None)
         return node
 
     def _describe(self, node: Node, x: Tensor, *, carried: bool, constant: bool) -> None:
@@ -438,103 +426,10 @@ class Recorder(TorchDispatchMode):
             carries=carried and floating,
             constant=constant,
             zero=not carried and _is_zero(node, x),
-            field=None,
         )
 
 
-def _place(op: Op, rule: Rule | None) -> None:
-    """What of the waveform the result of an op reads (`deconv1d.ops.Field`), masks included."""
-    reach = unknown if rule is None else rule.reach
-    fields = []
-    for x in filter(_reads, op.node.all_input_nodes):
-        before = x.meta["field"]
-        placed = None if before is None else reach(op, before.axis)
-        if placed is not None and shape_of(x)[before.axis] == 1 < op.shape[placed[1]]:
-            placed = None  # one moment, broadcast to all
-        fields.append(None if placed is None else before.through(*placed))
-    op.node.meta["field"] = joined(fields) if fields else None
-
-
-def _reads(node: Node) -> bool:
-    """Whether a value, carried or not, follows from the waveform's values."""
-    return bool(node.meta.get("reads", False))
-
-
-# --- ops, and what they write ------------------------------------------------------------------
-
-
-@cache
-def is_composite(func: OpOverload) -> bool:
-    """Whether an op is only a name for others."""
-    key = "CompositeImplicitAutograd"
-    return bool(torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), key))
-
-
-@cache
-def pure(func: OpOverload) -> Callable[..., Any]:
-    """The op that returns what `func` writes: add for add_ and for add(out=), if there is one."""
-    if not func._schema.is_mutable:
-        return func
-    namespace, name = func._schema.name.split("::")
-    twins = getattr(getattr(torch.ops, namespace), name.removesuffix("_"), None)
-    wanted = [(a.name, str(a.type)) for a in func._schema.arguments if a.name not in outs_of(func)]
-    for overload in () if twins is None else twins.overloads():
-        twin = getattr(twins, overload)
-        takes = [(a.name, str(a.type)) for a in twin._schema.arguments]
-        if takes == wanted and not twin._schema.is_mutable:
-            return twin  # type: ignore[no-any-return]  # ops are untyped
-    return _on_copies(func)
-
-
-@cache
-def outs_of(func: OpOverload) -> frozenset[str]:
-    """The arguments by which a caller gives an op memory for its results."""
-    return frozenset(a.name for a in func._schema.arguments if a.is_out)
-
-
-def _on_copies(func: OpOverload) -> Callable[..., tuple[Any, ...]]:
-    """A pure function of any op that writes: its results, and what it wrote to copies."""
-
-    def run(*args: Any, **kwargs: Any) -> tuple[Any, ...]:
-        args, kwargs = pytree.tree_map_only(Tensor, Tensor.clone, (args, kwargs))
-        output = func(*args, **kwargs)
-        return (*leaves(output), *written_by(func, args, kwargs))
-
-    run.tags = func.tags  # type: ignore[attr-defined]  # read as an op's
-    run.__name__ = f"pure_{func._schema.name.split('::')[1]}"
-    return run
-
-
-def written_by(func: OpOverload, args: Any, kwargs: Any) -> list[Tensor]:
-    """The tensors that an op writes into."""
-    if not func._schema.is_mutable:
-        return []
-    names = func._schema.arguments
-    given = {**{a.name: v for a, v in zip(names, args, strict=False)}, **kwargs}
-    marked = [a.name for a in names if a.alias_info is not None and a.alias_info.is_write]
-    return [x for x in leaves([given.get(name) for name in marked]) if is_tensor(x)]
-
-
-def _is_shaped(node: Node) -> bool:
-    """Whether an op reads of its input no more than shape and dtype."""
-    return getattr(packet(node), "__name__", "").endswith("_like") or packet(node) in NEW
-
-
-def is_random(node: Node) -> bool:
-    """Whether an op draws random numbers."""
-    return torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
-
-
-def statistics_of(func: OpOverload, args: Any) -> list[Tensor]:
-    """Running statistics that a normalisation updates although its schema does not say so."""
-    if func not in (aten.batch_norm.default, aten.instance_norm.default) or not args[5]:
-        return []
-    return [x for x in args[3:5] if is_tensor(x)]
-
-
-def is_tensor(x: Any) -> bool:
-    """Whether this is a tensor with memory."""
-    return isinstance(x, Tensor)
+# --- values ----------------------------------------------------------------------
 
 
 def _is_zero(node: Node, x: Tensor) -> bool:
@@ -548,8 +443,8 @@ def mapped(convert: Callable[[Tensor], Node], value: Any) -> Any:
     """A value with its tensors converted, in lists, tuples and dicts."""
     if isinstance(value, Tensor):
         return convert(value)
-    if isinstance(value, list | tuple):
-        return type(value)(mapped(convert, part) for part in value)
+    if isinstance(value, (list, tuple)):
+        return type(value)([mapped(convert, part) for part in value])
     if isinstance(value, dict):
         return {name: mapped(convert, part) for name, part in value.items()}
     return value

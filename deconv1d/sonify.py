@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -33,7 +33,7 @@ from deconv1d.layers import (
     layer_table,
 )
 from deconv1d.mirror import Deconvnet, Step, mirror
-from deconv1d.ops import carries, shape_of
+from deconv1d.ops import Field, carries, shape_of
 from deconv1d.recorder import Failure, Target
 from deconv1d.rules import LAWS, METHODS, RULES, Rules, packet
 from deconv1d.seeds import SEEDS, Layout, Seed, carry, leveled, most_active, only, seed_of
@@ -197,8 +197,9 @@ class Sonifier:
         Raises:
             InputError, LayerError, PathError: As for `sonify`.
         """
-        steps = self.deconvnet(x, layer, tap=tap, method=method).steps
-        return Table([_plan_row(step) for step in steps])
+        captured, _, _ = self._capture(x, layer, tap, method)
+        steps = mirror(captured, rules=self.rules, method=method).steps
+        return Table([_plan_row(step, captured.fields) for step in steps])
 
     def deconvnet(
         self, x: Any, layer: str, *, tap: str = "block", method: str = "deconvnet"
@@ -503,21 +504,21 @@ def _never_ran(layer: Layer, calls: int) -> str:
     )
 
 
-def _plan_row(step: Step) -> PlanRow:
+def _plan_row(step: Step, fields: Mapping[Node, Field | None]) -> PlanRow:
     meta = step.op.node.meta
     return PlanRow(
         op=meta["name"],
         rule=step.rule.kind,
         law=LAWS[step.rule.kind],
-        reach=_reach(step),
+        reach=_reach(step, fields),
         source=step.rule.source,
         flagged=step.rule.flagged,
         line=meta["source"],
     )
 
 
-def _reach(step: Step) -> str:
-    before = step.op.carrying[0].meta["field"]
+def _reach(step: Step, fields: Mapping[Node, Field | None]) -> str:
+    before = fields[step.op.carrying[0]]
     placed = None if before is None else step.rule.reach(step.op, before.axis)
     if placed is None:
         return "all"

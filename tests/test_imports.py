@@ -17,7 +17,7 @@ LEVELS = [
     {"errors", "table"},
     {"ops", "adjoints"},
     {"rules"},
-    {"memory", "guest", "recorder", "capture"},
+    {"memory", "guest", "schema", "recorder", "fields", "capture"},
     {"mirror"},
     {"inputs", "layers", "seeds", "sonification"},
     {"sonify"},

@@ -268,7 +268,7 @@ def check_gradient(plan: list[Step], length: int) -> None:
     assert_close(map_, network(plan, Pure)(x), **EXACT)
     signal = random(*map_.shape, seed=1)
     assert_close(deconvnet(signal), expected(plan, x, signal), **EXACT)
-    if (field := seen.tap.meta["field"]) is not None:
+    if (field := seen.fields[seen.tap]) is not None:
         moment = map_.shape[field.axis] // 2
         alone = torch.zeros_like(map_)
         alone.select(field.axis, moment).copy_(signal.select(field.axis, moment))

@@ -169,7 +169,7 @@ def test_replay_is_the_map_that_was_seen(architecture):
 def test_field_holds_what_the_last_layer_reads(architecture):
     """The gradient of a single value in the middle of the map is zero outside its field."""
     seen = captured(architecture, "gradient")
-    field, deconvnet = seen.tap.meta["field"], mirror(seen, method="gradient")
+    field, deconvnet = seen.fields[seen.tap], mirror(seen, method="gradient")
     if field is None:
         return
     seed = torch.zeros(deconvnet.map_shape, dtype=torch.float64).movedim(field.axis, -1)

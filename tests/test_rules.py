@@ -236,7 +236,8 @@ def check_reach(run: Function, x: Tensor, field: Field, exact: bool, edges: bool
 
 @by_kind(*LAWS)
 def test_reach(case):
-    field = captured(case.run, case.x).tap.meta["field"]
+    seen = captured(case.run, case.x)
+    field = seen.fields[seen.tap]
     exact = case.op in WINDOWS and case.kind != "gradient" and case.shape[-1] > 1
     assert field is not None or not exact
     if field is not None:
@@ -327,7 +328,7 @@ def takes(layer: nn.Module, shape: tuple[int, ...]) -> bool:
 def check_geometry(layer: nn.Module, x: Tensor) -> None:
     """The dense transpose (with ties, where two equal maxima meet) and the exact reach."""
     seen = captured(layer, x)
-    deconvnet, field = mirror(seen), seen.tap.meta["field"]
+    deconvnet, field = mirror(seen), seen.fields[seen.tap]
     carried, expected = deconvnet(basis(deconvnet.map_shape)), jacobian(layer, x)
     assert torch.allclose(carried, expected, **EXACT), (layer, x.shape)
     if field is not None:
