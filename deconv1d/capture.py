@@ -163,21 +163,23 @@ def _hooks(model: nn.Module, recorder: Recorder) -> Iterator[None]:
         if threading.get_ident() == thread and module in paths:
             recorder.leave(output)
 
-    def script(hook: Callable[..., None]) -> Callable[..., None]:
-        def only_scripts(module: nn.Module, *rest: Any) -> None:
-            if isinstance(module, torch.jit.ScriptModule):
-                hook(module, *rest)
+    def enter_script(module: nn.Module, args: Any) -> None:
+        if isinstance(module, torch.jit.ScriptModule):
+            enter(module, args)
 
-        return only_scripts
+    def leave_script(module: nn.Module, args: Any, output: Any) -> None:
+        if isinstance(module, torch.jit.ScriptModule):
+            leave(module, args, output)
 
     handles = []
+    scripts = [module for module in paths if isinstance(module, torch.jit.ScriptModule)]
     try:
-        for module in paths:
-            if not isinstance(module, torch.jit.ScriptModule):
-                handles.append(module.register_forward_pre_hook(enter, prepend=True))
-                handles.append(module.register_forward_hook(leave, always_call=True))
-        handles.append(register_module_forward_pre_hook(script(enter)))  # scripts take no others
-        handles.append(register_module_forward_hook(script(leave), always_call=True))
+        for module in paths.keys() - scripts:
+            handles.append(module.register_forward_pre_hook(enter, prepend=True))
+            handles.append(module.register_forward_hook(leave, always_call=True))
+        if scripts:  # which take no hooks but those of all modules
+            handles.append(register_module_forward_pre_hook(enter_script))
+            handles.append(register_module_forward_hook(leave_script, always_call=True))
         yield
     finally:
         for handle in handles:

@@ -6,6 +6,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
+from functools import cache
 from operator import getitem
 from pathlib import Path
 from types import FrameType
@@ -27,6 +28,7 @@ aten = torch.ops.aten
 
 COMPOSITE = torch._C.DispatchKey.CompositeImplicitAutograd
 COMPARISONS = frozenset({aten.gt, aten.ge, aten.lt, aten.le, aten.eq, aten.ne, aten.isnan})
+PLAIN = frozenset({int, float, bool, str, type(None)})
 ZEROS = frozenset({aten.zeros, aten.zeros_like, aten.new_zeros, aten.zero})
 OURS_AND_TORCH = (str(Path(torch.__file__).parent), str(Path(__file__).parent))
 
@@ -233,9 +235,11 @@ class Recorder(TorchDispatchMode):
         node_args, node_kwargs = mapped(node_of, (tuple(args), kwargs))
         if isinstance(schema.pure, OpOverload):
             node_kwargs = {k: v for k, v in node_kwargs.items() if k not in schema.outs}
-        node = self.graph.call_function(schema.pure)
-        node.args, node.kwargs = node_args, node_kwargs  # faster than in the call
-        self._locate(node)
+        node = self.graph.create_node("call_function", schema.pure, name=schema.name)
+        node.args = node_args  # faster than in the call
+        if node_kwargs:
+            node.kwargs = node_kwargs
+        self._locate(node, schema.name)
         op = Op.of(node)
         rule = rule_for(self.rules, op, self.method) if op.carrying else None
         goes_on = rule is not None and self._goes_on(node, rule)
@@ -274,18 +278,17 @@ class Recorder(TorchDispatchMode):
 
     def _constant(self, x: Tensor) -> Node:
         name = self._names.get(id(x), f"constant_{len(self.constants)}")
-        node = self.graph.get_attr(name)
+        node = self.graph.create_node("get_attr", name, name=name.replace(".", "_"))
         self.constants[name] = x
         self._describe(node, x, carried=False, constant=True)
         self.memory.define(x, node)
         return node
 
-    def _locate(self, node: Node) -> None:
+    def _locate(self, node: Node, op: str) -> None:
         """Where in the model an op runs: its module call, its name there, the source line."""
         frame = self._stack[-1]
-        kind = getattr(packet(node) or node.target, "__name__", "op").lstrip("_")
-        frame.ops[kind] += 1
-        name = f"{frame.label}.{kind}#{frame.ops[kind]}".removeprefix(".")
+        frame.ops[op] += 1
+        name = f"{frame.label}.{op}#{frame.ops[op]}".removeprefix(".")
         node.meta.update(label=frame.label, name=name, source=_source_line())
 
     def _goes_on(self, node: Node, rule: Rule) -> bool:
@@ -444,7 +447,8 @@ def mapped(convert: Callable[[Tensor], Node], value: Any) -> Any:
     if isinstance(value, Tensor):
         return convert(value)
     if isinstance(value, (list, tuple)):
-        return type(value)([mapped(convert, part) for part in value])
+        parts = [part if type(part) in PLAIN else mapped(convert, part) for part in value]
+        return type(value)(parts)
     if isinstance(value, dict):
         return {name: mapped(convert, part) for name, part in value.items()}
     return value
@@ -469,6 +473,11 @@ def _members(output: Any) -> Iterator[Any]:
 def _source_line() -> str:
     """The innermost line that is neither ours nor torch's."""
     frame: FrameType | None = sys._getframe(1)
-    while frame is not None and frame.f_code.co_filename.startswith(OURS_AND_TORCH):
+    while frame is not None and _is_ours_or_torchs(frame.f_code.co_filename):
         frame = frame.f_back
     return "" if frame is None else f"{frame.f_code.co_filename}:{frame.f_lineno}"
+
+
+@cache
+def _is_ours_or_torchs(filename: str) -> bool:
+    return filename.startswith(OURS_AND_TORCH)

@@ -29,6 +29,7 @@ class Schema:
 
     Attributes:
         packet: The op, whichever its overload.
+        name: What it is called: add for add_ and for add(out=).
         composite: Whether it is only a name for other ops.
         decides: Whether it tells Python a value, on which the model may decide.
         writes: Number and name of each argument that it writes into.
@@ -37,6 +38,7 @@ class Schema:
     """
 
     packet: Any
+    name: str
     composite: bool
     decides: bool
     writes: list[tuple[int, str]]
@@ -62,13 +64,15 @@ def schema_of(func: OpOverload) -> Schema:
     """Returns what is known of an op by itself."""
     key = "CompositeImplicitAutograd"
     marked = enumerate(func._schema.arguments)
+    pure = _pure(func)
     return Schema(
         packet=func.overloadpacket,
+        name=getattr(pure, "overloadpacket", pure).__name__.lstrip("_"),
         composite=bool(torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), key)),
         decides=func.overloadpacket in DECISIONS,
         writes=[(n, a.name) for n, a in marked if a.alias_info and a.alias_info.is_write],
         outs=_outs(func),
-        pure=_pure(func),
+        pure=pure,
     )
 
 

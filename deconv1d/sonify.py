@@ -147,8 +147,6 @@ class Sonifier:
 
         Source: paper, section 3.2 and figure B.2.
         """
-        _check_word("tap", tap, TAPS)
-        _check_word("method", method, METHODS)
         if not callable(seed):
             _check_word("seed", seed, SEEDS)
         captured, waveform, name = self._capture(x, layer, tap, method)
@@ -218,8 +216,6 @@ class Sonifier:
         Raises:
             InputError, LayerError, PathError: As for `sonify`.
         """
-        _check_word("tap", tap, TAPS)
-        _check_word("method", method, METHODS)
         captured, _, _ = self._capture(x, layer, tap, method)
         return mirror(captured, rules=self.rules, method=method)
 
@@ -227,6 +223,8 @@ class Sonifier:
 
     def _capture(self, x: Any, name: str, tap: str, method: str) -> tuple[Capture, Waveform, str]:
         """One forward pass up to the layer; the checked waveform; the layer's full name."""
+        _check_word("tap", tap, TAPS)
+        _check_word("method", method, METHODS)
         waveform = as_waveform(x)
         layer = self._find(waveform, name)
         counted = layer.is_op or (layer.path, waveform.given.shape) in self._called_once
