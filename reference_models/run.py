@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from deconv1d import Sonifier
+from deconv1d.logger import SonificationLogger
 from reference_models.checkpoint import (
     check_classes,
     load_checkpoint,
@@ -20,10 +22,12 @@ from reference_models.checkpoint import (
     save_checkpoint,
     write_json,
 )
-from reference_models.data import ClipSet
+from reference_models.cnn12 import pad_to_shortest
+from reference_models.data import SAMPLE_RATE, ClipSet
 from reference_models.distributed import rank
 
 SAVE_SECONDS = 600.0  # between saves within an epoch
+LOGGED_LAYERS = ("conv2", "conv6", "conv11")  # the paper's figure 4 looks at these three
 
 
 class Run:
@@ -36,7 +40,8 @@ class Run:
         resume.safetensors      weights, Adam's moments and the step of the last save
         result.json             written last: the run is finished
 
-    Also TensorBoard's events, where tensorboard is installed.
+    Also, where tensorboard is installed, its events: the numbers of each epoch, and every
+    `sonify_every` epochs what the most active map of three layers responds to in the first clip.
 
     Args:
         folder: Made if missing.
@@ -73,6 +78,7 @@ class Run:
         self.history: list[dict[str, Any]] = []
         self._started = self._saved = time.monotonic()
         self.writer: Any = None
+        self._clip = pad_to_shortest(clips.waveform(0)) if len(clips) else None
 
     def result(self) -> dict[str, Any] | None:
         """The result of this run if it is finished already, else None."""
@@ -143,6 +149,8 @@ class Run:
         if self.writer:
             for name, number in numbers.items():
                 self.writer.add_scalar(name, number, epoch)
+            if settings["sonify_every"] and epoch % settings["sonify_every"] == 0:
+                self._sonify(model, epoch)
             self.writer.flush()
         if rank() == 0:
             shown = "  ".join(f"{name} {number:.4g}" for name, number in numbers.items())
@@ -163,6 +171,11 @@ class Run:
         if rank() == 0:
             write_json(self.folder / "result.json", result)
         return result
+
+    def _sonify(self, model: nn.Module, epoch: int) -> None:
+        sonifier = Sonifier(model, sample_rate=SAMPLE_RATE)
+        maps = dict.fromkeys(LOGGED_LAYERS, "most_active")
+        SonificationLogger(sonifier, self._clip, maps=maps, writer=self.writer).log(epoch)
 
     def _seconds(self) -> float:
         return round(time.monotonic() - self._started, 1)

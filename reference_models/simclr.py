@@ -51,6 +51,7 @@ class Settings:
     )
     bfloat16: bool = setting(False, "run the network in bfloat16 (faster on recent GPUs)")
     keep_every: int = setting(1, "epochs from one kept checkpoint to the next")
+    sonify_every: int = setting(5, "epochs from one logged sonification to the next, 0 for none")
     seed: int = setting(0, "of everything that is drawn")
 
 

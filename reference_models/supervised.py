@@ -56,6 +56,7 @@ class Settings:
     mixup: float = setting(0.3, "alpha of mixup's Beta(alpha, alpha), 0 for none")
     bfloat16: bool = setting(False, "run the network in bfloat16 (faster on recent GPUs)")
     keep_every: int = setting(1, "epochs from one kept checkpoint to the next")
+    sonify_every: int = setting(5, "epochs from one logged sonification to the next, 0 for none")
     seed: int = setting(0, "of everything that is drawn")
 
 

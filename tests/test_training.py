@@ -249,6 +249,26 @@ def test_tensorboard_gets_the_numbers_of_each_epoch(clips, tmp_path, monkeypatch
     assert Writer.told == [*expected[0], "flush", *expected[1], "flush"]
 
 
+@pytest.mark.parametrize("run", PROGRAMS)
+def test_a_run_that_is_heard_ends_in_the_same_weights(run, clips, tmp_path):
+    pytest.importorskip("tensorboard")
+    program, settings = PROGRAMS[run]
+    for every in (0, 1):
+        program.train(clips, replace(settings, sonify_every=every), tmp_path / str(every))
+    quiet, heard = (
+        load_checkpoint(tmp_path / str(every) / "epoch-002.safetensors")[0] for every in (0, 1)
+    )
+    assert all(torch.equal(quiet[k], heard[k]) for k in quiet)
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    assert not EventAccumulator(str(tmp_path / "0")).Reload().Tags()["audio"]
+    events = EventAccumulator(str(tmp_path / "1")).Reload()
+    assert sorted(events.Tags()["audio"]) == [
+        f"sonification/{layer}" for layer in ("conv11", "conv2", "conv6")
+    ]
+    assert [sound.step for sound in events.Audio("sonification/conv2")] == [1, 2]
+
+
 def test_frozen_trains_the_head_alone_on_embeddings_of_whole_clips(clips, tmp_path):
     simclr.train(clips, CONTRASTIVE, tmp_path / "simclr")
     weights = tmp_path / "simclr" / "epoch-002.safetensors"
