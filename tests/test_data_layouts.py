@@ -172,6 +172,39 @@ def test_clips_in_tar_shards_are_those_of_loose_files(tmp_path):
             np.testing.assert_array_equal(read_audio(clip), read_audio(backup))
 
 
+@pytest.mark.parametrize("named_by", ["video_id", "path"])
+def test_clips_in_parquet_tables_are_those_of_loose_files(named_by, tmp_path):
+    arrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+
+    write_audioset(tmp_path)
+    with pytest.warns(UserWarning, match="holds 5 of 6"):
+        loose = audioset(tmp_path)
+    recordings = {clip.id: read_audio(clip) for clip in loose.clips if clip.path}
+    rows = []
+    for clip in filter(lambda clip: clip.path, loose.clips):
+        name = "recording.flac" if named_by == "video_id" else Path(clip.path).name
+        audio = {"bytes": Path(clip.path).read_bytes(), "path": name}
+        rows.append({"video_id": clip.id} if named_by == "video_id" else {})
+        rows[-1].update(audio=audio, labels=["/m/0k4j"])
+        Path(clip.path).unlink()
+    table = arrow.Table.from_pylist(rows)
+    parquet.write_table(table, tmp_path / "eval-00000.parquet", row_group_size=2)
+    parquet.write_table(arrow.table({"n": [1]}), tmp_path / "statistics.parquet")
+    with pytest.warns(UserWarning, match="holds 5 of 6"):
+        packed = audioset(tmp_path)
+    assert [clip.status for clip in packed.clips] == [clip.status for clip in loose.clips]
+    for clip in filter(lambda clip: clip.path, packed.clips):
+        np.testing.assert_array_equal(read_audio(clip), recordings[clip.id])
+
+
+def test_a_damaged_parquet_table_is_named(tmp_path):
+    pytest.importorskip("pyarrow")
+    (tmp_path / "half.parquet").write_bytes(b"PAR1 and no more")
+    with pytest.raises(ValueError, match=r"half\.parquet.*fetch it again"):
+        list_files(tmp_path)
+
+
 def test_a_damaged_tar_shard_is_named(tmp_path):
     with tarfile.open(tmp_path / "whole.tar", "w") as tar:
         member = tarfile.TarInfo("a.wav")

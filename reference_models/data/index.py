@@ -108,7 +108,7 @@ class ClipIndex:
 
     def save(self, path: str | Path) -> None:
         """Writes the index as Parquet, a row a clip: to a temporary name first, then renamed."""
-        arrow = _pyarrow()
+        arrow = load_pyarrow()
         rows = [clip._asdict() for clip in self.clips]
         about = {"name": self.name, "classes": self.classes, "multilabel": self.multilabel}
         schema = arrow.schema(
@@ -136,7 +136,7 @@ class ClipIndex:
             FileNotFoundError: If there is no such file.
             ValueError: If the file is damaged.
         """
-        arrow = _pyarrow()
+        arrow = load_pyarrow()
         try:
             table = arrow.parquet.read_table(path)
             about = json.loads(table.schema.metadata[b"index"])
@@ -159,7 +159,12 @@ def share(name: str) -> float:
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") / 2**64
 
 
-def _pyarrow() -> Any:
+def load_pyarrow() -> Any:
+    """Returns pyarrow, or says how to install it.
+
+    Raises:
+        ImportError: It is not installed.
+    """
     try:
         import pyarrow
         import pyarrow.parquet

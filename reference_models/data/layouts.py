@@ -1,7 +1,7 @@
 """Data sets as people have them: the folder of a download in, a `ClipIndex` out.
 
-Lists and audio files are found by name at any depth, so it does not matter into which folders, or
-into which tar shards, a copy was sorted. Any of wav, flac, ogg and mp3 will do.
+Lists and audio files are found by name at any depth, so it does not matter into which folders,
+tar shards or Parquet tables a copy was sorted. Any of wav, flac, ogg and mp3 will do.
 """
 
 from __future__ import annotations

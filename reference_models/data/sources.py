@@ -1,18 +1,24 @@
-"""Audio where it lies: files in folders or tar shards, found by name and decoded to 8 kHz mono."""
+"""Audio where it lies, found by name and decoded to 8 kHz mono.
+
+It may be files in folders, in tar archives (WebDataset shards) or in Parquet tables (as the Hugging
+Face hub has them: `audio` with `bytes` and `path`).
+"""
 
 from __future__ import annotations
 
 import io
 import os
 import tarfile
-from functools import cache
-from pathlib import Path
+from collections.abc import Callable
+from functools import cache, lru_cache
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
 
 import numpy as np
 import soundfile
 import soxr
 
-from reference_models.data.index import SAMPLE_RATE, Clip
+from reference_models.data.index import SAMPLE_RATE, Clip, load_pyarrow
 
 SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
 
@@ -24,12 +30,12 @@ class Undecodable(ValueError):
 def list_files(root: str | Path) -> list[str]:
     """Paths of all files under a folder, in a fixed order.
 
-    The members of a tar archive (a WebDataset shard) are listed like files in a folder of its
-    name: "shard-000.tar/-0RWZT-miFs.flac".
+    The members of a tar archive and the rows of a Parquet table of recordings are listed like
+    files in a folder of its name: "shard-000.tar/-0RWZT-miFs.flac".
 
     Raises:
         NotADirectoryError: If `root` is no folder.
-        ValueError: If a tar archive is damaged.
+        ValueError: If an archive or table is damaged.
     """
     if not os.path.isdir(root):
         raise NotADirectoryError(f"'{root}' is no folder; expected the folder of a data set")
@@ -37,7 +43,8 @@ def list_files(root: str | Path) -> list[str]:
     for folder, folders, files in os.walk(root, followlinks=True):
         folders.sort()
         for path in (os.path.join(folder, file) for file in sorted(files)):
-            members = sorted(_members(path)) if path.endswith(".tar") else ()
+            archive = ARCHIVES.get(Path(path).suffix)
+            members = sorted(archive.list(path)) if archive else ()
             found += [f"{path}/{member}" for member in members] or [path]
     return found
 
@@ -68,24 +75,84 @@ def read_audio(clip: Clip) -> np.ndarray:
 
 
 def _open(path: str) -> str | io.BytesIO:
-    """What soundfile opens: the path, or the bytes of a tar archive's member."""
-    archive, inside, member = path.partition(".tar/")
-    if not inside or os.path.isdir(f"{archive}.tar"):
-        return path
-    offset, size = _members(f"{archive}.tar")[member]
-    with open(f"{archive}.tar", "rb") as file:
-        file.seek(offset)
-        return io.BytesIO(file.read(size))
+    """What soundfile opens: the path, or the bytes of an archive's member."""
+    for suffix, archive in ARCHIVES.items():
+        name, inside, member = path.partition(f"{suffix}/")
+        if inside and os.path.isfile(f"{name}{suffix}"):
+            return io.BytesIO(archive.read(f"{name}{suffix}", member))
+    return path
 
 
 @cache
-def _members(archive: str) -> dict[str, tuple[int, int]]:
+def _tar_members(path: str) -> dict[str, tuple[int, int]]:
     """Offset and size in bytes of each file in an uncompressed tar archive."""
     try:
-        with tarfile.open(archive, "r:") as tar:
+        with tarfile.open(path, "r:") as tar:
             return {m.name: (m.offset_data, m.size) for m in tar if m.isfile()}
     except tarfile.TarError as error:
         raise ValueError(
-            f"cannot list the tar archive '{archive}': {error}; "
+            f"cannot list the tar archive '{path}': {error}; "
             f"expected an uncompressed tar; fetch it again, or move it out of the data set"
         ) from error
+
+
+def _read_tar(path: str, member: str) -> bytes:
+    offset, size = _tar_members(path)[member]
+    with open(path, "rb") as file:
+        file.seek(offset)
+        return file.read(size)
+
+
+@cache
+def _parquet_members(path: str) -> dict[str, tuple[int, int]]:
+    """Row group and row in it of each recording; none in a table that has no `audio`.
+
+    A recording is named by `video_id` where the table has it, else by the file it was made from.
+    """
+    arrow = load_pyarrow()
+    try:
+        file = arrow.parquet.ParquetFile(path)
+        columns = file.schema_arrow.names
+        if "audio" not in columns:
+            return {}
+        wanted = ["audio.path", *({"video_id"} & set(columns))]
+        members = {}
+        for group in range(file.num_row_groups):
+            rows = file.read_row_group(group, columns=wanted).to_pylist()
+            for number, row in enumerate(rows):
+                source = PurePosixPath(row["audio"]["path"] or "audio.wav")
+                stem = row.get("video_id") or source.stem
+                members[f"{stem}{source.suffix or '.wav'}"] = group, number
+    except (arrow.ArrowException, OSError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"cannot list the Parquet table '{path}': {' '.join(str(error).split())}; expected "
+            f"rows of 'audio' with 'bytes' and 'path'; fetch it again, or move it out of the data "
+            f"set"
+        ) from error
+    return members
+
+
+def _read_parquet(path: str, member: str) -> bytes:
+    group, row = _parquet_members(path)[member]
+    return _row_group(path, group)[row].as_py()
+
+
+@lru_cache(maxsize=1)
+def _row_group(path: str, group: int) -> Any:
+    """The recordings of one row group: clips are read in order, so one is kept."""
+    file = load_pyarrow().parquet.ParquetFile(path)
+    column = file.read_row_group(group, columns=["audio.bytes"])["audio"]
+    return column.combine_chunks().field("bytes")
+
+
+class Archive(NamedTuple):
+    """A file that holds recordings: what they are called, and the bytes of one of them."""
+
+    list: Callable[[str], dict[str, tuple[int, int]]]
+    read: Callable[[str, str], bytes]
+
+
+ARCHIVES = {
+    ".tar": Archive(_tar_members, _read_tar),
+    ".parquet": Archive(_parquet_members, _read_parquet),
+}
