@@ -24,7 +24,7 @@ from reference_models.data import SAMPLE_RATE, Clip, ClipIndex, ClipSet, build_c
 from reference_models.initialisation import initialise
 from reference_models.nt_xent import nt_xent
 
-STEPS = 12
+STEPS = 24
 ROUNDS = 7
 CLIP_SECONDS = 10
 CLASSES = 35

@@ -166,6 +166,8 @@ class Run:
 
     def finish(self, **numbers: Any) -> dict[str, Any]:
         """Writes the result of the run, and returns it."""
+        if self.writer:
+            self.writer.close()
         seconds = {"seconds": self._seconds()}
         result = _as_json(self.about | {"history": self.history} | seconds | numbers)
         if rank() == 0:
