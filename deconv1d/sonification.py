@@ -28,6 +28,8 @@ class Sonification:
         channel: Channel number, list of them, tensor (one per example, for "most_active") or None.
         sample_rate: In hertz, if known.
         flagged: Share of ops on the way back for which only a gradient is known, 0 to 1.
+        tap: Where the map was taken, as `Sonifier.sonify` was told.
+        channel_axis: Which axis of the map counts channels, if `Sonifier.sonify` was told.
 
     Source: paper, section 3.2 and figure B.2.
     """
@@ -41,11 +43,32 @@ class Sonification:
     channel: int | list[int] | Tensor | None
     sample_rate: int | None
     flagged: float
+    tap: str = "block"
+    channel_axis: int | None = None
 
     @property
     def residual(self) -> Tensor:
         """The input without the sonification (paper, section 4.1)."""
         return self.input - self.waveform
+
+    def coherence(self, *, top_k: int = 5) -> Tensor:
+        """Mean coherence of the `top_k` most coherent frequencies of input and sonification.
+
+        Args:
+            top_k: How many of the frequencies to average.
+
+        Returns:
+            Between 0 and 1, of the shape of `gain`; of several audio channels the mean.
+
+        Raises:
+            InputError: As for `deconv1d.measure.mean_top_coherence`.
+
+        Source: paper, section 4.2.1, equation 3.
+        """
+        from deconv1d.measure import mean_top_coherence
+
+        values = mean_top_coherence(self.input, self.waveform, top_k=top_k)
+        return values.reshape(*self.gain.shape, -1).mean(-1)
 
     def _rate(self, purpose: str) -> int:
         if self.sample_rate is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
@@ -167,7 +167,28 @@ class Sonifier:
             raw, answered = carry(deconvnet, values, layout, chosen, _chunk(captured)), chosen
             if not isinstance(channel, Sequence):
                 raw, answered = raw[0], chosen[0]
-        return self._finish(waveform, raw, level, activation, name, answered, deconvnet)
+        found = self._finish(waveform, raw, level, activation, name, answered, deconvnet)
+        return replace(found, tap=tap, channel_axis=channel_axis)
+
+    def maps(
+        self, x: Any, *, layer: str, tap: str = "block", channel_axis: int | None = None
+    ) -> Tensor:
+        """The maps of a layer, from one forward pass.
+
+        Args:
+            x: As for `sonify`.
+            layer: As for `sonify`.
+            tap: As for `sonify`.
+            channel_axis: As for `sonify`.
+
+        Returns:
+            (batch, channels, ...), whatever the order of the model's own axes.
+
+        Raises:
+            InputError, LayerError, PathError: As for `sonify`.
+        """
+        captured, _, _ = self._capture(x, layer, tap, "deconvnet")
+        return _layout(captured, channel_axis).sorted(_map_of(captured))
 
     def layers(self, x: Any) -> Table[LayerRow]:
         """A table of every layer that can be sonified, from one forward pass on a waveform.
