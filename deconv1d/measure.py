@@ -17,6 +17,7 @@ from torch import Tensor
 from deconv1d.errors import InputError
 
 SEGMENT_LENGTH = 256  # samples; SciPy's default for coherence and Welch spectra
+MEL_SECONDS, MEL_BANDS, MEL_RANGE = 0.032, 40, 80.0  # frame, bands, decibels
 CHUNK_SAMPLES = 2**17  # so many are framed at a time: the segments stay in the processor's cache
 
 
@@ -186,6 +187,135 @@ def spectral_flatness(x: Tensor) -> Tensor:
     bins = shares.shape[-1]
     geometric_mean = (shares.log().sum(-1) / max(1, bins)).exp()
     return geometric_mean * bins  # the arithmetic mean of shares is 1 / bins
+
+
+def spearman(x: Tensor, y: Tensor) -> Tensor:
+    """Size of the rank correlation of two waveforms: 1 also for one and its negative.
+
+    Args:
+        x: Waveform, shape (..., time).
+        y: Waveform of the same length; leading axes broadcast against those of `x`.
+
+    Returns:
+        Between 0 and 1, shape (...); 0 where either is constant.
+
+    Raises:
+        InputError: If a waveform cannot be measured, or the lengths differ.
+    """
+    x, y = _checked_pair(x, y)
+    return _correlation(_ranks(x), _ranks(y)).abs()
+
+
+def log_mel_correlation(x: Tensor, y: Tensor, *, sample_rate: float) -> Tensor:
+    """Correlation of two waveforms' log-mel spectrograms, over all their times and bands.
+
+    Frames of 32 ms, half overlapping (shorter waveforms: one frame), 40 triangular bands up to
+    half the sample rate, levels from each spectrogram's loudest point down to 80 dB below it.
+
+    Args:
+        x: Waveform, shape (..., time).
+        y: Waveform of the same length; leading axes broadcast against those of `x`.
+        sample_rate: Samples per second.
+
+    Returns:
+        Between -1 and 1, shape (...); 0 where either is silent.
+
+    Raises:
+        InputError: If a waveform cannot be measured, or the lengths differ.
+    """
+    x, y = _checked_pair(x, y)
+    levels = (_log_mel(w, sample_rate).flatten(-2) for w in (x, y))
+    return _correlation(*levels)
+
+
+def gini(x: Tensor) -> Tensor:
+    """Gini index of a waveform's magnitudes: 0 where all are alike, near 1 for a single click.
+
+    Args:
+        x: Waveform, shape (..., time).
+
+    Returns:
+        Sparsity, shape (...), 0 for silence.
+
+    Raises:
+        InputError: If `x` cannot be measured.
+
+    Source:
+        Hurley & Rickard, "Comparing measures of sparsity" (2009).
+    """
+    magnitudes = _checked(x, "x").abs().sort(-1).values
+    samples = x.shape[-1]
+    total = magnitudes.sum(-1)
+    place = torch.arange(1, samples + 1, dtype=magnitudes.dtype, device=x.device)
+    weighted = (magnitudes * (samples - place + 0.5)).sum(-1) / samples
+    return torch.where(total > 0, 1 - 2 * _ratio(weighted, total, total > 0), 0)
+
+
+def effective_rank(waveforms: Tensor) -> Tensor:
+    """How many different sounds there are among several, whatever their levels.
+
+    The exponential of the entropy of the singular values' shares, of waveforms scaled to one
+    energy: the number of waveforms if all are orthogonal, 1 if all are alike but for level and
+    sign.
+
+    Args:
+        waveforms: Shape (..., sounds, time); silent ones do not count.
+
+    Returns:
+        Between 1 and the number of sounds, shape (...); 0 if all are silent.
+
+    Raises:
+        InputError: If the waveforms cannot be measured.
+
+    Source:
+        Roy & Vetterli, "The effective rank" (2007).
+    """
+    waveforms = _checked(waveforms, "waveforms")
+    energy = waveforms.square().sum(-1, keepdim=True)
+    rows = _ratio(waveforms, energy.sqrt(), energy > 0).double()
+    # The products of all pairs are few; the waveforms are long.
+    values = torch.linalg.eigvalsh(rows @ rows.mT).clamp(min=0).sqrt().to(waveforms)
+    total = values.sum(-1, keepdim=True)
+    entropy = torch.special.entr(_ratio(values, total, total > 0)).sum(-1)
+    return torch.where(total[..., 0] > 0, entropy.exp(), 0)
+
+
+def _ranks(x: Tensor) -> Tensor:
+    """Rank of each sample in its waveform, equals sharing theirs."""
+    ordered, x = x.sort(-1).values.contiguous(), x.contiguous()
+    lowest = torch.searchsorted(ordered, x)
+    return (lowest + torch.searchsorted(ordered, x, right=True)).to(x) / 2
+
+
+def _correlation(x: Tensor, y: Tensor) -> Tensor:
+    """Pearson's correlation along the last axis, 0 where either is constant."""
+    x, y = (w - w.mean(-1, keepdim=True) for w in (x, y))
+    norm = (x.square().sum(-1) * y.square().sum(-1)).sqrt()
+    return _ratio((x * y).sum(-1), norm, norm > torch.finfo(x.dtype).eps).clamp(-1, 1)
+
+
+def _log_mel(x: Tensor, sample_rate: float) -> Tensor:
+    """Decibels from 0 at the loudest point to -80, shape (..., frame, band); silence has -80."""
+    length = min(x.shape[-1], max(2, round(MEL_SECONDS * sample_rate)))
+    power = _power(_spectra(x, length))
+    bands = _mel_bands(length, sample_rate, like=power)
+    energy = power @ bands
+    loudest = energy.amax((-2, -1), keepdim=True)
+    floor = 10 ** (-MEL_RANGE / 10)
+    relative = _ratio(energy, loudest, loudest > 0).clamp(min=floor)
+    return 10 * relative.log10()
+
+
+def _mel_bands(length: int, sample_rate: float, *, like: Tensor) -> Tensor:
+    """Triangles, equally spaced in mel, shape (frequency, band)."""
+    frequencies = _frequencies(length, sample_rate, like=like)
+    top = 2595 * math.log10(1 + sample_rate / 2 / 700)
+    mels = torch.linspace(0, top, MEL_BANDS + 2, dtype=torch.float64)
+    corners = (700 * (10 ** (mels / 2595) - 1)).to(like)
+    low, middle, high = corners[:-2], corners[1:-1], corners[2:]
+    rising = (frequencies[:, None] - low) / (middle - low)
+    falling = (high - frequencies[:, None]) / (high - middle)
+    return torch.minimum(rising, falling).clamp(min=0)
 
 
 def _coherence(x: Tensor, y: Tensor, segment_length: int) -> Tensor:

@@ -13,7 +13,11 @@ from deconv1d.errors import InputError
 from deconv1d.measure import (
     band_energy,
     coherence,
+    effective_rank,
+    gini,
+    log_mel_correlation,
     mean_top_coherence,
+    spearman,
     spectral_bandwidth,
     spectral_centroid,
     spectral_entropy,
@@ -234,3 +238,85 @@ def test_one_frequency_has_no_entropy_and_is_flat(samples):
     x = torch.arange(samples, dtype=torch.float64)
     assert spectral_entropy(x) == 0
     assert spectral_flatness(x) == 1
+
+
+# --- how alike, how sparse, how many -------------------------------------------------------------
+
+
+def test_spearman_is_scipys_with_ties_and_in_batches():
+    x, y = (torch.round(w) for w in pair(2, 3, 501))
+    values = spearman(x, -y)
+    assert values.shape == (2, 3)
+    for index in np.ndindex(2, 3):
+        expected = scipy.stats.spearmanr(x[index], y[index]).statistic
+        assert float(values[index]) == pytest.approx(expected, abs=1e-12)
+        assert expected > 0.1
+
+
+def test_spearman_of_a_constant_is_zero():
+    assert spearman(torch.full((99,), 0.1), noise(99)[None].float()).tolist() == [0]
+
+
+def test_log_mel_correlation_by_the_definition():
+    x, y = pair(4000)
+    length = 256  # 32 ms
+    edges = 700 * (10 ** (np.linspace(0, 2595 * np.log10(1 + 4000 / 700), 42) / 2595) - 1)
+    hertz = np.arange(length // 2 + 1) * RATE / length
+    bands = np.stack([np.interp(hertz, edges[k : k + 3], [0, 1, 0]) for k in range(40)])
+    levels = []
+    for waveform in (x.numpy(), y.numpy()):
+        starts = range(0, len(waveform) - length + 1, length // 2)
+        frames = np.stack([waveform[s : s + length] for s in starts])
+        window = scipy.signal.get_window("hann", length)
+        frames = (frames - frames.mean(1, keepdims=True)) * window
+        energy = np.abs(np.fft.rfft(frames)) ** 2 @ bands.T
+        levels.append(10 * np.log10(np.maximum(energy / energy.max(), 1e-8)).ravel())
+    expected = np.corrcoef(*levels)[0, 1]
+    value = log_mel_correlation(x, y, sample_rate=RATE)
+    assert float(value) == pytest.approx(expected, abs=1e-9)
+
+
+def test_log_mel_correlation_knows_sound_from_level_phase_and_silence():
+    x = tone(440) + torch.cat([torch.zeros(4000), tone(2000)[:4000]])
+
+    def like(y):
+        return float(log_mel_correlation(x, y, sample_rate=RATE))
+
+    assert like(-0.01 * x) == pytest.approx(1)
+    assert like(x.flip(0)) < 0.9
+    assert like(torch.zeros_like(x)) == 0
+    assert torch.isfinite(log_mel_correlation(x[:50], x[1:51], sample_rate=RATE))
+
+
+@pytest.mark.parametrize(
+    ("x", "expected"), [([3.0, -3, 3], 0), ([0, 0, 0, -9.0], 0.75), ([0.0], 0)]
+)
+def test_gini(x, expected):
+    assert float(gini(torch.tensor(x))) == pytest.approx(expected)
+
+
+def test_gini_is_the_mean_difference_of_all_pairs():
+    x = noise(200).abs()
+    pairs = (x[:, None] - x).abs().mean() / (2 * x.mean())
+    assert float(gini(x)) == pytest.approx(float(pairs))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_effective_rank_counts_different_sounds(dtype):
+    sounds = torch.stack([tone(100 * k) for k in range(1, 5)]).to(dtype)
+    sounds *= torch.tensor([1.0, 1e-3, -5, 100]).to(dtype)[:, None]
+    assert float(effective_rank(sounds)) == pytest.approx(4, abs=1e-3)
+    assert float(effective_rank(sounds[[0, 0, 0]] * 3)) == pytest.approx(1, abs=1e-3)
+    silent = torch.cat([sounds, torch.zeros_like(sounds)])
+    assert float(effective_rank(silent)) == pytest.approx(4, abs=1e-3)
+    assert float(effective_rank(torch.zeros(3, 50))) == 0
+
+
+def test_effective_rank_by_the_definition_in_batches():
+    sounds = noise(2, 5, 300)
+    values = effective_rank(sounds)
+    for one, group in zip(values, sounds.numpy(), strict=True):
+        rows = group / np.linalg.norm(group, axis=1, keepdims=True)
+        singular = np.linalg.svd(rows, compute_uv=False)
+        expected = np.exp(scipy.stats.entropy(singular / singular.sum()))
+        assert float(one) == pytest.approx(expected)
