@@ -1,9 +1,9 @@
-"""The demo: what each layer of a small trained network responds to in spoken words, as a page."""
+"""The demo: a page on what each layer of two small trained networks responds to in words."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
@@ -17,7 +17,9 @@ from deconv1d.sonify import Sonifier
 if TYPE_CHECKING:
     from reference_models.clips import SpokenWord
 
+Regime = Literal["supervised", "contrastive"]
 WORDS = ("marvin", "seven", "happy")
+REGIMES: tuple[Regime, ...] = ("supervised", "contrastive")
 SAMPLE_RATE = 8000
 LEVEL = 0.5
 """Peak of the input as the page plays it; the residual's is at most twice that."""
@@ -28,22 +30,25 @@ PICTURE_SIZE = (7.6, 4.2)  # inches
 
 TITLE = "What a network hears in a word"
 PARAGRAPHS = (
-    "CNN12 reads raw waveforms; this one, an eighth as wide as the paper’s, was trained to tell 35 "
-    "spoken words apart. For each of its convolutions this page takes the one map, or channel, "
-    "that is most active on a recording and carries it back to the waveform: its sonification is "
-    "what that map responds to. The residual is the input without it.",
+    "CNN12 reads raw waveforms; these two, an eighth as wide as the paper’s, were trained in "
+    "different ways. The supervised one learned to tell 35 spoken words apart. The contrastive one "
+    "learned, without any label, to tell which two excerpts are of one clip of sound events "
+    "(instruments and effects); it never heard speech. For each of their convolutions this page "
+    "takes the one map, or channel, that is most active on a recording and carries it back to the "
+    "waveform: its sonification is what that map responds to. The residual is the input without "
+    "it.",
     "The hop is the time from one value of the map to the next; each value reads the given stretch "
     "of the recording. Every sonification is scaled to its input’s peak. All sounds are played at "
     "half their level, so that no residual is clipped, and the colours of one picture share one "
     "scale.",
     "A sonification that resembles its input need not say much about its channel: compare channels "
     "and layers before you conclude. The words are synthetic speech (eSpeak NG), in voices that "
-    "the network was not trained on.",
+    "neither network was trained on.",
 )
 
 
 def write_demo(folder: str | Path) -> Path:
-    """Writes a page about the network that ships with the package, and its sounds and pictures.
+    """Writes a page about the networks that ship with the package, and its sounds and pictures.
 
     Args:
         folder: Where; an older demo there is replaced.
@@ -57,26 +62,27 @@ def write_demo(folder: str | Path) -> Path:
     from reference_models.clips import spoken_words
     from reference_models.cnn12 import demo
 
-    sonifier = Sonifier(demo(), sample_rate=SAMPLE_RATE)
+    networks = {r: Sonifier(demo(regime=r), sample_rate=SAMPLE_RATE) for r in REGIMES}
     spoken = [spoken for spoken in spoken_words() if spoken.word in WORDS]
     with whole_folder(folder, names=FILES) as part:
-        recordings = [_recording(sonifier, word, part) for word in spoken]
+        recordings = [_recording(networks[r], r, word, part) for word in spoken for r in REGIMES]
         write_whole(part / PAGE, render_page(TITLE, PARAGRAPHS, recordings).encode())
     return Path(folder) / PAGE
 
 
-def _recording(sonifier: Sonifier, spoken: SpokenWord, part: Path) -> Recording:
+def _recording(sonifier: Sonifier, regime: Regime, spoken: SpokenWord, part: Path) -> Recording:
     from tqdm import tqdm
 
     waveform = torch.from_numpy(read_audio(spoken.path, SAMPLE_RATE)[0])
-    folder = part / spoken.word
+    folder = part / f"{spoken.word}-{regime}"
     folder.mkdir()
     _write_sound(folder / INPUT, waveform)
     rows = [row for row in sonifier.layers(waveform) if row.type == "Conv1d"]
-    bar = tqdm(rows, desc=spoken.word, unit="layer", disable=None)
+    bar = tqdm(rows, desc=folder.name, unit="layer", disable=None)
+    known = _recognised(sonifier, waveform) if regime == "supervised" else "It knows no words."
     return Recording(
-        title=spoken.word,
-        about=f"Voice {spoken.voice}. {_recognised(sonifier, waveform)}",
+        title=f"{spoken.word}, {regime}",
+        about=f"Voice {spoken.voice}. {known}",
         layers=[_layer(sonifier, waveform, row, folder) for row in bar],
     )
 

@@ -107,17 +107,23 @@ def pad_to_shortest(waveform: Tensor) -> Tensor:
     return F.pad(waveform, (0, max(0, SHORTEST - waveform.shape[-1])))
 
 
-def demo() -> nn.Module:
-    """Returns the classifier of 35 spoken words that ships trained, width 1/8, in eval mode.
+def demo(*, regime: Literal["supervised", "contrastive"] = "supervised") -> nn.Module:
+    """Returns a network that ships trained, width 1/8, in eval mode.
 
-    The file beside its weights, `weights/cnn12-w8-words.json`, says how it was trained and how well
-    it does.
+    The files beside its weights, `weights/*.json`, say how it was trained and how well it does.
+
+    Args:
+        regime: "supervised": the classifier of 35 spoken words. "contrastive": the encoder that
+            SimCLR made from rendered sound events.
 
     Example:
         >>> import torch
         >>> demo()(torch.zeros(1, 1, 8000)).shape
         torch.Size([1, 35])
     """
-    from reference_models.checkpoint import load_classifier  # which needs CNN12
+    from reference_models.checkpoint import load_classifier, load_encoder  # which need CNN12
 
-    return load_classifier(Path(__file__).parent / "weights" / "cnn12-w8-words.safetensors")
+    folder = Path(__file__).parent / "weights"
+    if regime == "contrastive":
+        return load_encoder(folder / "cnn12-w8-events.safetensors")
+    return load_classifier(folder / "cnn12-w8-words.safetensors")

@@ -57,7 +57,7 @@ class Settings:
 
 PRESETS = {
     "audioset": Settings(),
-    "events": Settings(width=1 / 8, batch_size=32, epochs=15, warmup_epochs=3),
+    "events": Settings(width=1 / 8, batch_size=32, epochs=40, warmup_epochs=8, peak_rate=3e-4),
 }
 
 

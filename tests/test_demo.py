@@ -23,6 +23,7 @@ from reference_models.cnn12 import demo
 from reference_models.data.layouts import WORDS
 
 WORD = "seven"
+REGIMES = ("supervised", "contrastive")
 LAYERS = [f"conv{number}" for number in range(1, 12)]
 HOSTILE = "\"><script>alert('1')</script> & {{ 1 }}?#"
 
@@ -103,14 +104,14 @@ def test_the_network_knows_the_words():
 
 def test_each_layer_has_its_sounds_and_pictures(elements):
     text = elements.text
-    assert [t for t in text if t in LAYERS] == LAYERS
-    assert len(elements.all("audio")) == 3 * len(LAYERS)
+    assert [t for t in text if t in LAYERS] == 2 * LAYERS
+    assert len(elements.all("audio")) == 2 * 3 * len(LAYERS)
     assert [t for t in text if t in ("input", "sonification", "residual")] == [
         "input",
         "sonification",
         "residual",
-    ] * len(LAYERS)
-    assert len(elements.all("img")) == len(elements.all("source")) == len(LAYERS)
+    ] * len(2 * LAYERS)
+    assert len(elements.all("img")) == len(elements.all("source")) == len(2 * LAYERS)
     assert all("alt" in image for image in elements.all("img"))
     assert all("controls" in audio and audio["aria-label"] for audio in elements.all("audio"))
 
@@ -123,30 +124,36 @@ def test_the_page_needs_its_own_files_and_nothing_else(page, elements):
     assert not [a for _, a in elements.tags if any(name.startswith("on") for name in a)]
     assert "://" not in page.read_text("utf-8")
     assert "url(" not in page.read_text("utf-8")
-    assert sum(p.stat().st_size for p in page.parent.rglob("*")) < 2_000_000
+    assert sum(p.stat().st_size for p in page.parent.rglob("*")) < 4_000_000
 
 
+@pytest.mark.parametrize("regime", REGIMES)
 @pytest.mark.parametrize("layer", ["conv1", "conv8"])
-def test_the_sounds_are_the_librarys(page, layer):
+def test_the_sounds_are_the_librarys(page, layer, regime):
     [path] = [word.path for word in spoken_words() if word.word == WORD]
     x = torch.from_numpy(read_audio(path)[0])
-    found = Sonifier(demo()).sonify(x, layer=layer, channel="most_active")
+    found = Sonifier(demo(regime=regime)).sonify(x, layer=layer, channel="most_active")
+    folder = page.parent / f"{WORD}-{regime}"
     sounds = {
-        page.parent / WORD / "input.wav": x,
-        page.parent / WORD / layer / "sonification.wav": found.waveform,
-        page.parent / WORD / layer / "residual.wav": found.residual,
+        folder / "input.wav": x,
+        folder / layer / "sonification.wav": found.waveform,
+        folder / layer / "residual.wav": found.residual,
     }
     for file, expected in sounds.items():
         written, rate = soundfile.read(file)
         assert rate == SAMPLE_RATE
         np.testing.assert_allclose(written, LEVEL * expected.numpy(), atol=1e-4)
     text = Elements(page.read_text("utf-8")).text
-    facts = text[text.index(layer) :]
+    headings = [n for n, part in enumerate(text) if part == f"{WORD}, {regime}"]
+    facts = text[headings[-1] :]  # the first is in the list of recordings
+    facts = facts[facts.index(layer) :]
     assert facts[facts.index("channel") + 1] == str(int(found.channel))
 
 
 def test_pictures_are_light_and_dark(page):
-    for place in (page.parent / WORD).glob("conv*"):
+    places = list(page.parent.glob("*/conv*"))
+    assert len(places) == 2 * len(LAYERS)
+    for place in places:
         assert imread(place / "light.webp")[0, 0, :3].min() > 230
         assert imread(place / "dark.webp")[0, 0, :3].max() < 50
 
