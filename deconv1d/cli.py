@@ -12,13 +12,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
+import numpy as np
 from torch import Tensor
 
 import deconv1d
-from deconv1d.audio import Samples, read_audio, write_audio
+from deconv1d.audio import Samples, read_audio, write_audio, write_whole
 from deconv1d.errors import Deconv1dError, InputError
 from deconv1d.models import blaming, load_model
 from deconv1d.render import plot_spectrograms, save_figure
+from deconv1d.report import render_document
 from deconv1d.rules import METHODS
 from deconv1d.seeds import SEEDS
 from deconv1d.sonification import Sonification
@@ -97,6 +99,22 @@ def _sonify(arguments: argparse.Namespace) -> Answer:
     return Answer("\n".join(f"{s['sound']}: {s['title']}" for s in sounds), facts)
 
 
+def _check(arguments: argparse.Namespace) -> Answer:
+    with _opened(arguments) as (sonifier, x):
+        other = None if arguments.other is None else _like(x, arguments)
+        card = sonifier.check(
+            x,
+            layer=arguments.layer,
+            channel=_one(arguments.channel),
+            tap=arguments.tap,
+            other=other,
+            seeds=arguments.draws,
+        )
+    if arguments.output is not None:
+        write_whole(arguments.output, render_document(str(card.layer), card._repr_html_()).encode())
+    return Answer(str(card), card.to_dict())
+
+
 def _demo(arguments: argparse.Namespace) -> Answer:
     from deconv1d.demo import write_demo
 
@@ -172,6 +190,27 @@ def _channels(found: Sonification) -> list[Any]:
         numbers = found.channel.tolist()
         return [numbers if len(numbers) > 1 else numbers[0]]
     return found.channel if isinstance(found.channel, list) else [found.channel]
+
+
+def _one(channel: list[int] | str | None) -> int | str:
+    """The one channel that was asked for."""
+    if channel == "most_active":
+        return "most_active"
+    if isinstance(channel, list) and len(channel) == 1:
+        return channel[0]
+    raise InputError(
+        f"One channel is checked at a time: expected a number or most_active, got {channel}. "
+        f"Give --channel 3."
+    )
+
+
+def _like(x: Samples, arguments: argparse.Namespace) -> Samples:
+    """The other recording, cut or padded with zeros to the length of the first."""
+    other, _ = read_audio(arguments.other, arguments.sample_rate, mono=x.ndim == 1)
+    fitted = np.zeros_like(x)
+    samples = min(x.shape[-1], other.shape[-1])
+    fitted[..., :samples] = other[..., :samples]
+    return fitted
 
 
 def _word(channel: int | list[int] | None) -> str:
@@ -254,6 +293,17 @@ def _sound_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dark", action="store_true", help="light on dark in the picture")
 
 
+def _check_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--channel", type=_channel, default="most_active", help="number, or most_active (default)"
+    )
+    parser.add_argument("--other", metavar="AUDIO", help="another recording, for its switches")
+    parser.add_argument(
+        "--draws", type=int, default=3, metavar="N", help="of each random control (default: 3)"
+    )
+    parser.add_argument("-o", "--output", metavar="FILE", help="page to write, with the sounds")
+
+
 def _demo_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-o", "--output", default="deconv1d-demo", metavar="FOLDER", help="default: %(default)s"
@@ -278,6 +328,11 @@ COMMANDS = {
         "write what a layer's maps respond to as sound",
         (_model_options, _layer_options, _sound_options),
         _sonify,
+    ),
+    "check": Command(
+        "say how far to trust a sonification, by its controls",
+        (_model_options, _layer_options, _check_options),
+        _check,
     ),
     "demo": Command("write a page to look at and listen to", (_demo_options,), _demo),
 }

@@ -6,11 +6,12 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.fx import Node
 
 from deconv1d.capture import Capture, capture, replay
@@ -39,6 +40,9 @@ from deconv1d.rules import LAWS, METHODS, RULES, Rules, packet
 from deconv1d.seeds import SEEDS, Layout, Seed, carry, leveled, most_active, only, seed_of
 from deconv1d.sonification import Sonification
 from deconv1d.table import Table
+
+if TYPE_CHECKING:
+    from deconv1d.controls import ControlCard
 
 TAPS = ("block", "output")
 CHUNK_BYTES = 2**25
@@ -240,6 +244,64 @@ class Sonifier:
         captured, _, _ = self._capture(x, layer, tap, method)
         return mirror(captured, rules=self.rules, method=method)
 
+    def check(
+        self,
+        x: Any,
+        *,
+        layer: str,
+        channel: int | str = "most_active",
+        tap: str = "block",
+        other: Any = None,
+        seeds: int = 3,
+        seed: int = 0,
+    ) -> ControlCard:
+        """How far to trust a sonification: a card with its controls, to print or look at.
+
+        Costs about 35 sonifications of the layer.
+
+        Args:
+            x: One clip, as for `sonify`.
+            layer: As for `sonify`.
+            channel: A number or "most_active".
+            tap: As for `sonify`.
+            other: Another clip of the same shape, for its switches; None: the input rolled by half.
+            seeds: Draws of the redrawn filter and of the random seed.
+            seed: Of all draws.
+
+        Raises:
+            InputError: If the sample rate is unknown, there are several clips or channels, `other`
+                has another shape, or the sonification is silent.
+            LayerError, ChannelError, PathError: As for `sonify`.
+        """
+        from deconv1d.controls import check
+
+        return check(
+            self, x, layer=layer, channel=channel, tap=tap, other=other, seeds=seeds, seed=seed
+        )
+
+    def with_weights(self, weights: Mapping[str, Tensor]) -> Sonifier:
+        """A sonifier of the same model with other weights in place of some of its own.
+
+        They live in a functional call (`torch.func`): the model keeps its own.
+
+        Args:
+            weights: By their names in the model's `named_parameters` and `named_buffers`.
+        """
+        forward = self._forward or (lambda model, x: model(x))
+        tensors = {f"model.{name}": w.to(self._dtype or w.dtype) for name, w in weights.items()}
+
+        def other(model: nn.Module, x: Tensor) -> Any:
+            return functional_call(_Call(model, forward), tensors, (x,))
+
+        return Sonifier(
+            self.model,
+            sample_rate=self.sample_rate,
+            forward=other,
+            rules=self.rules,
+            dtype=self._dtype,
+            check=self._check,
+        )
+
     # --- capturing -------------------------------------------------------------------------
 
     def _capture(self, x: Any, name: str, tap: str, method: str) -> tuple[Capture, Waveform, str]:
@@ -384,6 +446,17 @@ class Sonifier:
             sample_rate=self.sample_rate,
             flagged=sum(step.rule.flagged for step in steps) / max(len(steps), 1),
         )
+
+
+class _Call(nn.Module):
+    """A model and how to call it, as one module."""
+
+    def __init__(self, model: nn.Module, call: Callable[[Any, Tensor], Any]) -> None:
+        super().__init__()
+        self.model, self.call = model, call
+
+    def forward(self, x: Tensor) -> Any:
+        return self.call(self.model, x)
 
 
 def to_peak_of(x: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:

@@ -327,3 +327,36 @@ def test_real_networks_on_a_real_recording(recordings, model, rate, layer, packa
     x, _ = read_audio(clip, rate)
     assert samples("out.wav").shape == x.shape
     assert np.abs(samples("out.wav")).max() == pytest.approx(np.abs(x).max(), rel=1e-5)
+
+
+# --- check ---------------------------------------------------------------------------------------
+
+
+def test_check_prints_the_card_and_writes_its_page(clip, capsys):
+    arguments = ["check", clip, *options(), "--layer", "3", "--channel", "1", "--draws", "2"]
+    assert main([*arguments, "-o", "card.html"]) == 0
+    text = capsys.readouterr().out
+    assert "this filter redrawn" in text
+    assert main([*arguments, "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["channel"] == 1
+    assert text.splitlines()[-1] == facts["verdict"]
+    page = Path("card.html").read_text("utf-8")
+    assert page.startswith("<!doctype html>")
+    assert page.count("<audio") == len(facts["controls"]) + 1
+
+
+def test_check_takes_another_recording_of_any_length(clip, capsys):
+    arguments = ["check", clip, *options(), "--layer", "3", "--draws", "1", "--json"]
+    answers = []
+    for length in (100, 9000):
+        other = write("other.wav", sound(length))
+        assert main([*arguments, "--other", other]) == 0
+        answers.append(json.loads(capsys.readouterr().out)["controls"])
+    assert answers[0] != answers[1]
+
+
+@pytest.mark.parametrize("channel", ["all", "none", "0,1"])
+def test_check_takes_one_channel(clip, channel, refused):
+    code = main(["check", clip, *options(), "--layer", "3", "--channel", channel])
+    refused(code, "One channel is checked at a time")

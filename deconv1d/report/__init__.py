@@ -9,8 +9,13 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from deconv1d.errors import FileError
+from deconv1d.render import player_html
+
+if TYPE_CHECKING:
+    from deconv1d.controls import ControlCard
 
 PAGE = "index.html"
 MADE_BY = '<meta name="generator" content="deconv1d">'
@@ -58,19 +63,41 @@ def render_page(title: str, paragraphs: Sequence[str], recordings: Sequence[Reco
         paragraphs: What stands above the recordings, plain text.
         recordings: What to show; their files are named relative to the page.
     """
+    return _rendered("page.html", title=title, paragraphs=paragraphs, recordings=recordings)
+
+
+def render_card(card: ControlCard) -> str:
+    """The HTML of a control card, its sounds inside: a part of a page, without scripts.
+
+    Args:
+        card: As `Sonifier.check` makes it.
+    """
+    players = [player_html(w, card.sample_rate, title=k) for k, w in card.sounds.items()]
+    table = card.controls._repr_html_()
+    return _rendered("card.html", card=card, table=table, players=players)
+
+
+def render_document(title: str, part: str) -> str:
+    """A whole page of one part that is HTML already.
+
+    Args:
+        title: Plain text.
+        part: HTML, such as `render_card` makes.
+    """
+    return _rendered("document.html", title=title, part=part)
+
+
+def _rendered(template: str, **content: Any) -> str:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    folder = FileSystemLoader(Path(__file__).parent)
     pages = Environment(
-        loader=folder,
+        loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return pages.get_template("page.html").render(
-        title=title, paragraphs=paragraphs, recordings=recordings
-    )
+    return pages.get_template(template).render(**content)
 
 
 @contextmanager
