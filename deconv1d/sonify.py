@@ -40,6 +40,7 @@ from deconv1d.rules import LAWS, METHODS, RULES, Rules, packet
 from deconv1d.seeds import SEEDS, Layout, Seed, carry, leveled, most_active, only, seed_of
 from deconv1d.sonification import Sonification
 from deconv1d.table import Table
+from deconv1d.unpooling import UNPOOL, rules_with
 
 if TYPE_CHECKING:
     from deconv1d.controls import ControlCard
@@ -124,6 +125,7 @@ class Sonifier:
         tap: str = "block",
         seed: Seed = "activation",
         method: str = "deconvnet",
+        unpool: str = "switches",
         channel_axis: int | None = None,
     ) -> Sonification:
         """Carries one or more of a layer's maps back to the waveform.
@@ -139,6 +141,9 @@ class Sonifier:
             seed: What is carried back: "activation" (the map), "ones", "peak" (each map's strongest
                 moment), or a function from the whole map to a seed of its shape.
             method: "deconvnet", "guided" or "gradient".
+            unpool: How max-pooling is undone: "switches" (each value goes to its maximum's place),
+                "spread" (over its window) or "interpolate" (between windows); the last two need
+                nothing of the input's detail. Not with "gradient".
             channel_axis: Which axis of the map counts channels, if it is not the one that
                 `layers` shows.
 
@@ -153,8 +158,8 @@ class Sonifier:
         """
         if not callable(seed):
             _check_word("seed", seed, SEEDS)
-        captured, waveform, name = self._capture(x, layer, tap, method)
-        deconvnet = mirror(captured, rules=self.rules, method=method)
+        captured, waveform, name = self._capture(x, layer, tap, method, unpool)
+        deconvnet = mirror(captured, rules=captured.rules, method=method)
         activation = _map_of(captured)
         layout = _layout(captured, channel_axis)
         if isinstance(channel, np.ndarray | Tensor):
@@ -207,7 +212,13 @@ class Sonifier:
         return layer_table(captured, self.model, self.rules)
 
     def plan(
-        self, x: Any, layer: str, *, tap: str = "block", method: str = "deconvnet"
+        self,
+        x: Any,
+        layer: str,
+        *,
+        tap: str = "block",
+        method: str = "deconvnet",
+        unpool: str = "switches",
     ) -> Table[PlanRow]:
         """A table of each op between a layer's map and the waveform, in the mirror's order.
 
@@ -216,16 +227,23 @@ class Sonifier:
             layer: As for `sonify`.
             tap: As for `sonify`.
             method: As for `sonify`.
+            unpool: As for `sonify`.
 
         Raises:
             InputError, LayerError, PathError: As for `sonify`.
         """
-        captured, _, _ = self._capture(x, layer, tap, method)
-        steps = mirror(captured, rules=self.rules, method=method).steps
+        captured, _, _ = self._capture(x, layer, tap, method, unpool)
+        steps = mirror(captured, rules=captured.rules, method=method).steps
         return Table([_plan_row(step, captured.fields) for step in steps])
 
     def deconvnet(
-        self, x: Any, layer: str, *, tap: str = "block", method: str = "deconvnet"
+        self,
+        x: Any,
+        layer: str,
+        *,
+        tap: str = "block",
+        method: str = "deconvnet",
+        unpool: str = "switches",
     ) -> Deconvnet:
         """The mirrored network itself, a `torch.fx.GraphModule`; its `code` can be read.
 
@@ -237,12 +255,13 @@ class Sonifier:
             layer: As for `sonify`.
             tap: As for `sonify`.
             method: As for `sonify`.
+            unpool: As for `sonify`.
 
         Raises:
             InputError, LayerError, PathError: As for `sonify`.
         """
-        captured, _, _ = self._capture(x, layer, tap, method)
-        return mirror(captured, rules=self.rules, method=method)
+        captured, _, _ = self._capture(x, layer, tap, method, unpool)
+        return mirror(captured, rules=captured.rules, method=method)
 
     def check(
         self,
@@ -304,15 +323,24 @@ class Sonifier:
 
     # --- capturing -------------------------------------------------------------------------
 
-    def _capture(self, x: Any, name: str, tap: str, method: str) -> tuple[Capture, Waveform, str]:
+    def _capture(
+        self, x: Any, name: str, tap: str, method: str, unpool: str = "switches"
+    ) -> tuple[Capture, Waveform, str]:
         """One forward pass up to the layer; the checked waveform; the layer's full name."""
         _check_word("tap", tap, TAPS)
         _check_word("method", method, METHODS)
+        _check_word("unpool", unpool, UNPOOL)
+        if unpool != "switches" and method == "gradient":
+            raise InputError(
+                f"A gradient goes through the switches: expected unpool='switches' with "
+                f"method='gradient', got {unpool!r}. Choose method='deconvnet' or 'guided'."
+            )
         waveform = as_waveform(x)
         layer = self._find(waveform, name)
         counted = layer.is_op or (layer.path, waveform.given.shape) in self._called_once
         target = Target(layer.target, tap, layer.is_op)
-        captured = self._run(waveform, target, method, run_on=not counted)
+        rules = rules_with(self.rules, unpool)
+        captured = self._run(waveform, target, method, run_on=not counted, rules=rules)
         self._check_calls(layer, captured, waveform)
         if self._check:
             _check_replay(captured)
@@ -347,13 +375,20 @@ class Sonifier:
             raise LayerError(_never_ran(layer, calls))
 
     def _run(
-        self, waveform: Waveform, target: Target | None, method: str, *, run_on: bool
+        self,
+        waveform: Waveform,
+        target: Target | None,
+        method: str,
+        *,
+        run_on: bool,
+        rules: Rules | None = None,
     ) -> Capture:
         """Captures the model on the waveform, in the first shape that it takes."""
         errors = []
         for shape in waveform.shapes:
             try:
-                captured = self._attempt(waveform.given.reshape(shape), target, method, run_on)
+                x = waveform.given.reshape(shape)
+                captured = self._attempt(x, target, method, run_on, rules)
             except Deconv1dError:
                 raise
             except Exception as error:
@@ -368,7 +403,12 @@ class Sonifier:
         raise explained from (None if explained is cause else cause)
 
     def _attempt(
-        self, x: Tensor, target: Target | None, method: str, run_on: bool = False
+        self,
+        x: Tensor,
+        target: Target | None,
+        method: str,
+        run_on: bool = False,
+        rules: Rules | None = None,
     ) -> Capture:
         parameter = next((p for p in self.model.parameters() if p.is_floating_point()), None)
         own = x if parameter is None else parameter
@@ -376,7 +416,7 @@ class Sonifier:
             self.model,
             x.to(device=own.device, dtype=self._dtype or own.dtype),
             target=target,
-            rules=self.rules,
+            rules=rules or self.rules,
             method=method,
             forward=self._forward,
             dtype=self._dtype,

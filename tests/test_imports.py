@@ -18,7 +18,7 @@ LEVELS = [
     {"ops", "adjoints"},
     {"rules"},
     {"memory", "guest", "schema", "recorder", "fields", "capture"},
-    {"mirror"},
+    {"mirror", "unpooling"},
     {"inputs", "layers", "seeds", "sonification"},
     {"sonify"},
 ]
