@@ -24,7 +24,8 @@ from deconv1d.report import render_document
 from deconv1d.rules import METHODS
 from deconv1d.seeds import SEEDS
 from deconv1d.sonification import Sonification
-from deconv1d.sonify import TAPS, Sonifier
+from deconv1d.sonify import Sonifier
+from deconv1d.visit import TAPS
 
 CHANNELS_AT_ONCE = 16
 MARK = "{channel}"

@@ -136,3 +136,9 @@ def shortest(runs: Callable[[int], bool], failing: int) -> int | None:
         middle = (failing + enough) // 2
         failing, enough = (failing, middle) if runs(middle) else (middle, enough)
     return enough
+
+
+def check_word(name: str, word: Any, known: Sequence[str]) -> None:
+    """Raises InputError unless a word is one of the known ones."""
+    if word not in known:
+        raise InputError(f"Unknown {name} {word!r}: expected one of {', '.join(map(repr, known))}.")

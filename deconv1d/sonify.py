@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -12,66 +12,27 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.fx import Node
 
-from deconv1d.capture import Capture, capture, replay
-from deconv1d.errors import (
-    Deconv1dError,
-    InputError,
-    LayerError,
-    ModelError,
-    SilenceWarning,
-)
+from deconv1d.capture import Capture
+from deconv1d.errors import InputError, ModelError, SilenceWarning
 from deconv1d.guest import unwrapped
-from deconv1d.inputs import Waveform, as_waveform, check_channels, shortest
-from deconv1d.layers import (
-    Layer,
-    LayerRow,
-    batch_axis,
-    channel_axis,
-    find_module,
-    find_op,
-    layer_table,
-)
-from deconv1d.mirror import Deconvnet, Step, mirror
-from deconv1d.ops import Field, carries, shape_of
-from deconv1d.recorder import Failure, Target
-from deconv1d.rules import LAWS, METHODS, RULES, Rules, packet
+from deconv1d.inputs import Waveform, check_channels, check_word
+from deconv1d.layers import LayerRow, batch_axis, channel_axis, layer_table
+from deconv1d.mirror import Deconvnet, mirror
+from deconv1d.ops import carries, shape_of
+from deconv1d.plan import PlanRow, plan_of
+from deconv1d.rules import RULES, Rules
 from deconv1d.seeds import SEEDS, Layout, Seed, carry, leveled, most_active, only, seed_of
 from deconv1d.sonification import Sonification
 from deconv1d.table import Table
-from deconv1d.unpooling import UNPOOL, rules_with
+from deconv1d.visit import Visitor, map_of
 
 if TYPE_CHECKING:
     from deconv1d.controls import ControlCard
 
-TAPS = ("block", "output")
 CHUNK_BYTES = 2**25
 """Size of the largest value of one chunk of channels. Larger ones are slower on a CPU, where fresh
 memory costs more than the convolutions gain."""
-
-
-@dataclass(frozen=True)
-class PlanRow:
-    """One op between a map and the waveform.
-
-    Attributes:
-        op: Module path and op.
-        rule: Kind of rule (`deconv1d.rules`).
-        law: What a test holds the rule to.
-        reach: Kernel, stride and offset in samples of the op's input.
-        source: Where the rule comes from.
-        flagged: Whether only the op's gradient is known.
-        line: Where the model calls it.
-    """
-
-    op: str
-    rule: str
-    law: str
-    reach: str
-    source: str
-    flagged: bool
-    line: str
 
 
 class Sonifier:
@@ -113,8 +74,7 @@ class Sonifier:
         self.model = unwrapped(model)
         self.sample_rate, self.rules = sample_rate, rules
         self._forward, self._dtype, self._check = forward, dtype, check
-        self._called_once: set[tuple[str, torch.Size]] = set()
-        self._ops: dict[str, Layer] = {}
+        self._visitor = Visitor(self.model, forward=forward, rules=rules, dtype=dtype, check=check)
 
     def sonify(
         self,
@@ -157,10 +117,12 @@ class Sonifier:
         Source: paper, section 3.2 and figure B.2.
         """
         if not callable(seed):
-            _check_word("seed", seed, SEEDS)
-        captured, waveform, name = self._capture(x, layer, tap, method, unpool)
+            check_word("seed", seed, SEEDS)
+        captured, waveform, name = self._visitor.visit(
+            x, layer, tap=tap, method=method, unpool=unpool
+        )
         deconvnet = mirror(captured, rules=captured.rules, method=method)
-        activation = _map_of(captured)
+        activation = map_of(captured)
         layout = _layout(captured, channel_axis)
         if isinstance(channel, np.ndarray | Tensor):
             channel = channel.tolist()
@@ -196,8 +158,8 @@ class Sonifier:
         Raises:
             InputError, LayerError, PathError: As for `sonify`.
         """
-        captured, _, _ = self._capture(x, layer, tap, "deconvnet")
-        return _layout(captured, channel_axis).sorted(_map_of(captured))
+        captured = self._visitor.visit(x, layer, tap=tap).captured
+        return _layout(captured, channel_axis).sorted(map_of(captured))
 
     def layers(self, x: Any) -> Table[LayerRow]:
         """A table of every layer that can be sonified, from one forward pass on a waveform.
@@ -208,7 +170,7 @@ class Sonifier:
         Raises:
             InputError: If the waveform cannot be used.
         """
-        captured = self._run(as_waveform(x), None, "deconvnet", run_on=False)
+        captured = self._visitor.everything(x)
         return layer_table(captured, self.model, self.rules)
 
     def plan(
@@ -232,9 +194,9 @@ class Sonifier:
         Raises:
             InputError, LayerError, PathError: As for `sonify`.
         """
-        captured, _, _ = self._capture(x, layer, tap, method, unpool)
+        captured = self._visitor.visit(x, layer, tap=tap, method=method, unpool=unpool).captured
         steps = mirror(captured, rules=captured.rules, method=method).steps
-        return Table([_plan_row(step, captured.fields) for step in steps])
+        return plan_of(steps, captured.fields)
 
     def deconvnet(
         self,
@@ -260,7 +222,7 @@ class Sonifier:
         Raises:
             InputError, LayerError, PathError: As for `sonify`.
         """
-        captured, _, _ = self._capture(x, layer, tap, method, unpool)
+        captured = self._visitor.visit(x, layer, tap=tap, method=method, unpool=unpool).captured
         return mirror(captured, rules=captured.rules, method=method)
 
     def check(
@@ -320,129 +282,6 @@ class Sonifier:
             dtype=self._dtype,
             check=self._check,
         )
-
-    # --- capturing -------------------------------------------------------------------------
-
-    def _capture(
-        self, x: Any, name: str, tap: str, method: str, unpool: str = "switches"
-    ) -> tuple[Capture, Waveform, str]:
-        """One forward pass up to the layer; the checked waveform; the layer's full name."""
-        _check_word("tap", tap, TAPS)
-        _check_word("method", method, METHODS)
-        _check_word("unpool", unpool, UNPOOL)
-        if unpool != "switches" and method == "gradient":
-            raise InputError(
-                f"A gradient goes through the switches: expected unpool='switches' with "
-                f"method='gradient', got {unpool!r}. Choose method='deconvnet' or 'guided'."
-            )
-        waveform = as_waveform(x)
-        layer = self._find(waveform, name)
-        counted = layer.is_op or (layer.path, waveform.given.shape) in self._called_once
-        target = Target(layer.target, tap, layer.is_op)
-        rules = rules_with(self.rules, unpool)
-        captured = self._run(waveform, target, method, run_on=not counted, rules=rules)
-        self._check_calls(layer, captured, waveform)
-        if self._check:
-            _check_replay(captured)
-        return captured, waveform, str(layer)
-
-    def _find(self, waveform: Waveform, name: str) -> Layer:
-        if not isinstance(name, str):
-            raise LayerError(
-                f"The layer is a {type(name).__name__}: expected a module path such as 'conv8'. "
-                f"sonifier.layers(x) lists them."
-            )
-        layer = find_module(self.model, name) or self._ops.get(name)
-        if layer is None:
-            captured = self._run(waveform, None, "deconvnet", run_on=False)
-            layer = self._ops[name] = find_op(captured, self.model, name)
-        return layer
-
-    def _check_calls(self, layer: Layer, captured: Capture, waveform: Waveform) -> None:
-        """Whether the model called the layer as often as its name says."""
-        if captured.calls is None:
-            return
-        calls = 0 if layer.is_op else captured.calls[layer.path]
-        if calls == 1 and layer.call is None and not captured.decides:
-            self._called_once.add((layer.path, waveform.given.shape))
-        if calls > 1 and layer.call is None:
-            names = ", ".join(repr(f"{layer.path}#{n + 1}") for n in range(calls))
-            raise LayerError(
-                f"Layer {layer.path!r} is called {calls} times: expected the call to be named, "
-                f"got its bare name. Give one of {names}."
-            )
-        if captured.tap is None:
-            raise LayerError(_never_ran(layer, calls))
-
-    def _run(
-        self,
-        waveform: Waveform,
-        target: Target | None,
-        method: str,
-        *,
-        run_on: bool,
-        rules: Rules | None = None,
-    ) -> Capture:
-        """Captures the model on the waveform, in the first shape that it takes."""
-        errors = []
-        for shape in waveform.shapes:
-            try:
-                x = waveform.given.reshape(shape)
-                captured = self._attempt(x, target, method, run_on, rules)
-            except Deconv1dError:
-                raise
-            except Exception as error:
-                errors.append((shape, error))
-            else:
-                _check_batch(captured)
-                return captured
-        shape, cause = errors[0]
-        if isinstance(cause, RuntimeError | ValueError | IndexError | AssertionError):
-            self._check_length(waveform, target, method)
-        explained = explain(shape, cause)
-        raise explained from (None if explained is cause else cause)
-
-    def _attempt(
-        self,
-        x: Tensor,
-        target: Target | None,
-        method: str,
-        run_on: bool = False,
-        rules: Rules | None = None,
-    ) -> Capture:
-        parameter = next((p for p in self.model.parameters() if p.is_floating_point()), None)
-        own = x if parameter is None else parameter
-        return capture(
-            self.model,
-            x.to(device=own.device, dtype=self._dtype or own.dtype),
-            target=target,
-            rules=rules or self.rules,
-            method=method,
-            forward=self._forward,
-            dtype=self._dtype,
-            run_on=run_on,
-        )
-
-    def _check_length(self, waveform: Waveform, target: Target | None, method: str) -> None:
-        """Whether the model fails for want of samples."""
-        given = waveform.given
-        length = given.shape[-1]
-
-        def runs(samples: int) -> bool:
-            longer = given.repeat(*[1] * (given.dim() - 1), -(-samples // length))[..., :samples]
-            for shape in waveform.shapes:
-                try:
-                    self._attempt(longer.reshape(*shape[:-1], samples), target, method)
-                except Exception:
-                    continue
-                return True
-            return False
-
-        if (needed := shortest(runs, length)) is not None:
-            raise InputError(
-                f"The waveform is too short for this model: expected at least {needed} samples, "
-                f"got {length}. Give a longer one, or pad it with zeros."
-            )
 
     # --- finishing -------------------------------------------------------------------------
 
@@ -521,42 +360,6 @@ def to_peak_of(x: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
     return scaled, gain.squeeze(axes)
 
 
-def explain(shape: tuple[int, ...], error: Exception) -> Exception:
-    """Our error for a model that failed on a waveform, or the model's own where it is its own."""
-    failure: Failure | None = getattr(error, "failure", None)
-    if failure is None:
-        return error
-    where = f"layer {failure.label!r} ({failure.source})"
-    if "conv" in failure.op and len(failure.shapes) > 1:
-        got, weight = failure.shapes[:2]
-        if len(got) != len(weight):
-            return InputError(
-                f"The waveform's rank does not fit {where}: expected rank {len(weight)}, "
-                f"(batch, channels, time), got shape {shape}. Add or remove an axis, "
-                f"or give one clip as a 1-D array."
-            )
-        if got[1] != weight[1]:
-            return InputError(
-                f"The number of channels does not fit {where}: expected {weight[1]}, got {got[1]} "
-                f"(waveform {shape}). Give (batch, {weight[1]}, time)."
-            )
-    return ModelError(
-        f"The model failed on a waveform of shape {shape}: {failure.op} in {where} got shapes "
-        f"{failure.shapes}: {error}. Give what the model takes, batch first, or forward=."
-    )
-
-
-def _map_of(captured: Capture) -> Tensor:
-    assert captured.tap is not None
-    activation = captured.kept[captured.tap]
-    if not torch.isfinite(activation).all():
-        raise ModelError(
-            f"The map of {captured.tap.meta['name']!r} has NaN or infinite values: expected a "
-            f"model that computes finite ones on this waveform. Check its weights and its input."
-        )
-    return activation
-
-
 def _layout(captured: Capture, override: int | None) -> Layout:
     """Which axes of the map count examples and channels."""
     assert captured.tap is not None
@@ -572,38 +375,6 @@ def _layout(captured: Capture, override: int | None) -> Layout:
     return Layout(batch, override % rank)
 
 
-def _check_batch(captured: Capture) -> None:
-    if captured.tap is None:
-        return
-    x, tap = shape_of(captured.x), shape_of(captured.tap)
-    if len(x) == 2 and any(map(_is_unbatched, captured.graph.nodes)):
-        raise InputError(
-            f"The waveform's rank does not fit {captured.tap.meta['label']!r}: expected a batch "
-            f"first, got shape {x}, which became a map of shape {tap}: the model took the first "
-            f"axis for channels. Give (batch, channels, time), or one clip as a 1-D array."
-        )
-
-
-def _is_unbatched(node: Node) -> bool:
-    """Whether a convolution took its input for (channels, time) and added a batch itself."""
-    if packet(node) is not torch.ops.aten.convolution:
-        return False
-    source = node.args[0]
-    assert isinstance(source, Node)
-    return packet(source) is torch.ops.aten.unsqueeze and bool(source.args[1] == 0)
-
-
-def _check_replay(captured: Capture) -> None:
-    """Whether the recorded ops, run again, give the map that was seen."""
-    again, seen = replay(captured), _map_of(captured)
-    difference = float((again - seen).abs().max())
-    if difference > 1e-4 * float(seen.abs().max()):
-        raise ModelError(
-            f"The capture does not replay: expected the map of {captured.tap!s} again, "
-            f"got a difference of {difference:.2g}. Please report this model."
-        )
-
-
 def _chunk(captured: Capture) -> int:
     """How many channels to carry at a time."""
     sizes = [
@@ -612,47 +383,3 @@ def _chunk(captured: Capture) -> int:
         if carries(node)
     ]
     return max(1, CHUNK_BYTES // max(sizes))
-
-
-def _check_word(name: str, word: Any, known: Sequence[str]) -> None:
-    if word not in known:
-        raise InputError(f"Unknown {name} {word!r}: expected one of {', '.join(map(repr, known))}.")
-
-
-def _never_ran(layer: Layer, calls: int) -> str:
-    if calls:
-        return (
-            f"Layer {str(layer)!r} cannot be sonified: expected a call of that number that "
-            f"returns a floating tensor, got {calls} call(s). sonifier.layers(x) lists what can."
-        )
-    if layer.is_op:
-        return (
-            f"Op {layer.path!r} did not run on this waveform: expected the model to take the same "
-            f"path for every input, got another. sonifier.layers(x) lists what runs on this one."
-        )
-    return (
-        f"Layer {layer.path!r} never ran: expected the model's forward pass to call it. Choose one "
-        f"that sonifier.layers(x) lists; inside TorchScript name an op, such as 'convolution#1'."
-    )
-
-
-def _plan_row(step: Step, fields: Mapping[Node, Field | None]) -> PlanRow:
-    meta = step.op.node.meta
-    return PlanRow(
-        op=meta["name"],
-        rule=step.rule.kind,
-        law=LAWS[step.rule.kind],
-        reach=_reach(step, fields),
-        source=step.rule.source,
-        flagged=step.rule.flagged,
-        line=meta["source"],
-    )
-
-
-def _reach(step: Step, fields: Mapping[Node, Field | None]) -> str:
-    before = fields[step.op.carrying[0]]
-    placed = None if before is None else step.rule.reach(step.op, before.axis)
-    if placed is None:
-        return "all"
-    reach, _ = placed
-    return f"{reach.kernel}, {reach.stride}, {reach.offset}"
