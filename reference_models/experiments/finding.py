@@ -93,14 +93,19 @@ class Experiment:
     needs: tuple[str, ...] = ()
 
 
+def is_finished(experiment: Experiment, study: Study) -> bool:
+    """Whether an experiment was performed before."""
+    return (study.folder / experiment.name / FINDING).exists()
+
+
 def perform(experiment: Experiment, study: Study) -> None:
     """Runs an experiment whose networks are trained, and writes what it found, the mark last.
 
     An experiment that is finished is not run again.
     """
-    folder = study.folder / experiment.name
-    if (folder / FINDING).exists():
+    if is_finished(experiment, study):
         return
+    folder = study.folder / experiment.name
     folder.mkdir(parents=True, exist_ok=True)
     found = experiment.run(study)
     write_whole(folder / "numbers.csv", _csv(found.rows).encode())

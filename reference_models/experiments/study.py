@@ -2,10 +2,11 @@
 
 import json
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -14,6 +15,7 @@ from reference_models.augment import AUGMENTATIONS
 from reference_models.checkpoint import load_classifier, load_encoder
 from reference_models.cnn12 import CNN12
 from reference_models.data import (
+    SAMPLE_RATE,
     ClipSet,
     audioset,
     build_cache,
@@ -45,6 +47,8 @@ class Preset:
         checkpoints: Of the series in figure 5.
         events: Rendered clips of each group, where no data set is given.
         voices: Of the rendered words.
+        looking: What an experiment costs once its networks are trained, in the units of
+            `Study.cost`; only the remaining time that is shown depends on it.
     """
 
     contrastive: simclr.Settings
@@ -56,6 +60,7 @@ class Preset:
     checkpoints: int
     events: int
     voices: int
+    looking: float
 
     @property
     def width(self) -> float:
@@ -69,7 +74,7 @@ def _preset(
     epochs: int,
     contrastive: dict[str, Any],
     supervised_: dict[str, dict[str, Any]],
-    **sizes: int,
+    **sizes: Any,
 ) -> Preset:
     """A preset whose runs all have so many epochs, a fifth of them warm-up."""
     shared = {
@@ -99,6 +104,7 @@ PRESETS = {
         checkpoints=5,
         events=20_000,
         voices=800,
+        looking=1e7,
     ),
     "small": _preset(
         1 / 8,
@@ -117,6 +123,7 @@ PRESETS = {
         checkpoints=4,
         events=1600,
         voices=60,
+        looking=5e4,
     ),
     "smoke": _preset(
         1 / 64,
@@ -135,6 +142,7 @@ PRESETS = {
         checkpoints=1,
         events=60,
         voices=7,
+        looking=500.0,
     ),
 }
 
@@ -228,7 +236,13 @@ class Study:
 
     def clips(self, data: str) -> ClipSet:
         """The clips of a data set, decoded or rendered on first use."""
-        return _clips(self, data)
+        folder, preset = self.folder / "data", self.preset
+        if self.is_rendered(data):
+            if data == "balanced":
+                return _fewer(self.clips("audioset"), folder / "audioset")
+            return _rendered(data, folder / data, preset.events, preset.voices)
+        source = self.sources["audioset" if data == "balanced" else data]
+        return _read(data, source, folder / data)
 
     def is_rendered(self, data: str) -> bool:
         """Whether rendered audio stands in for a data set."""
@@ -282,6 +296,19 @@ class Study:
         number = preset.epochs if epoch is None else epoch
         return self._folder(network) / f"epoch-{number:03d}.safetensors"
 
+    def is_trained(self, network: Network) -> bool:
+        """Whether a network's run is finished."""
+        return (self._folder(network) / "result.json").exists()
+
+    def cost(self, network: Network) -> float:
+        """Seconds of audio that training a network passes, times what wider layers cost."""
+        settings = self.settings(network)
+        clips = len(self.clips(network.data).subset("train"))
+        if network.frozen:
+            return clips * float(np.median(self.clips(network.data).frames)) / SAMPLE_RATE
+        views = 2 if network.regime == "contrastive" else 1
+        return clips * views * settings.seconds * settings.epochs * network.wider**2
+
     def epochs(self, network: Network) -> list[int]:
         """The epochs after which weights were kept, the first weights (0) among them."""
         files = sorted(self._folder(network).glob("epoch-*.safetensors"))
@@ -300,32 +327,29 @@ class Study:
 
 
 @lru_cache(maxsize=8)
-def _cached(folder: Path, preset_events: int, voices: int, source: Path | None, data: str) -> Any:
-    if data == "balanced":
-        return _balanced(folder, preset_events, voices, source)
-    cache = folder / data
-    if source:
-        read = {"audioset": audioset, "fsd50k": fsd50k, "words": speech_commands}[data]
-        return build_cache(read(source), cache)
+def _read(data: str, source: Path, cache: Path) -> ClipSet:
+    """The clips of a data set in a folder."""
+    layouts = {
+        "audioset": audioset,
+        "balanced": partial(audioset, balanced=True),
+        "fsd50k": fsd50k,
+        "words": speech_commands,
+    }
+    return build_cache(layouts[data](source), cache)
+
+
+@lru_cache(maxsize=8)
+def _rendered(data: str, cache: Path, events: int, voices: int) -> ClipSet:
+    """The rendered clips that stand in for a data set."""
     if data == "words":
         return rendered_words(cache, voices=voices)
-    group = {"audioset": "A", "fsd50k": "B"}[data]
-    return rendered_events(cache, group=group, clips=preset_events)
+    return rendered_events(cache, group={"audioset": "A", "fsd50k": "B"}[data], clips=events)
 
 
-def _balanced(folder: Path, events: int, voices: int, source: Path | None) -> ClipSet:
-    """AudioSet with its balanced training list alone; of rendered clips a fixed share."""
-    if source:
-        return build_cache(audioset(source, balanced=True), folder / "balanced")
-    whole = _cached(folder, events, voices, source, "audioset")
-    kept = tuple(c for c in whole.index.clips if c.split != "train" or share(c.id) < BALANCED)
-    return ClipSet(replace(whole.index, clips=kept), folder / "audioset")
-
-
-def _clips(study: Study, data: str) -> ClipSet:
-    source = study.sources.get("audioset" if data == "balanced" else data)
-    preset = study.preset
-    return _cached(study.folder / "data", preset.events, preset.voices, source, data)
+def _fewer(clips: ClipSet, cache: Path) -> ClipSet:
+    """A fixed share of the training clips, for want of a balanced list."""
+    kept = tuple(c for c in clips.index.clips if c.split != "train" or share(c.id) < BALANCED)
+    return ClipSet(replace(clips.index, clips=kept), cache)
 
 
 def every_nth(clips: ClipSet, most: int) -> list[int]:
