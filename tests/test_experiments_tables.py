@@ -12,14 +12,14 @@ pytest.importorskip("pyarrow")
 
 from reference_models.cnn12 import CNN12, FILTERS, KERNEL_SIZES, probe
 from reference_models.data import Clip, ClipIndex, build_cache
-from reference_models.evaluate import over_clips
-from reference_models.experiments import tables, transfer
+from reference_models.evaluate import over_clips, word_metrics
+from reference_models.experiments import comparison, tables, transfer
 from reference_models.experiments.comparison import (
+    Bootstrap,
     Difference,
     all_hold,
-    compare,
+    bootstrap,
     differences,
-    metric_named,
 )
 from reference_models.experiments.finding import FINDING, perform, read_rows
 from reference_models.experiments.study import PRESETS, Study, finetuned, pretrained
@@ -58,6 +58,7 @@ def study(tmp_path_factory):
     words = build_cache(list_tones("words", False), folder / "data" / "words", read=read_tones)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Study, "clips", lambda _, data: words if data == "words" else events)
+        patch.setattr(comparison, "DRAWS", 50)
         yield Study(folder, PRESETS["smoke"])
 
 
@@ -201,9 +202,8 @@ def test_a_probe_is_what_training_makes_of_it(study, block):
     study.train(frozen)
     scores = probe_scores(study, start, "words")
     labels = study.clips("words").subset("val").labels()
-    accuracy = metric_named("accuracy")
-    assert accuracy(scores[block], labels) == trained["val"]["accuracy"]
-    assert accuracy(scores[transfer.WHOLE], labels) == study.result(frozen)["val"]["accuracy"]
+    assert word_metrics(scores[block], labels) == trained["val"]
+    assert word_metrics(scores[transfer.WHOLE], labels) == study.result(frozen)["val"]
 
 
 def test_figure_4(study, monkeypatch):
@@ -284,32 +284,53 @@ def test_claim_i(last, holds):
 
 @pytest.mark.parametrize(("last", "holds"), [(AHEAD, True), (OPEN, None), (BEHIND, False)])
 def test_claim_j(monkeypatch, last, holds):
-    def planted(study, table, one, two):
-        return last if (one.start.temperature, two.start.temperature) == (0.2, 0.3) else AHEAD
+    def planted(self, ours, theirs):
+        return last if "tau0.2" in ours[0] and "tau0.3" in theirs[0] else AHEAD
 
-    monkeypatch.setattr(tables, "_gain", planted)
-    claim = tables.claim_j(Study("", PRESETS["smoke"]), "table-a1")
+    monkeypatch.setattr(Bootstrap, "difference", planted)
+    claim = tables.claim_j(tables._a1(PRESETS["smoke"]), {"mAP": Bootstrap({}, {}, 50)})
     assert (claim.letter, claim.holds) == ("j", holds)
     assert claim.evidence.count("50 clips") == 10
+
+
+def test_what_the_claims_of_figure_4_compare():
+    values = {
+        f"{regime} {k}": 0.0 for regime in ("contrastive", "supervised") for k in range(1, 13)
+    }
+    values |= {f"contrastive {k}": 0.1 * k for k in range(1, 13)}
+    values |= {"contrastive 12": 0.2, "supervised 6": 0.7, "supervised 10": 3.0}
+    found = transfer.gains(Bootstrap(values, {k: [v] for k, v in values.items()}, 9))
+    assert {name: round(gain.mean, 9) for name, gain in found.items()} == {
+        "early": 0.25,
+        "deep": 0.0,
+        "contrastive, over block 11": -0.5,
+        "contrastive, over the whole encoder": 0.4,
+        "supervised, over block 11": 0.7,
+        "supervised, over the whole encoder": 0.7,
+    }
 
 
 # --- comparisons ---------------------------------------------------------------------------------
 
 
-def test_pairs_are_resampled_together():
+def test_networks_are_compared_on_the_same_samples(monkeypatch):
+    monkeypatch.setattr(comparison, "DRAWS", 1000)
     generator = torch.Generator().manual_seed(0)
     labels = torch.randint(3, (60,), generator=generator)
     one, two, three = torch.randn(3, 60, 3, generator=generator)
-    accuracy = metric_named("accuracy")
-    assert compare(accuracy, [one], [one], labels) == Difference(0.0, 0.0, 0.0, 60)
-    got = compare(accuracy, [one, two], [three, three], labels)
-    by_hand = [accuracy(s, labels) for s in (one, two, three)]
-    assert got.mean == pytest.approx((by_hand[0] + by_hand[1]) / 2 - by_hand[2], abs=1e-12)
-    # Right or wrong of each clip is a number: the difference's interval is that of its mean.
-    right = [(s.argmax(dim=1) == labels).double() for s in (one, two, three)]
-    each = ((right[0] + right[1]) / 2 - right[2])[:, None]
-    expected = over_clips(lambda scores, _: scores.mean().item(), each, labels)
-    assert (got.low, got.high) == pytest.approx(expected, abs=1e-12)
+    held = bootstrap("accuracy", {"one": one, "two": two, "three": three, "again": one}, labels)
+    assert held.difference(["one"], ["again"]) == Difference(0.0, 0.0, 0.0, 60)
+    # Right or wrong of each clip is a number: the interval is that of their mean.
+    right = [(scores.argmax(dim=1) == labels).double() for scores in (one, two, three)]
+
+    def of_the_mean(each: torch.Tensor) -> tuple[float, float]:
+        return over_clips(lambda scores, _: scores.mean().item(), each[:, None], labels)
+
+    assert held.interval("two") == pytest.approx(of_the_mean(right[1]), abs=1e-12)
+    each = (right[0] + right[1]) / 2 - right[2]
+    got = held.difference(["one", "two"], ["three"])
+    assert got.mean == pytest.approx(each.mean().item(), abs=1e-12)
+    assert (got.low, got.high) == pytest.approx(of_the_mean(each), abs=1e-12)
     assert got.high - got.low == pytest.approx(
         2 * 1.96 * each.std().item() / math.sqrt(60), rel=0.1
     )

@@ -1,15 +1,17 @@
 """Networks compared on the same clips, and what sets a study apart from the paper."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from reference_models.evaluate import metrics, over_clips, predict
-from reference_models.experiments.study import Network, Study
+from reference_models.evaluate import metrics, resample
+from reference_models.experiments.study import Study
 
-Metric = Callable[[Tensor, Tensor], float]
+DRAWS = 1000  # bootstrap samples
 
 NAMES = {
     "audioset": "AudioSet",
@@ -52,27 +54,59 @@ class Difference(NamedTuple):
         return self.low > 0
 
 
-def compare(
-    metric: Metric, ours: Sequence[Tensor], theirs: Sequence[Tensor], labels: Tensor
-) -> Difference:
-    """The mean difference of a metric between pairs of outputs for the same clips.
+@dataclass(frozen=True)
+class Bootstrap:
+    """A metric of several networks on the same clips, and on bootstrap samples of these.
 
-    In each bootstrap sample all outputs are of the same clips.
+    Attributes:
+        values: On all clips, by the network's name.
+        draws: On each sample, by the same names; a sample has the same clips for all networks.
+        clips: Number of clips.
+    """
+
+    values: Mapping[str, float]
+    draws: Mapping[str, Sequence[float]]
+    clips: int
+
+    def interval(self, name: str) -> tuple[float, float]:
+        """The ends of a network's 95 % interval."""
+        low, high = np.percentile(self.draws[name], [2.5, 97.5])
+        return float(low), float(high)
+
+    def difference(self, ours: Sequence[str], theirs: Sequence[str]) -> Difference:
+        """The mean metric of some networks minus that of others, both on the same samples."""
+
+        def gain(held: Mapping[str, float | Sequence[float]]) -> np.ndarray:
+            one, two = (np.mean([held[name] for name in side], axis=0) for side in (ours, theirs))
+            return one - two
+
+        low, high = np.percentile(gain(self.draws), [2.5, 97.5])
+        return Difference(float(gain(self.values)), float(low), float(high), self.clips)
+
+
+def bootstrap(
+    metric: str, scores: Mapping[str, Tensor], labels: Tensor, *, device: str = "cpu"
+) -> Bootstrap:
+    """Measures networks on the same clips, and on `DRAWS` bootstrap samples of them.
 
     Args:
-        metric: Scores and labels to a number.
-        ours: Outputs, (clips, classes) each, of one network or of several.
-        theirs: As many.
+        metric: One of `evaluate.metrics`.
+        scores: Outputs of each network, (clips, classes), by name.
         labels: Of the clips.
+        device: Where to do it.
     """
-    pairs = torch.stack([torch.stack(list(side), dim=1) for side in (ours, theirs)], dim=1)
 
-    def mean_difference(scores: Tensor, labels: Tensor) -> float:
-        one, two = ([metric(s, labels) for s in side.unbind(1)] for side in scores.unbind(1))
-        return (sum(one) - sum(two)) / len(one)
+    def measure(stacked: Tensor, labels: Tensor) -> list[float]:
+        return [metrics(one, labels)[metric] for one in stacked.unbind(1)]
 
-    low, high = over_clips(mean_difference, pairs, labels)
-    return Difference(mean_difference(pairs, labels), low, high, len(labels))
+    stacked, labels = torch.stack(list(scores.values()), dim=1).to(device), labels.to(device)
+    values = measure(stacked, labels)
+    draws = resample(measure, stacked, labels, draws=DRAWS).T.tolist()
+    return Bootstrap(
+        dict(zip(scores, values, strict=True)),
+        dict(zip(scores, draws, strict=True)),
+        len(labels),
+    )
 
 
 def all_hold(verdicts: Sequence[bool | None]) -> bool | None:
@@ -80,16 +114,6 @@ def all_hold(verdicts: Sequence[bool | None]) -> bool | None:
     if False in verdicts:
         return False
     return None if None in verdicts else True
-
-
-def metric_named(name: str) -> Metric:
-    """One of `evaluate.metrics`, as a function of scores and labels."""
-    return lambda scores, labels: metrics(scores, labels)[name]
-
-
-def scores_on_test(study: Study, network: Network) -> Tensor:
-    """The outputs of a trained classifier for the test clips of its data set."""
-    return predict(study.classifier(network), study.clips(network.data).subset("test"))
 
 
 def differences(study: Study, *data: str) -> str:

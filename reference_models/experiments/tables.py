@@ -1,20 +1,11 @@
 """Tables A.1 to A.6: how well the networks do, beside the paper's numbers."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
-from torch import Tensor
-
-from reference_models.evaluate import over_clips, over_runs
-from reference_models.experiments.comparison import (
-    Difference,
-    all_hold,
-    compare,
-    differences,
-    metric_named,
-    scores_on_test,
-)
+from reference_models.evaluate import over_runs, predict
+from reference_models.experiments.comparison import Bootstrap, all_hold, bootstrap, differences
 from reference_models.experiments.finding import Claim, Experiment, Finding, Row, part
 from reference_models.experiments.study import (
     Network,
@@ -203,7 +194,7 @@ def _compared(
 # --- what stands in them here --------------------------------------------------------------------
 
 
-def _numbers(study: Study, table: str, line: Line, metric: str) -> Row:
+def _numbers(study: Study, line: Line, metric: str, held: Mapping[str, Bootstrap]) -> Row:
     """Our columns of one row: over the runs, or of a single run over the test clips."""
     names = ("parameters", "ours", "mean", "half_width", "runs", "low", "high")
     if not line.networks:
@@ -213,21 +204,26 @@ def _numbers(study: Study, table: str, line: Line, metric: str) -> Row:
     if ours.runs > 1:
         values = (parameters, str(ours), *ours, None, None)
     else:
-        low, high = _interval_over_clips(study, table, line.networks[0], metric)
+        low, high = held[metric].interval(line.networks[0].name)
         text = f"{ours.mean:.3f}, {low:.3f} to {high:.3f} over clips (N=1)"
         values = (parameters, text, ours.mean, None, 1, low, high)
     return dict(zip(names, values, strict=True))
 
 
-def _interval_over_clips(
-    study: Study, table: str, network: Network, metric: str
-) -> tuple[float, float]:
-    def compute() -> tuple[float, float]:
-        labels = study.clips(network.data).subset("test").labels()
-        return over_clips(metric_named(metric), scores_on_test(study, network), labels)
+def _over_clips(study: Study, table: str, lines: Sequence[Line]) -> dict[str, Bootstrap]:
+    """By metric, how sure the numbers of the networks with a single run are."""
+    singles = [line.networks[0] for line in lines if len(line.networks) == 1]
 
-    low, high = part(study, table, f"{network.name}-{metric}", compute)
-    return low, high
+    def compute() -> dict[str, Any]:
+        clips = study.clips(singles[0].data).subset("test")
+        scores = {network.name: predict(study.classifier(network), clips) for network in singles}
+        return {
+            metric: asdict(bootstrap(metric, scores, clips.labels(), device=study.device))
+            for metric in lines[0].paper
+        }
+
+    held = part(study, table, "clips", compute) if singles else {}
+    return {metric: Bootstrap(**numbers) for metric, numbers in held.items()}
 
 
 def _counted(study: Study, lines: Sequence[Line]) -> str:
@@ -241,42 +237,32 @@ def _counted(study: Study, lines: Sequence[Line]) -> str:
     )
 
 
-def claim_j(study: Study, table: str) -> Claim:
+def claim_j(lines: Sequence[Line], held: Mapping[str, Bootstrap]) -> Claim:
     """Whether each augmentation helps, and a low temperature, in table A.1.
 
     All five steps are looked at, frozen and full. It holds if all ten differences are above 0,
     and fails if one of them is below.
+
+    Args:
+        lines: Of table A.1.
+        held: Its networks on bootstrap samples, by metric.
     """
-    lines = _a1(study.preset)
-    ours = {
-        f"{lines[2 * one + way].settings['trained']}: {_step(lines[2 * one])} over "
-        f"{_step(lines[2 * two])}": (lines[2 * one + way], lines[2 * two + way])
-        for one, two in BETTER
-        for way in (0, 1)
-    }
-    found = {
-        name: _gain(study, table, *(line.networks[0] for line in pair))
-        for name, pair in ours.items()
-    }
-    evidence = "; ".join(f"{name} {difference}" for name, difference in found.items())
-    return Claim(
-        "j", all_hold([d.above for d in found.values()]), f"mAP, one run each: {evidence}."
-    )
+    verdicts, said = [], []
+    for one, two in BETTER:
+        for way in range(len(WAYS)):
+            better, other = (lines[len(WAYS) * step + way] for step in (one, two))
+            gain = held["mAP"].difference(*([side.networks[0].name] for side in (better, other)))
+            verdicts.append(gain.above)
+            said.append(f"{better.settings['trained']}: {_step(better)} over {_step(other)} {gain}")
+    return Claim("j", all_hold(verdicts), f"mAP, one run each: {'; '.join(said)}.")
 
 
 def _step(line: Line) -> str:
     return f"{line.settings['setting']} (tau {line.settings['tau']})"
 
 
-def _gain(study: Study, table: str, one: Network, two: Network) -> Difference:
-    """How much better one network of table A.1 is than another."""
-
-    def compute() -> Difference:
-        labels = study.clips(one.data).subset("test").labels()
-        scores: list[list[Tensor]] = [[scores_on_test(study, network)] for network in (one, two)]
-        return compare(metric_named("mAP"), *scores, labels)
-
-    return Difference(*part(study, table, f"{one.name}-over-{two.name}", compute))
+def _no_claims(lines: Sequence[Line], held: Mapping[str, Bootstrap]) -> Sequence[Claim]:
+    return ()
 
 
 def _experiment(
@@ -285,7 +271,7 @@ def _experiment(
     lines: Lines,
     data: tuple[str, ...],
     *,
-    claims: Callable[[Study, str], Sequence[Claim]] = lambda study, table: (),
+    claims: Callable[[Sequence[Line], Mapping[str, Bootstrap]], Sequence[Claim]] = _no_claims,
     also: str = "",
 ) -> Experiment:
     """The experiment that fills one table."""
@@ -296,14 +282,15 @@ def _experiment(
 
     def run(study: Study) -> Finding:
         ours = lines(study.preset)
+        held = _over_clips(study, name, ours)
         rows = [
             {**line.settings, "metric": metric, "paper": paper}
-            | _numbers(study, name, line, metric)
+            | _numbers(study, line, metric, held)
             for line in ours
             for metric, paper in line.paper.items()
         ]
         said = f"{differences(study, *data)}{also}"
-        return Finding(rows, claims(study, name), n=_counted(study, ours), differs=said)
+        return Finding(rows, claims(ours, held), n=_counted(study, ours), differs=said)
 
     return Experiment(name, title, networks, run)
 
@@ -314,7 +301,7 @@ TABLES: tuple[Experiment, ...] = (
         "Table A.1: contrastive pretraining, evaluated on the balanced list",
         _a1,
         ("audioset", "balanced"),
-        claims=lambda study, table: (claim_j(study, table),),
+        claims=lambda lines, held: (claim_j(lines, held),),
     ),
     _experiment(2, "Table A.2: AudioSet", _a2, ("audioset",)),
     _experiment(

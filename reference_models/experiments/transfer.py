@@ -1,6 +1,7 @@
 """Figure 4: how well each layer's features serve other tasks, by the regime that made them."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -8,13 +9,13 @@ from torch import Tensor, nn
 
 from reference_models.cnn12 import CNN12, probe
 from reference_models.data import ClipSet
-from reference_models.evaluate import over_clips, predict
+from reference_models.evaluate import predict
 from reference_models.experiments.comparison import (
+    Bootstrap,
     Difference,
     all_hold,
-    compare,
+    bootstrap,
     differences,
-    metric_named,
 )
 from reference_models.experiments.finding import Claim, Experiment, Finding, Row, part
 from reference_models.experiments.study import (
@@ -116,39 +117,29 @@ def _block_means(study: Study, start: Network, clips: ClipSet) -> list[Tensor]:
 
 
 def measure_probes(study: Study, data: str) -> dict[str, Any]:
-    """The frozen probes of both regimes on one data set, as JSON can say it.
-
-    Returns:
-        "points": regime, block, metric and the ends of its interval over clips; "differences": by
-        name, what claims are about.
-    """
-    validation = study.clips(data).subset("val")
-    labels, metric = validation.labels(), metric_named(METRICS[data])
-    scores = {regime: probe_scores(study, pretrained(regime), data) for regime in REGIMES}
-    points = [
-        [regime, block, metric(held, labels), *over_clips(metric, held, labels)]
-        for regime, series in scores.items()
-        for block, held in series.items()
-    ]
-
-    def gain(one: Sequence[Tensor], two: Sequence[Tensor]) -> Difference:
-        return compare(metric, one, two, labels)
-
-    contrastive, supervised = scores["contrastive"], scores["supervised"]
-    found = {
-        "early": gain([contrastive[k] for k in EARLY], [supervised[k] for k in EARLY]),
-        "deep": gain([supervised[k] for k in DEEP], [contrastive[k] for k in DEEP]),
+    """The frozen probes of both regimes on one data set: a `Bootstrap`, as JSON can say it."""
+    scores = {
+        _point(regime, block): held
+        for regime in REGIMES
+        for block, held in probe_scores(study, pretrained(regime), data).items()
     }
-    for regime, series in scores.items():
-        found[f"{regime}, over block 11"] = gain([series[MIDDLE]], [series[TOP]])
-        found[f"{regime}, over the whole encoder"] = gain([series[MIDDLE]], [series[WHOLE]])
-    return {"points": points, "differences": found}
+    labels = study.clips(data).subset("val").labels()
+    return asdict(bootstrap(METRICS[data], scores, labels, device=study.device))
 
 
-def rows_of(study: Study, data: str, points: Sequence[Sequence[Any]]) -> list[Row]:
+def _point(regime: str, block: int) -> str:
+    return f"{regime} {block}"
+
+
+def rows_of(study: Study, data: str, probes: Bootstrap) -> list[Row]:
     """The rows of one data set: its frozen probes, then the networks that were trained whole."""
-    clips, metric = len(study.clips(data).subset("val")), METRICS[data]
-    numbers = [("fonly", *point) for point in points]
+    metric = METRICS[data]
+    numbers: list[tuple[Any, ...]] = [
+        ("fonly", regime, block, probes.values[point], *probes.interval(point))
+        for regime in REGIMES
+        for block in (*BLOCKS, WHOLE)
+        for point in [_point(regime, block)]
+    ]
     for regime in REGIMES:
         for block in (*FULL, WHOLE):
             layers = {} if block == WHOLE else {"layers": block}
@@ -165,10 +156,28 @@ def rows_of(study: Study, data: str, points: Sequence[Sequence[Any]]) -> list[Ro
             "low": low,
             "high": high,
             "runs": 1,
-            "clips": clips,
+            "clips": probes.clips,
         }
         for trained, regime, block, value, low, high in numbers
     ]
+
+
+def gains(probes: Bootstrap) -> dict[str, Difference]:
+    """What claims are about, by name."""
+
+    def gain(ours: str, theirs: str, blocks: Sequence[int]) -> Difference:
+        return probes.difference(*([_point(side, k) for k in blocks] for side in (ours, theirs)))
+
+    found = {
+        "early": gain("contrastive", "supervised", EARLY),
+        "deep": gain("supervised", "contrastive", DEEP),
+    }
+    for regime in REGIMES:
+        for name, block in (("block 11", TOP), ("the whole encoder", WHOLE)):
+            found[f"{regime}, over {name}"] = probes.difference(
+                [_point(regime, MIDDLE)], [_point(regime, block)]
+            )
+    return found
 
 
 Differences = Mapping[str, Mapping[str, Difference]]
@@ -251,11 +260,10 @@ def run(study: Study) -> Finding:
     rows: list[Row] = []
     found = {}
     for data in METRICS:
-        measured = part(
-            study, NAME, f"probes-{data}", lambda data=data: measure_probes(study, data)
-        )
-        rows += rows_of(study, data, measured["points"])
-        found[data] = {name: Difference(*d) for name, d in measured["differences"].items()}
+        held = part(study, NAME, f"probes-{data}", lambda data=data: measure_probes(study, data))
+        probes = Bootstrap(**held)
+        rows += rows_of(study, data, probes)
+        found[data] = gains(probes)
     clips = " and ".join(f"{len(study.clips(data).subset('val'))}" for data in METRICS)
     return Finding(
         rows,
