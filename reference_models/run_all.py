@@ -55,9 +55,7 @@ class Stage:
     cost: float
 
 
-def run_all(
-    study: Study, *, jobs: int = 1, experiments: Sequence[Experiment] = EXPERIMENTS
-) -> Path:
+def run_all(study: Study, *, jobs: int = 1) -> Path:
     """Trains every network and does every experiment that is not finished, and writes the report.
 
     Args:
