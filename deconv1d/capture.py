@@ -212,13 +212,19 @@ def _cast(model: nn.Module, dtype: torch.dtype | None) -> Iterator[None]:
         yield
 
 
-def replay(captured: Capture) -> Tensor:
-    """The map again, by running the recorded ops on the recorded waveform and random draws."""
-    assert captured.tap is not None
+def replay(captured: Capture, tap: Node | None = None) -> Tensor:
+    """A map again, by running the recorded ops on the recorded waveform and random draws.
+
+    Args:
+        captured: A capture that wanted it.
+        tap: Its node; None: the first wanted one's.
+    """
+    tap = tap or captured.tap
+    assert tap is not None
     graph = Graph()
     copies: dict[Node, Node] = {}
     graph.graph_copy(captured.graph, copies)
-    graph.output(copies[captured.tap])
+    graph.output(copies[tap])
     with torch.no_grad():
         return _Replay(captured, graph, copies).run(captured.kept[captured.x])  # type: ignore[no-any-return]  # fx is untyped
 
