@@ -308,7 +308,7 @@ def test_a_file_that_is_none_of_ours_is_named(tmp_path):
 def test_without_pyarrow_the_error_names_the_command(sonifier, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(DependencyError, match=r"pip install 'deconv1d\[reference\]'"):
-        mine(sonifier, waveforms().items(), layers=LAYERS, path=tmp_path / "mined.parquet")
+        mine(sonifier, broken_after(0), layers=LAYERS, path=tmp_path / "mined.parquet")
     assert len(mine(sonifier, waveforms().items(), layers=LAYERS).clips) == len(waveforms())
 
 
