@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import warnings
+from copy import deepcopy
 from itertools import pairwise
 
 import matplotlib.cm
@@ -24,7 +25,15 @@ from torch.nn import functional as F
 from untouched import untouched
 
 from deconv1d import ChannelError, InputError, LayerError, SilenceWarning, Sonifier, measure
-from deconv1d.compare import METHODS, NeuronSonification, compare, infidelity, max_sensitivity
+from deconv1d.compare import (
+    METHODS,
+    ChannelModel,
+    NeuronSonification,
+    compare,
+    infidelity,
+    max_sensitivity,
+    quantus_explain,
+)
 from deconv1d.compare.captum_methods import CAPTUM
 from deconv1d.faithfulness import faithfulness
 
@@ -563,6 +572,7 @@ def test_it_prints_plots_and_goes_into_json_and_html(compared):
     [
         ({"methods": ["deconvnet", "Saliency"]}, r"Unknown methods \['Saliency'\]: expected some"),
         ({"methods": []}, "Unknown methods"),
+        ({"seeds": 0}, "at least 1 draw"),
         ({"channel": [0, 1]}, "one channel and one clip"),
         ({"x": torch.randn(2, 1, 600).double()}, "one channel and one clip"),
     ],
@@ -580,6 +590,53 @@ def test_no_rate_and_silence_are_errors(model, clip):
     quiet = Sonifier(nn.Sequential(nn.Conv1d(1, 2, 3, bias=False)).double(), sample_rate=RATE)
     with pytest.warns(SilenceWarning), pytest.raises(InputError, match="Silence has no comparis"):
         compare(quiet, torch.zeros_like(clip), "0", 0)
+
+
+# --- in Quantus' form ----------------------------------------------------------------------------
+
+
+def test_quantus_gets_the_raw_sonification_of_each_examples_channel(model, x):
+    inputs, targets = torch.cat([x, x[:1]]).numpy(), np.array([2, 4, 5])
+    sonifier = Sonifier(model)
+    raw = quantus_explain(sonifier, "3")(model=model, inputs=inputs, targets=targets, device="cpu")
+    assert isinstance(raw, np.ndarray)
+    for clip, channel, ours in zip(inputs, targets, raw, strict=True):
+        close(
+            torch.from_numpy(ours), sonifier.sonify(clip[None], layer="3", channel=channel).raw[0]
+        )
+
+
+def test_a_copy_of_a_channel_model_is_explained_as_itself(model, x):
+    original = ChannelModel(Sonifier(model), "3")
+    close(original(x), map_of(model, x).mean(-1).detach())
+    redrawn = deepcopy(original)
+    redrawn.model[0].reset_parameters()
+    explain = quantus_explain(Sonifier(model), "3")
+    wanted = Sonifier(redrawn.model).sonify(x, layer="3", channel=2).raw
+    close(torch.from_numpy(explain(redrawn, x, [2, 2])), wanted)
+    assert not torch.allclose(torch.from_numpy(explain(original, x, [2, 2])), wanted)
+    close(redrawn(x), map_of(redrawn.model, x).mean(-1).detach())
+
+
+def test_quantus_runs_with_channels_as_targets(model, x):
+    quantus = pytest.importorskip("quantus")
+    sonifier = Sonifier(model.float())
+    given = {
+        "model": ChannelModel(sonifier, "3").eval(),
+        "x_batch": x.float().numpy(),
+        "y_batch": np.array([2, 4]),
+        "a_batch": None,
+        "explain_func": quantus_explain(sonifier, "3"),
+    }
+    sparse = quantus.Sparseness(disable_warnings=True, normalise=False)(**given)
+    raw = np.abs(given["explain_func"](sonifier.model, x.float(), [2, 4]))
+    wanted = measure.gini(torch.from_numpy(raw[:, 0]))
+    assert sparse == pytest.approx(wanted.tolist(), abs=5e-3)  # theirs counts places differently
+    redrawn = quantus.MPRT(disable_warnings=True, return_average_correlation=True)(**given)
+    assert all(abs(score) < 1 for score in redrawn)
+
+
+# --- without Captum ------------------------------------------------------------------------------
 
 
 def test_without_captum_the_error_names_feature_extra_and_command():

@@ -12,14 +12,17 @@ except ImportError as error:
 
 from deconv1d.compare.comparison import Compared, Comparison
 from deconv1d.compare.facade import NeuronSonification, infidelity, max_sensitivity
+from deconv1d.compare.quantus import ChannelModel, quantus_explain
 from deconv1d.compare.side_by_side import METHODS, compare
 
 __all__ = [
     "METHODS",
+    "ChannelModel",
     "Compared",
     "Comparison",
     "NeuronSonification",
     "compare",
     "infidelity",
     "max_sensitivity",
+    "quantus_explain",
 ]

@@ -66,13 +66,18 @@ def compare(
 
     Raises:
         InputError: If a method is unknown, the sample rate is, there are several clips or channels,
-            or the sonification is silent.
+            or the sonification is silent, or there is no draw.
         LayerError, ChannelError, PathError: As for `Sonifier.sonify`.
     """
     if unknown := [method for method in methods if method not in METHODS] or not methods:
         raise InputError(
             f"Unknown methods {unknown if methods else list(methods)}: expected some of "
             f"{', '.join(METHODS)}. Leave `methods` out for all of them."
+        )
+    if seeds < 1:
+        raise InputError(
+            f"A comparison needs its control: expected at least 1 draw of the random seed, got "
+            f"{seeds}. Give seeds=1."
         )
     found = sonifier.sonify(x, layer=layer, channel=channel, tap=tap)
     trial = _Trial(sonifier, found, seeds, seed)
