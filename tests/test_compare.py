@@ -34,7 +34,7 @@ from deconv1d.compare import (
     max_sensitivity,
     quantus_explain,
 )
-from deconv1d.compare.captum_methods import CAPTUM
+from deconv1d.compare.captum_methods import CAPTUM, CaptumTarget
 from deconv1d.faithfulness import faithfulness
 
 RATE = 8000
@@ -405,13 +405,21 @@ def test_path_and_occlusion_on_the_same_target(compared, model, clip):
     close(compared.sounds["NeuronFeatureAblation"], sound / sound.abs().max())
 
 
+def test_segments_that_work_against_the_target_are_silent(model, clip):
+    sonifier = Sonifier(model)
+    found = sonifier.sonify(clip, layer="3", channel=2)
+    target = CaptumTarget(sonifier, found, 2)
+    for_it = target.attribute("NeuronFeatureAblation", found.activation)
+    against = target.attribute("NeuronFeatureAblation", -found.activation)
+    assert for_it.any()
+    assert not (for_it * against).any()
+
+
 def test_deep_lift_explains_the_difference_from_silence(compared, model, clip):
     """Rescale multipliers times the input add up to the target's difference (here to its level)."""
     sound = compared.sounds["NeuronDeepLift"]
     x = clip[None, None]
     whole = map_of(model, x)[:, 2].detach()
-    from deconv1d.compare.captum_methods import CaptumTarget
-
     sonifier = Sonifier(model)
     found = sonifier.sonify(clip, layer="3", channel=2)
     raw = CaptumTarget(sonifier, found, 2).attribute("NeuronDeepLift", found.activation)
