@@ -22,8 +22,8 @@ from deconv1d import measure
 from deconv1d.errors import InputError, SilenceWarning
 from deconv1d.faithfulness import activations
 from deconv1d.inputs import as_waveform
-from deconv1d.seeds import Seed
-from deconv1d.sonification import Sonification
+from deconv1d.seeds import Seed, random_seed
+from deconv1d.sonification import Sonification, rate_and_channel
 from deconv1d.sonify import Sonifier, to_peak_of
 from deconv1d.table import Table
 
@@ -197,7 +197,7 @@ class _Trial:
         self, sonifier: Sonifier, found: Sonification, draws: torch.Generator, seeds: int
     ) -> None:
         self.sonifier, self.found, self.draws, self.seeds = sonifier, found, draws, seeds
-        self.rate, self.channel = _checked(sonifier, found)
+        self.rate, self.channel = rate_and_channel(found, what="controls")
         self.whole = float(self._activations(found.input)[self.channel])
         self.owners = _owners(sonifier, found)
 
@@ -308,11 +308,7 @@ class _Trial:
         return self._sonify(sonifier=self.sonifier.with_weights({name: weight}))
 
     def _random_seed(self, activation: Tensor) -> Tensor:
-        """Positive, random, where the map is not zero, and of its energy."""
-        noise = torch.rand(activation.shape, generator=self.draws).to(activation)
-        noise = noise * (activation != 0)
-        energy = activation.square().sum() / noise.square().sum()
-        return noise * energy.sqrt()
+        return random_seed(activation, self.draws)
 
     def _other_channels(self) -> list[Tensor]:
         """Sonifications of the most active other channels."""
@@ -334,27 +330,6 @@ class _Trial:
         gradient = self._sonify(seed="ones", method="gradient")
         sounds = x, x * gate, gradient, x * gradient, _upsampled(maps.mean(0), x).expand_as(x)
         return (to_peak_of(x, sound)[0] for sound in sounds)
-
-
-def _checked(sonifier: Sonifier, found: Sonification) -> tuple[int, int]:
-    """Sample rate and channel, or an error that says why there can be no card."""
-    if sonifier.sample_rate is None:
-        raise InputError(
-            "Controls need a sample rate: expected a number in hertz, got None. Give it once: "
-            "Sonifier(model, sample_rate=8000)."
-        )
-    channel = found.channel
-    if channel is None or isinstance(channel, list) or found.gain.numel() != 1:
-        raise InputError(
-            f"Controls are of one channel and one clip: got channel {channel} and a waveform of "
-            f"shape {tuple(found.input.shape)}. Check them one by one."
-        )
-    if found.gain == 0:
-        raise InputError(
-            f"Silence has no controls: expected a sonification of layer {found.layer!r}, channel "
-            f"{int(channel)}, that can be heard, got a dead map or a silent input. Choose another."
-        )
-    return sonifier.sample_rate, int(channel)
 
 
 def _other_clip(x: Tensor, other: Any) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import permutations
 
 import torch
 from torch import Tensor
@@ -29,6 +30,19 @@ class Layout:
     def unsorted(self, maps: Tensor) -> Tensor:
         """(batch, channels, ...) -> as the model has them."""
         return maps.movedim((0, 1), (self.batch, self.channel))
+
+
+def layout_of(maps: Tensor, activation: Tensor) -> Layout:
+    """How a model lays out its maps.
+
+    Args:
+        maps: As `Sonifier.maps` returns them, (batch, channels, ...).
+        activation: The same as the model has them.
+    """
+    pairs = permutations(range(activation.dim()), 2)
+    layouts = [Layout(*pair) for pair in pairs]
+    fitting = [lay for lay in layouts if lay.sorted(activation).shape == maps.shape]
+    return min(fitting, key=lambda lay: float((lay.sorted(activation) - maps).abs().max()))
 
 
 def seed_of(activation: Tensor, seed: Seed, layout: Layout) -> Tensor:
@@ -73,6 +87,22 @@ def _peaks(maps: Tensor) -> Tensor:
     strongest = flat.argmax(-1, keepdim=True)
     peaks = torch.zeros_like(flat).scatter(-1, strongest, flat.gather(-1, strongest))
     return peaks.reshape(maps.shape)
+
+
+def random_seed(activation: Tensor, draws: torch.Generator) -> Tensor:
+    """A seed that knows only where a map is not zero: positive, random, of the map's energy.
+
+    Args:
+        activation: The map, or all maps.
+        draws: Where the random numbers come from, on the CPU.
+
+    Returns:
+        Of the activation's shape.
+    """
+    noise = torch.rand(activation.shape, generator=draws).to(activation)
+    noise = noise * (activation != 0)
+    energy = activation.square().sum() / noise.square().sum()
+    return noise * energy.sqrt()
 
 
 def leveled(values: Tensor) -> tuple[Tensor, float]:
