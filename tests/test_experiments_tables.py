@@ -264,6 +264,9 @@ def test_figure_4_has_each_network_at_its_block(study, monkeypatch):
     curves = {line.get_label(): list(line.get_ydata()) for line in panel.get_lines()}
     assert curves["supervised, full"] == [2.5, 6.5, 11.5]
     assert curves["supervised, full, whole encoder"] == [0.5, 0.5]
+    dashes = {line.get_label(): line.get_linestyle() for line in panel.get_lines()}
+    assert dashes["contrastive, full, whole encoder"] == "--"
+    assert dashes["contrastive, fonly, whole encoder"] == ":"
     assert curves["contrastive, fonly"] == [-k for k in range(1, 12)]
 
 
