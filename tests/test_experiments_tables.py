@@ -240,6 +240,36 @@ def test_figure_4(study, monkeypatch):
     assert finish(study, TRANSFER[0]) == (rows, facts)
 
 
+def test_figure_4_has_each_network_at_its_block(study, monkeypatch):
+    def result(_, network):
+        return {"val": {"mAP": network.layers + 0.5 * (network.start.regime == "supervised")}}
+
+    monkeypatch.setattr(Study, "result", result)
+    values = {f"{regime} {k}": -k for regime in ("contrastive", "supervised") for k in range(1, 13)}
+    planted = Bootstrap(values, {name: [v - 1, v + 1] for name, v in values.items()}, 12)
+    rows = transfer.rows_of(study, "fsd50k", planted)
+    frozen, full = rows[:24], rows[24:]
+    assert [(row["pretraining"], row["blocks"], row["value"]) for row in full] == [
+        (regime, block, layers + extra)
+        for regime, extra in (("contrastive", 0), ("supervised", 0.5))
+        for block, layers in ((2, 2), (6, 6), (11, 11), ("whole", 0))
+    ]
+    assert {row["trained"] for row in frozen} == {"fonly"}
+    assert [row["blocks"] for row in frozen] == 2 * [*range(1, 12), "whole"]
+    assert [-row["value"] for row in frozen] == 2 * list(range(1, 13))
+    assert all(row["low"] < row["value"] < row["high"] for row in frozen)
+    panel = transfer.draw([row | {"data": data} for data in transfer.METRICS for row in rows]).axes[
+        0
+    ]
+    curves = {line.get_label(): list(line.get_ydata()) for line in panel.get_lines()}
+    assert curves["supervised, full"] == [2.5, 6.5, 11.5]
+    assert curves["supervised, full, whole encoder"] == [0.5, 0.5]
+    dashes = {line.get_label(): line.get_linestyle() for line in panel.get_lines()}
+    assert dashes["contrastive, full, whole encoder"] == "--"
+    assert dashes["contrastive, fonly, whole encoder"] == ":"
+    assert curves["contrastive, fonly"] == [-k for k in range(1, 12)]
+
+
 # --- claims --------------------------------------------------------------------------------------
 
 
@@ -298,11 +328,11 @@ def test_what_the_claims_of_figure_4_compare():
         f"{regime} {k}": 0.0 for regime in ("contrastive", "supervised") for k in range(1, 13)
     }
     values |= {f"contrastive {k}": 0.1 * k for k in range(1, 13)}
-    values |= {"contrastive 12": 0.2, "supervised 6": 0.7, "supervised 10": 3.0}
+    values |= {"contrastive 12": 0.2, "supervised 6": 0.7, "supervised 10": 6.0}
     found = transfer.gains(Bootstrap(values, {k: [v] for k, v in values.items()}, 9))
     assert {name: round(gain.mean, 9) for name, gain in found.items()} == {
         "early": 0.25,
-        "deep": 0.0,
+        "deep": 1.0,
         "contrastive, over block 11": -0.5,
         "contrastive, over the whole encoder": 0.4,
         "supervised, over block 11": 0.7,
@@ -339,6 +369,8 @@ def test_networks_are_compared_on_the_same_samples(monkeypatch):
 def test_what_a_difference_says():
     assert str(Difference(0.0214, 0.003, 0.0404, 160)) == "+0.021 (+0.003 to +0.040, 160 clips)"
     assert [d.above for d in (AHEAD, BEHIND, OPEN)] == [True, False, None]
+    assert Difference(-0.05, -0.15, 0.05, 50).above is None
+    assert Difference(0.0, 0.0, 0.1, 50).above is None
 
 
 def test_what_sets_a_study_apart(study):

@@ -225,7 +225,7 @@ def draw(rows: Sequence[Row]) -> "Figure":
     """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(10, 4), dpi=110, layout="constrained")
+    figure = Figure(figsize=(10, 4.5), dpi=110, layout="constrained")
     panels = figure.subplots(1, len(METRICS))
     for axes, data in zip(panels, METRICS, strict=True):
         own = [row for row in rows if row["data"] == data]
@@ -235,7 +235,8 @@ def draw(rows: Sequence[Row]) -> "Figure":
         axes.set_xlabel("blocks kept")
         axes.set_ylabel(f"{METRICS[data]} on the validation clips")
         axes.set_xticks(list(BLOCKS))
-    panels[0].legend(fontsize=6)
+    lines = panels[0].get_legend_handles_labels()
+    figure.legend(*lines, loc="outside lower center", ncols=4, fontsize=7)
     return figure
 
 
