@@ -1,6 +1,7 @@
 """What all experiments share: how large they are, their data, and the networks they train."""
 
 import json
+from collections.abc import Sized
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
@@ -328,7 +329,7 @@ def _clips(study: Study, data: str) -> ClipSet:
     return _cached(study.folder / "data", preset.events, preset.voices, source, data)
 
 
-def every_nth(clips: ClipSet, most: int) -> list[int]:
-    """Numbers of at most `most` clips, spread evenly over the set."""
-    count = min(most, len(clips))
-    return [int(n) for n in torch.linspace(0, len(clips) - 1, count).round()] if count else []
+def every_nth(items: Sized, most: int) -> list[int]:
+    """Numbers of at most `most` clips (or whatever they are), spread evenly over the set."""
+    count = min(most, len(items))
+    return [int(n) for n in torch.linspace(0, len(items) - 1, count).round()] if count else []
