@@ -1,0 +1,185 @@
+"""Figures 6, 7 and B.3, the strided twin and SoundNet-8: their numbers, controls and claims."""
+
+import csv
+from dataclasses import replace
+
+import pytest
+import torch
+from sklearn.metrics import average_precision_score
+
+from deconv1d import Sonifier
+from deconv1d.errors import SilenceWarning
+from reference_models.cnn12 import CNN12
+from reference_models.experiments import equal_energy, removal
+from reference_models.experiments.finding import perform
+from reference_models.experiments.removal import REMOVAL
+from reference_models.experiments.study import LAYERS, PRESETS, Study
+
+EXPERIMENTS = [REMOVAL]
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory) -> Study:
+    """A study of one run whose networks are trained and whose experiments are done."""
+    preset = replace(PRESETS["smoke"], runs=1, events=40, clips=4)
+    study = Study(tmp_path_factory.mktemp("study"), preset)
+    for experiment in EXPERIMENTS:
+        for network in experiment.networks(preset):
+            study.train(network)
+        perform(experiment, study)
+    return study
+
+
+def rows_of(study: Study, name: str) -> list[dict[str, str]]:
+    with (study.folder / name / "numbers.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def draws(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+# --- sounds of equal energy -----------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def sonifier() -> Sonifier:
+    torch.manual_seed(1)
+    return Sonifier(CNN12(width=1 / 8).double().eval())
+
+
+@pytest.fixture(scope="module")
+def clips() -> torch.Tensor:
+    return torch.randn(3, 1, 4801, dtype=torch.float64, generator=draws(2)).cumsum(-1) / 50
+
+
+@pytest.mark.parametrize("layer", ["conv1", "conv5", "conv11"])
+def test_controls_have_the_energy_of_the_sonification(sonifier, clips, layer):
+    twin = equal_energy.twin_of(sonifier, draws())
+    found = equal_energy.sounds(sonifier, twin, clips, layer=layer, draws=draws())
+    own = sonifier.sonify(clips, layer=layer, channel="most_active").waveform
+    assert torch.equal(found["sonification"], own)
+    assert tuple(found) == ("sonification", *equal_energy.CONTROLS)
+    for sound in found.values():
+        energies = sound.square().sum(-1)
+        torch.testing.assert_close(energies, own.square().sum(-1), rtol=1e-12, atol=0)
+    assert not any(torch.allclose(found[name], own) for name in equal_energy.CONTROLS)
+
+
+def test_the_controls_are_what_they_are_called(sonifier, clips):
+    twin = equal_energy.twin_of(sonifier, draws())
+    found = equal_energy.sounds(sonifier, twin, clips, layer="conv4", draws=draws())
+    one = sonifier.sonify(clips, layer="conv4", channel="most_active")
+    with pytest.warns(SilenceWarning):
+        every = sonifier.sonify(clips, layer="conv4", channel="all").raw
+    for clip, channel in enumerate(one.channel):
+        other = found["another channel"][clip]
+        alike = torch.cosine_similarity(every[:, clip, 0], other, dim=-1)
+        assert int(alike.argmax()) != int(channel)
+        assert alike.max() == pytest.approx(1)
+    unlearnt = twin.sonify(clips, layer="conv4", channel="most_active").raw
+    alike = torch.cosine_similarity(unlearnt, found["random weights"], dim=-1)
+    torch.testing.assert_close(alike, torch.ones_like(alike))
+
+
+def test_a_twin_has_the_same_numbers_in_other_places(sonifier, clips):
+    own = {name: weight.clone() for name, weight in sonifier.model.named_parameters()}
+    twin = equal_energy.twin_of(sonifier, draws())
+    maps, others = (s.maps(clips, layer="conv1") for s in (sonifier, twin))
+    assert not torch.allclose(maps, others)
+    assert all(torch.equal(own[name], w) for name, w in sonifier.model.named_parameters())
+
+
+def test_noise_has_the_spectrum_of_the_input_and_another_waveform(clips):
+    noise = equal_energy.noise_like(clips, draws())
+    magnitudes, own = (torch.fft.rfft(w).abs()[..., 1:] for w in (noise, clips))
+    torch.testing.assert_close(magnitudes, own)
+    assert torch.cosine_similarity(noise, clips, dim=-1).abs().max() < 0.5
+
+
+def test_another_channel_is_active_and_where_there_is_none_it_is_silent():
+    maps = torch.zeros(3, 4, 5)
+    maps[0, 1], maps[0, 2], maps[1, 3] = 2, 1, 1
+    channel = torch.tensor([1, 3, 0])
+    kept = equal_energy.another(maps, channel, draws())
+    assert torch.equal(kept[0, 2], maps[0, 2])
+    assert kept.count_nonzero() == 5
+    assert not equal_energy.another(maps[:, :1] + 1, torch.zeros(3).long(), draws()).any()
+
+
+def test_silence_stays_silent():
+    x = torch.tensor([[[1.0, 2.0]], [[0.0, 0.0]], [[3.0, 4.0]]])
+    sound = torch.tensor([[[0.0, 0.0]], [[1.0, 1.0]], [[1e-30, 0.0]]])
+    scaled = equal_energy.to_energy_of(x, sound)
+    assert torch.equal(scaled, torch.tensor([[[0.0, 0.0]], [[0.0, 0.0]], [[5.0, 0.0]]]))
+
+
+# --- figure 6 -------------------------------------------------------------------------------------
+
+
+def test_figure_6_recomputed_by_hand(study):
+    """By scikit-learn from classifier, clips and sonifications, one clip at a time."""
+    rows = rows_of(study, "figure-6")
+    assert [(r["mode"], r["layer"]) for r in rows] == [
+        (mode, layer) for mode in ("fonly", "full") for layer in LAYERS
+    ]
+    row = next(r for r in rows if (r["mode"], r["layer"]) == ("full", "conv3"))
+    test = study.clips("fsd50k").subset("test")
+    numbers = (
+        range(len(test)) if len(test) <= 4 else [round(i * (len(test) - 1) / 3) for i in range(4)]
+    )
+    network = study.classifier(removal.tuned(0, "full"))
+    heard = {"baseline": [], "sonification": [], "sonification, re-normalised": []}
+    for number in numbers:
+        x = test.waveform(number)[None, None]
+        s = Sonifier(network.encoder).sonify(x, layer="conv3", channel="most_active").waveform
+        rest = x - s
+        for name, sound in zip(heard, (x, rest, rest / rest.abs().max()), strict=True):
+            heard[name].append(network(sound).detach()[0])
+    labels = test.labels(numbers).numpy()
+    counted = labels.any(0) & ~labels.all(0)
+    for name, outputs in heard.items():
+        scores = torch.stack(outputs).numpy()
+        expected = average_precision_score(labels[:, counted], scores[:, counted], average="macro")
+        assert float(row[name]) == pytest.approx(expected, abs=1e-6)
+    assert (study.folder / "figure-6" / "figure-6.png").stat().st_size > 10_000
+
+
+def planted(drop, control, runs=3):
+    """Rows of figure 6: `drop(mode, seed, layer)` lost without the sonification."""
+    return [
+        {"mode": mode, "seed": seed, "layer": layer, "baseline": 0.9}
+        | {"sonification": 0.9 - drop(mode, seed, number)}
+        | {name: 0.9 - control(name, number) for name in equal_energy.CONTROLS}
+        for mode in removal.MODES
+        for seed in range(runs)
+        for number, layer in enumerate(LAYERS)
+    ]
+
+
+def test_claim_a_needs_more_harm_than_every_control_does():
+    def drop(mode, seed, layer):
+        return 0.3 + 0.01 * layer
+
+    assert removal.claim_a(planted(drop, lambda name, layer: 0.1)).holds is True
+    one = removal.claim_a(planted(drop, lambda name, layer: 0.1 + 0.5 * (name == "random seed")))
+    assert one.holds is False
+    assert "random seed -0.2" in one.evidence
+    assert "(N=66)" in one.evidence
+    alternating = planted(drop, lambda name, layer: 0.35 + 0.3 * (-1) ** layer)
+    assert removal.claim_a(alternating).holds is None
+
+
+def test_claim_g_needs_a_steadier_fonly_and_a_more_robust_full_network():
+    def claimed(mode, seed, layer):
+        return 0.5 + 0.001 * seed if mode == "fonly" else 0.1 + 0.02 * layer
+
+    def level(name, layer):
+        return 0.1
+
+    assert removal.claim_g(planted(claimed, level)).holds is True
+    assert removal.claim_g(planted(lambda m, s, n: 0.4 - claimed(m, s, n), level)).holds is False
+    swapped = {"fonly": "full", "full": "fonly"}
+    assert removal.claim_g(planted(lambda m, s, n: claimed(swapped[m], s, n), level)).holds is False
+    noisy = planted(lambda m, s, n: 0.3 + 0.1 * (s - 1) * (m == "full") * (n % 2), level)
+    assert removal.claim_g(noisy).holds is None
