@@ -3,19 +3,29 @@
 import csv
 from dataclasses import replace
 
+import numpy as np
 import pytest
+import scipy.signal
 import torch
 from sklearn.metrics import average_precision_score
 
 from deconv1d import Sonifier
 from deconv1d.errors import SilenceWarning
 from reference_models.cnn12 import CNN12
-from reference_models.experiments import equal_energy, removal
+from reference_models.experiments import equal_energy, removal, similarity
 from reference_models.experiments.finding import perform
 from reference_models.experiments.removal import REMOVAL
-from reference_models.experiments.study import LAYERS, PRESETS, Study
+from reference_models.experiments.similarity import SIMILARITY
+from reference_models.experiments.study import (
+    LAYERS,
+    PRESETS,
+    REGIMES,
+    Study,
+    every_nth,
+    pretrained,
+)
 
-EXPERIMENTS = [REMOVAL]
+EXPERIMENTS = [REMOVAL, SIMILARITY]
 
 
 @pytest.fixture(scope="module")
@@ -125,9 +135,7 @@ def test_figure_6_recomputed_by_hand(study):
     ]
     row = next(r for r in rows if (r["mode"], r["layer"]) == ("full", "conv3"))
     test = study.clips("fsd50k").subset("test")
-    numbers = (
-        range(len(test)) if len(test) <= 4 else [round(i * (len(test) - 1) / 3) for i in range(4)]
-    )
+    numbers = every_nth(test, 4)
     network = study.classifier(removal.tuned(0, "full"))
     heard = {"baseline": [], "sonification": [], "sonification, re-normalised": []}
     for number in numbers:
@@ -183,3 +191,59 @@ def test_claim_g_needs_a_steadier_fonly_and_a_more_robust_full_network():
     assert removal.claim_g(planted(lambda m, s, n: claimed(swapped[m], s, n), level)).holds is False
     noisy = planted(lambda m, s, n: 0.3 + 0.1 * (s - 1) * (m == "full") * (n % 2), level)
     assert removal.claim_g(noisy).holds is None
+
+
+# --- figure 7 -------------------------------------------------------------------------------------
+
+
+def test_figure_7_is_the_coherence_of_the_most_active_maps(study):
+    rows = rows_of(study, "figure-7")
+    assert [(r["regime"], r["layer"]) for r in rows] == [
+        (regime, layer) for regime in REGIMES for layer in LAYERS
+    ]
+    row = next(r for r in rows if (r["regime"], r["layer"]) == ("supervised", "conv2"))
+    test = study.clips("audioset").subset("test")
+    sonifier = Sonifier(study.encoder(pretrained("supervised")))
+    values = []
+    for number in every_nth(test, 4):
+        x = test.waveform(number)
+        s = sonifier.sonify(x, layer="conv2", channel="most_active")
+        _, every = scipy.signal.coherence(x.double(), s.waveform.double())
+        values.append(sorted(every)[-5:])
+    assert float(row["sonification"]) == pytest.approx(np.mean(values), abs=1e-4)
+    assert float(row["silent"]) == 0
+
+
+def coherent(height, control, runs=3):
+    """Rows of figure 7: `height(regime, seed, layer)` and `control(layer)` below them."""
+    return [
+        {"regime": regime, "seed": seed, "layer": layer, "sonification": height(regime, seed, n)}
+        | {m: height(regime, seed, n) - control(n) for m in similarity.MINUS.values()}
+        for regime in REGIMES
+        for seed in range(runs)
+        for n, layer in enumerate(LAYERS)
+    ]
+
+
+def test_claims_b_and_c_are_of_slopes():
+    def height(regime, seed, layer):
+        return 1 - layer * (0.08 if regime == "supervised" else 0.03) - 0.001 * layer * seed
+
+    rows = coherent(height, lambda layer: 0.5)
+    assert similarity.falls(rows, "supervised", "sonification") == pytest.approx(
+        [0.08, 0.081, 0.082]
+    )
+    claim_b, claim_c = similarity.claim_b(rows), similarity.claim_c(rows)
+    assert (claim_b.holds, claim_c.holds) == (True, True)
+    assert "supervised 0.081 ± 0.002 (N=3)" in claim_b.evidence
+    assert "sonification 0.050 ± 0.000 (N=3)" in claim_c.evidence
+    rising = coherent(lambda *place: 1 - height(*place), lambda layer: 0.5)
+    assert similarity.claim_b(rising).holds is False
+    assert similarity.claim_c(rising).holds is False
+    wavering = coherent(lambda regime, seed, n: 0.5 + 0.02 * n * (seed - 1), lambda layer: 0.5)
+    assert similarity.claim_b(wavering).holds is None
+
+
+def test_claim_b_says_how_much_the_controls_fall():
+    rows = coherent(lambda regime, seed, n: 1 - 0.05 * n, lambda n: 0.7 - 0.04 * n)
+    assert "minus noise like the input 0.010 ± 0.000 (N=6)" in similarity.claim_b(rows).evidence

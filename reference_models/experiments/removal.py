@@ -25,6 +25,7 @@ from reference_models.experiments.finding import (
     difference,
     part,
 )
+from reference_models.experiments.hearing import listen
 from reference_models.experiments.study import (
     LAYERS,
     Network,
@@ -150,7 +151,7 @@ def _row(study: Study, seed: int, mode: str, layer: str) -> Row:
 
 def _without(study: Study, seed: int, mode: str, layer: str) -> dict[str, float]:
     draws = torch.Generator().manual_seed(seed)
-    sonifier = Sonifier(study.classifier(tuned(seed, mode)).encoder)
+    sonifier = listen(study, tuned(seed, mode))
     twin = twin_of(sonifier, draws)
     found = _mean_precision(study, seed, mode, partial(without, sonifier, twin, layer, draws))
     return {name: found[name] for name in WITHOUT}
