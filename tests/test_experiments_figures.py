@@ -1,5 +1,6 @@
 """Figures 1, 2, 3 and 5 and section 3.3.2: their numbers by hand, and networks with dead maps."""
 
+import itertools
 import json
 import math
 import shutil
@@ -14,9 +15,12 @@ pytest.importorskip("pyarrow")
 
 from deconv1d import Sonifier
 from deconv1d.audio import read_audio
+from deconv1d.mined import Mined
 from reference_models.checkpoint import load_checkpoint, save_checkpoint
 from reference_models.experiments.activity import ACTIVITY
 from reference_models.experiments.finding import perform, read_rows
+from reference_models.experiments.labels import LABELS, label_entropy, random_entropy
+from reference_models.experiments.strongest import TOP_3, answering, strongest
 from reference_models.experiments.study import (
     LAYERS,
     PRESETS,
@@ -26,7 +30,7 @@ from reference_models.experiments.study import (
     pretrained,
 )
 
-FIGURES = (ACTIVITY,)
+FIGURES = (ACTIVITY, TOP_3, LABELS)
 DEAD = 8
 """From this block on the planted networks have no active map."""
 
@@ -72,7 +76,8 @@ def test_an_experiment_writes_what_it_found(study, experiment):
     perform(experiment, study)
     folder, found = study.folder / experiment.name, facts(study, experiment.name)
     assert numbers(study, experiment.name)
-    assert found["n"] and found["differs"]
+    assert found["n"]
+    assert found["differs"]
     for picture in found["figures"]:
         assert (folder / picture).read_bytes().startswith(b"\x89PNG")
     for sound in found["sounds"].values():
@@ -88,7 +93,7 @@ def test_dead_maps_are_counted_not_an_error(dead, experiment):
     assert "nan" not in (dead.folder / experiment.name / "numbers.csv").read_text().lower()
 
 
-# --- figure 1 --------------------------------------------------------------------------------------
+# --- figure 1 ------------------------------------------------------------------------------------
 
 
 def test_figure_1_by_hand(study):
@@ -144,3 +149,85 @@ def test_more_active_deep_layers_make_claim_d_hold(dead, study, tmp_path):
     (claim,) = facts(mixed, "figure-1")["claims"]
     assert claim["letter"] == "d"
     assert claim["holds"] is True
+
+
+# --- strongest clips and their labels -----------------------------------------------------------
+
+
+def test_the_strongest_clips_are_those_with_the_highest_peaks(study):
+    perform(TOP_3, study)
+    clips = study.clips("audioset").subset("test")
+    features = study.encoder(pretrained("contrastive")).features[: 3 * 6]
+    with torch.no_grad():
+        peaks = torch.stack([features(clips.waveform(i)[None, None])[0].amax(-1) for i in range(6)])
+    mined = Mined.read(study.folder / "top-3" / "contrastive.parquet")
+    assert sorted(mined.clips) == sorted(clips.ids)
+    ranking = strongest(study, "contrastive")["conv6"]
+    for channel in range(4):
+        expected = peaks[:, channel].topk(3)
+        assert ranking.value[channel] == pytest.approx(expected.values.tolist())
+        assert list(ranking.clip[channel]) == [clips.ids[i] for i in expected.indices]
+
+
+def test_clips_are_mined_once(study, monkeypatch):
+    strongest(study, "contrastive")
+    monkeypatch.setattr(Study, "encoder", None)
+    assert len(strongest(study, "contrastive")) == len(LAYERS)
+
+
+def test_filters_that_answer_fewer_than_three_clips_do_not_count(dead):
+    perform(TOP_3, dead)
+    for row in numbers(dead, "top-3"):
+        lost = int(row["layer"].removeprefix("conv")) >= DEAD
+        assert (row["answering"] == "0") == lost
+    ranking = strongest(dead, "supervised")["conv4"]
+    ranking.value[1] = [1.0, 0.5, 0.0]
+    assert answering(ranking) == [0]
+
+
+def test_label_entropy_by_hand():
+    same = [[0, 1, 0]] * 3
+    mixed = [[1, 0, 0], [1, 1, 0], [0, 0, 1]]  # of a 1/2, of b 1/6, of c 1/3
+    apart = [[1, 0, 0], [0, 1, 0], [0, 0, 1]]
+    unlabelled = [[0, 0, 0], [1, 1, 0], [0, 0, 0]]
+    expected = [0, 1 / 2 + math.log2(6) / 6 + math.log2(3) / 3, math.log2(3), 1]
+    found = label_entropy(torch.tensor([same, mixed, apart, unlabelled]))
+    assert found.tolist() == pytest.approx(expected)
+
+
+def test_random_entropy_is_that_of_all_triples():
+    labels = torch.eye(3)[[0, 0, 1, 1, 2, 2, 2]]
+    triples = torch.tensor(list(itertools.combinations(range(7), 3)))
+    expected = float(label_entropy(labels[triples]).mean())
+    # Five standard errors of 2,000 draws of numbers between 0 and log2(3).
+    assert random_entropy(labels, torch.ones(7)) == pytest.approx(expected, abs=0.08)
+    only = torch.tensor([1.0, 1, 0, 0, 5, 0, 0])
+    assert random_entropy(labels, only) == pytest.approx(float(label_entropy(labels[[0, 1, 4]])))
+
+
+def test_label_entropy_of_a_layer(study):
+    perform(LABELS, study)
+    clips = study.clips("audioset").subset("test")
+    row = next(
+        row
+        for row in numbers(study, "label-entropy")
+        if (row["layer"], row["regime"]) == ("conv7", "supervised")
+    )
+    ranking = strongest(study, "supervised")["conv7"]
+    heard = [channel for channel in range(8) if min(ranking.value[channel]) > 0]
+    expected = []
+    for channel in heard:
+        shares = np.zeros(len(clips.classes))
+        for clip in ranking.clip[channel]:
+            labels = clips.labels([clips.ids.index(clip)])[0].numpy()
+            shares += labels / labels.sum() / 3
+        expected.append(-sum(p * math.log2(p) for p in shares if p))
+    assert int(row["filters"]) == len(heard)
+    assert float(row["entropy_bits"]) == pytest.approx(np.mean(expected))
+
+
+def test_claim_k_is_open_where_deep_layers_are_dead(dead):
+    perform(LABELS, dead)
+    (claim,) = facts(dead, "label-entropy")["claims"]
+    assert claim["letter"] == "k"
+    assert claim["holds"] is None
