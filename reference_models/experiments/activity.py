@@ -22,7 +22,9 @@ from reference_models.experiments.finding import (
     part,
 )
 from reference_models.experiments.hearing import (
+    DEEP,
     filters,
+    first_networks,
     heard_clips,
     listen,
     sonified,
@@ -31,7 +33,6 @@ from reference_models.experiments.hearing import (
 from reference_models.experiments.study import (
     LAYERS,
     REGIMES,
-    Preset,
     Regime,
     Study,
     every_nth,
@@ -44,16 +45,10 @@ if TYPE_CHECKING:
 NAME = "figure-1"
 ACTIVE = 0.01
 """A map is active where it is above this part of the layer's largest value on the same clip."""
-DEEP = LAYERS[7:]
 PICTURED = ("conv1", "conv8", "conv9")
 SPECTRA = ("bandwidth_hz", "centroid_hz", "entropy")
 
 Answer = dict[str, Any]
-
-
-def networks(_: Preset) -> list[Any]:
-    """The first network of each regime."""
-    return [pretrained(regime) for regime in REGIMES]
 
 
 def figure_1(study: Study) -> Finding:
@@ -171,4 +166,4 @@ def _picture(study: Study) -> "Figure":
     return plot_spectrograms(sounds, SAMPLE_RATE, columns=1 + len(PICTURED))
 
 
-ACTIVITY = Experiment(NAME, "Figure 1: band selectivity and map activity", networks, figure_1)
+ACTIVITY = Experiment(NAME, "Figure 1: band selectivity and map activity", first_networks, figure_1)

@@ -11,7 +11,22 @@ from deconv1d.sonification import Sonification
 from reference_models.cnn12 import CNN12, pad_to_shortest
 from reference_models.data import ClipSet
 from reference_models.data.index import SAMPLE_RATE
-from reference_models.experiments.study import Network, Study
+from reference_models.experiments.study import (
+    LAYERS,
+    REGIMES,
+    Network,
+    Preset,
+    Study,
+    pretrained,
+)
+
+DEEP = LAYERS[7:]
+"""Layers 8 to 11, the paper's deep ones."""
+
+
+def first_networks(_: Preset) -> list[Network]:
+    """The first network of each regime."""
+    return [pretrained(regime) for regime in REGIMES]
 
 
 def heard_clips(study: Study) -> ClipSet:
