@@ -12,9 +12,10 @@ from sklearn.metrics import average_precision_score
 from deconv1d import Sonifier
 from deconv1d.errors import SilenceWarning
 from reference_models.cnn12 import CNN12
-from reference_models.experiments import equal_energy, removal, similarity
+from reference_models.experiments import equal_energy, removal, shifts, similarity
 from reference_models.experiments.finding import perform
 from reference_models.experiments.removal import REMOVAL
+from reference_models.experiments.shifts import SHIFTS, STRIDED
 from reference_models.experiments.similarity import SIMILARITY
 from reference_models.experiments.study import (
     LAYERS,
@@ -25,7 +26,7 @@ from reference_models.experiments.study import (
     pretrained,
 )
 
-EXPERIMENTS = [REMOVAL, SIMILARITY]
+EXPERIMENTS = [REMOVAL, SIMILARITY, SHIFTS, STRIDED]
 
 
 @pytest.fixture(scope="module")
@@ -247,3 +248,76 @@ def test_claims_b_and_c_are_of_slopes():
 def test_claim_b_says_how_much_the_controls_fall():
     rows = coherent(lambda regime, seed, n: 1 - 0.05 * n, lambda n: 0.7 - 0.04 * n)
     assert "minus noise like the input 0.010 ± 0.000 (N=6)" in similarity.claim_b(rows).evidence
+
+
+# --- figure B.3 and the strided twin --------------------------------------------------------------
+
+
+def test_only_multiples_of_the_stride_move_a_sonification_exactly(study):
+    rows = rows_of(study, "figure-b3")
+    assert len(rows) == 2 * len(LAYERS)
+    assert [int(row["stride"]) for row in rows[:11]] == [2, 4, 8, 16, 32, 64, 128, *[256] * 4]
+    heard = [row for row in rows if row["shift 256"]]
+    assert len(heard) > len(LAYERS)
+    for row in heard:
+        for shift in shifts.OFFSETS:
+            error = float(row[f"shift {shift}"])
+            assert (
+                error == pytest.approx(0, abs=1e-12)
+                if shift % int(row["stride"]) == 0
+                else error > 1e-3
+            )
+
+
+@pytest.mark.parametrize("layer", ["conv2", "conv8"])
+def test_a_shift_error_by_hand(layer):
+    """Without biases silence is silence, and all of a sound between zeros is away from the ends."""
+    torch.manual_seed(1)
+    model = CNN12(width=1 / 8).double().eval()
+    for name, parameter in model.named_parameters():
+        if name.endswith("bias"):
+            torch.nn.init.zeros_(parameter)
+    sonifier = Sonifier(model)
+    sound = torch.zeros(shifts.LENGTH + 301, dtype=torch.float64)
+    sound[11_000:12_000] = torch.randn(1000, generator=draws(), dtype=torch.float64)
+    channel = shifts.loudest_map(sonifier, sound, layer=layer)
+    one, other = (
+        sonifier.sonify(x, layer=layer, channel=channel).raw
+        for x in (sound[: shifts.LENGTH], sound[301:])
+    )
+    expected = float((one[301:] - other[:-301]).abs().max() / one.abs().max())
+    assert expected > 0.01
+    where = {"layer": layer, "channel": channel, "shifts": [301]}
+    found = shifts.shift_errors(sonifier, sound, **where)
+    assert found[301] == pytest.approx(expected, rel=1e-9)
+    assert shifts.shift_errors(sonifier, 0 * sound, **where) == {301: None}
+
+
+def test_the_twin_is_beside_the_network_itself(study):
+    rows = rows_of(study, "strided-twin")
+    plain = [row for row in rows_of(study, "figure-b3") if row["regime"] == "supervised"]
+    own = [row for row in rows if row["network"] == "pooling"]
+    for row, shifted in zip(own, plain, strict=True):
+        if row["shift error"]:
+            several = np.mean([float(shifted[f"shift {n}"]) for n in shifts.ANY])
+            assert float(row["shift error"]) == pytest.approx(several)
+    coherent = [r for r in rows_of(study, "figure-7") if r["regime"] == "supervised"]
+    expected = [float(row["sonification"]) for row in coherent]
+    assert [float(row["coherence"]) for row in own] == pytest.approx(expected, abs=1e-5)
+
+
+def test_claim_f_needs_steadier_and_closer_sounds_of_pooling():
+    def rows(pooling, stride):
+        sides = {"pooling": pooling, "stride": stride}
+        return [
+            {"network": name, "shift error": e + n / 100, "coherence": c}
+            for name, (e, c) in sides.items()
+            for n in range(11)
+        ]
+
+    assert shifts.claim_f(rows((0.2, 0.9), (0.5, 0.6))).holds is True
+    assert shifts.claim_f(rows((0.2, 0.5), (0.5, 0.6))).holds is False
+    assert shifts.claim_f(rows((0.6, 0.9), (0.5, 0.6))).holds is False
+    dead = [*rows((0.2, 0.9), (0.5, 0.6))]
+    dead[3] = dead[3] | {"shift error": None}
+    assert "0.300 ± 0.000 (N=10)" in shifts.claim_f(dead).evidence

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 NAME = "figure-7"
 MINUS = {name: f"minus {name}" for name in CONTROLS}
 MEASURES = (SONIFICATION, *MINUS.values())
-BATCH = 8
+BATCH = 4
 
 
 def networks(preset: Preset) -> list[Network]:
