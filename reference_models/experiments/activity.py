@@ -77,7 +77,7 @@ def answer(sonifier: Sonifier, x: Tensor, *, layer: str, channels: Sequence[int]
     """What a layer makes of a clip.
 
     Args:
-        sonifier: Of an encoder.
+        sonifier: Of an encoder, with its sample rate.
         x: The clip, (samples,).
         layer: The layer.
         channels: Filters that are sonified.
@@ -90,12 +90,12 @@ def answer(sonifier: Sonifier, x: Tensor, *, layer: str, channels: Sequence[int]
     found = sonified(sonifier, x, layer=layer, channel=list(channels))
     active = found.activation[0] > ACTIVE * found.activation.max()
     sounding = found.gain > 0
-    sounds = found.waveform[sounding]
+    sounds, rate = found.waveform[sounding], sonifier.sample_rate
     spectra: dict[str, float | None] = dict.fromkeys(SPECTRA)
     if len(sounds):
         spectra = {
-            "bandwidth_hz": spectral_bandwidth(sounds, sample_rate=SAMPLE_RATE).mean().item(),
-            "centroid_hz": spectral_centroid(sounds, sample_rate=SAMPLE_RATE).mean().item(),
+            "bandwidth_hz": spectral_bandwidth(sounds, sample_rate=rate).mean().item(),
+            "centroid_hz": spectral_centroid(sounds, sample_rate=rate).mean().item(),
             "entropy": spectral_entropy(sounds).mean().item(),
         }
     return {
@@ -116,19 +116,19 @@ def _heard(study: Study, regime: Regime, layer: str) -> list[Answer]:
     ]
 
 
-def _row(layer: str, regime: str, answers: Sequence[Answer]) -> Row:
-    """Means over the clips, with 95 % intervals."""
-    row: dict[str, str | int | float | None] = {
-        "layer": layer,
-        "regime": regime,
-        "clips": len(answers),
-    }
+def means(answers: Sequence[Answer]) -> dict[str, float | None]:
+    """Means over the clips of what `answer` returns, with 95 % intervals; None for nothing."""
+    row: dict[str, float | None] = {}
     for name in answers[0]:
         values = [clip[name] for clip in answers if clip[name] is not None]
         interval = over_runs(values) if values else None
         row[name] = interval and interval.mean
         row[f"{name}_ci"] = interval and interval.half_width
     return row
+
+
+def _row(layer: str, regime: str, answers: Sequence[Answer]) -> Row:
+    return {"layer": layer, "regime": regime, "clips": len(answers), **means(answers)}
 
 
 def _claim(answers: dict[tuple[str, str], list[Answer]]) -> Claim:

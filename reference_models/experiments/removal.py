@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from deconv1d import Sonifier
 from deconv1d.sonify import to_peak_of
 from reference_models.cnn12 import SHORTEST
 from reference_models.data import ClipSet
@@ -97,11 +96,13 @@ def scores(
     return {name: torch.cat([outputs[name] for outputs in heard])[ranked] for name in heard[0]}
 
 
-def without(
-    sonifier: Sonifier, twin: Sonifier, layer: str, draws: torch.Generator, x: Tensor
-) -> dict[str, Tensor]:
-    """The clips without each sound of `sounds`; without the sonification also at their peak."""
-    found = sounds(sonifier, twin, x, layer=layer, draws=draws)
+def residuals(x: Tensor, found: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The clips without each of `equal_energy.sounds`; without the sonification also at their peak.
+
+    Args:
+        x: The clips, (batch, 1, time).
+        found: What `sounds` returns.
+    """
     left = {name: x - sound for name, sound in found.items()}
     return {**left, LOUD: to_peak_of(x, left[SONIFICATION])[0]}
 
@@ -153,7 +154,11 @@ def _without(study: Study, seed: int, mode: str, layer: str) -> dict[str, float]
     draws = torch.Generator().manual_seed(seed)
     sonifier = listen(study, tuned(seed, mode))
     twin = twin_of(sonifier, draws)
-    found = _mean_precision(study, seed, mode, partial(without, sonifier, twin, layer, draws))
+
+    def change(x: Tensor) -> dict[str, Tensor]:
+        return residuals(x, sounds(sonifier, twin, x, layer=layer, draws=draws))
+
+    found = _mean_precision(study, seed, mode, change)
     return {name: found[name] for name in WITHOUT}
 
 

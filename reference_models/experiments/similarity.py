@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from deconv1d import Sonifier
 from deconv1d.measure import mean_top_coherence
 from reference_models.cnn12 import SHORTEST
 from reference_models.evaluate import Interval, over_runs
@@ -65,45 +64,38 @@ def figure_7(study: Study) -> Finding:
     )
 
 
-def coherences(
-    sonifier: Sonifier, twin: Sonifier, x: Tensor, *, layer: str, draws: torch.Generator
-) -> dict[str, Tensor]:
-    """Mean of the five highest coherences with the clip, of each of `equal_energy.sounds`.
+def coherences(x: Tensor, found: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Mean of the five highest coherences of each clip and each of its sounds, (batch,), by name.
 
     Args:
-        sonifier: As for `sounds`.
-        twin: As for `sounds`.
-        x: As for `sounds`.
-        layer: As for `sounds`.
-        draws: As for `sounds`.
-
-    Returns:
-        (batch,) by the sounds' names.
+        x: The clips, (batch, 1, time).
+        found: What `equal_energy.sounds` returns.
     """
-    found = sounds(sonifier, twin, x, layer=layer, draws=draws)
     return {name: mean_top_coherence(x, sound)[:, 0] for name, sound in found.items()}
 
 
 def falls(rows: Sequence[Row], regime: str, measure: str) -> list[float]:
-    """How much a measure falls from a layer to the next, by least squares, for each run."""
+    """The `fall` of a measure in each run."""
     own = [row for row in rows if row["regime"] == regime]
-    depth = range(len(LAYERS))
-    return [
-        -linear_regression(depth, [r[measure] for r in own if r["seed"] == seed]).slope
-        for seed in sorted({row["seed"] for row in own})
-    ]
+    seeds = sorted({row["seed"] for row in own})
+    return [fall([row[measure] for row in own if row["seed"] == seed]) for seed in seeds]
+
+
+def fall(values: Sequence[float]) -> float:
+    """How much values fall from each layer to the next, by least squares."""
+    return -linear_regression(range(len(values)), values).slope
 
 
 def claim_b(rows: Sequence[Row]) -> Claim:
     """Claim b, over runs."""
     fallen = {regime: over_runs(falls(rows, regime, SONIFICATION)) for regime in REGIMES}
     less = {
-        measure: over_runs([fall for r in REGIMES for fall in falls(rows, r, measure)])
+        measure: over_runs([lost for r in REGIMES for lost in falls(rows, r, measure)])
         for measure in MINUS.values()
     }
     return Claim(
         "b",
-        all_hold([above(fall) for fall in fallen.values()]),
+        all_hold([above(lost) for lost in fallen.values()]),
         f"Coherence lost from a layer to the next: {_listed(fallen)}. The same of the coherence "
         f"minus a control's, of all networks: {_listed(less)}.",
     )
@@ -141,10 +133,11 @@ def _mean_coherences(study: Study, regime: Regime, seed: int, layer: str) -> dic
     draws = torch.Generator().manual_seed(seed)
     sonifier, clips = listen(study, pretrained(regime, seed)), heard_clips(study)
     twin, chosen = twin_of(sonifier, draws), every_nth(clips, study.preset.clips)
-    batches = [
-        coherences(sonifier, twin, x.to(study.device), layer=layer, draws=draws)
-        for _, x in clips.whole(chosen, batch_size=BATCH, shortest=SHORTEST)
-    ]
+    batches = []
+    for _, x in clips.whole(chosen, batch_size=BATCH, shortest=SHORTEST):
+        x = x.to(study.device)
+        found = sounds(sonifier, twin, x, layer=layer, draws=draws)
+        batches.append(coherences(x, found))
     every = {name: torch.cat([batch[name] for batch in batches]) for name in batches[0]}
     silent = (every[SONIFICATION] == 0).double().mean().item()
     return {**{name: values.mean().item() for name, values in every.items()}, "silent": silent}
