@@ -22,7 +22,8 @@ from deconv1d import measure
 from deconv1d.errors import InputError, SilenceWarning
 from deconv1d.faithfulness import activations
 from deconv1d.inputs import as_waveform
-from deconv1d.seeds import Seed, random_seed
+from deconv1d.redraw import random_seed, redrawn, shuffled
+from deconv1d.seeds import Seed
 from deconv1d.sonification import Sonification, rate_and_channel
 from deconv1d.sonify import Sonifier, to_peak_of
 from deconv1d.table import Table
@@ -279,10 +280,7 @@ class _Trial:
 
     def _redrawn(self, owners: Sequence[str]) -> Tensor:
         """The sonification with the weights of some modules redrawn."""
-        own = dict(self.sonifier.model.named_parameters())
-        chosen = {k: w for k, w in own.items() if k.rpartition(".")[0] in owners}
-        weights = {k: _shuffled(w, self.draws) for k, w in chosen.items()}
-        return self._sonify(sonifier=self.sonifier.with_weights(weights))
+        return self._sonify(sonifier=redrawn(self.sonifier, owners, self.draws))
 
     def _chosen(self, side: str, share: float) -> list[str]:
         """The modules of a step of a cascade; `owners` are in the mirror's order, from the top."""
@@ -304,7 +302,7 @@ class _Trial:
         """The sonification with this channel's filter alone redrawn."""
         weight = self.sonifier.model.get_parameter(name).detach().clone()
         one = weight.select(axis, self.channel)
-        one.copy_(_shuffled(one, self.draws))
+        one.copy_(shuffled(one, self.draws))
         return self._sonify(sonifier=self.sonifier.with_weights({name: weight}))
 
     def _random_seed(self, activation: Tensor) -> Tensor:
@@ -350,12 +348,6 @@ def _owners(sonifier: Sonifier, found: Sonification) -> list[str]:
     names = {id(w): name for name, w in sonifier.model.named_parameters()}
     paths = [names[id(w)].rpartition(".")[0] for w in deconvnet.parameters() if id(w) in names]
     return list(dict.fromkeys(paths))
-
-
-def _shuffled(weight: Tensor, draws: torch.Generator) -> Tensor:
-    """The same numbers in other places: their distribution stays what training made it."""
-    order = torch.randperm(weight.numel(), generator=draws).to(weight.device)
-    return weight.detach().reshape(-1)[order].reshape(weight.shape)
 
 
 def _flat(sound: Tensor) -> Tensor:

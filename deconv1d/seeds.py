@@ -89,22 +89,6 @@ def _peaks(maps: Tensor) -> Tensor:
     return peaks.reshape(maps.shape)
 
 
-def random_seed(activation: Tensor, draws: torch.Generator) -> Tensor:
-    """A seed that knows only where a map is not zero: positive, random, of the map's energy.
-
-    Args:
-        activation: The map, or all maps.
-        draws: Where the random numbers come from, on the CPU.
-
-    Returns:
-        Of the activation's shape.
-    """
-    noise = torch.rand(activation.shape, generator=draws).to(activation)
-    noise = noise * (activation != 0)
-    energy = activation.square().sum() / noise.square().sum()
-    return noise * energy.sqrt()
-
-
 def leveled(values: Tensor) -> tuple[Tensor, float]:
     """The seed, and what to multiply its raw sonification by.
 

@@ -18,8 +18,8 @@ from deconv1d.compare.captum_methods import CAPTUM, CaptumTarget
 from deconv1d.compare.comparison import Compared, Comparison
 from deconv1d.errors import InputError, ModelError
 from deconv1d.faithfulness import faithfulness
+from deconv1d.redraw import random_seed
 from deconv1d.rules import METHODS as OURS
-from deconv1d.seeds import random_seed
 from deconv1d.sonification import Sonification, rate_and_channel
 from deconv1d.sonify import Sonifier, to_peak_of
 from deconv1d.table import Table

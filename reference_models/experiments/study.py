@@ -1,6 +1,7 @@
 """What all experiments share: how large they are, their data, and the networks they train."""
 
 import json
+from collections.abc import Sized
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from pathlib import Path
@@ -352,7 +353,7 @@ def _fewer(clips: ClipSet, cache: Path) -> ClipSet:
     return ClipSet(replace(clips.index, clips=kept), cache)
 
 
-def every_nth(clips: ClipSet, most: int) -> list[int]:
-    """Numbers of at most `most` clips, spread evenly over the set."""
-    count = min(most, len(clips))
-    return [int(n) for n in torch.linspace(0, len(clips) - 1, count).round()] if count else []
+def every_nth(items: Sized, most: int) -> list[int]:
+    """Numbers of at most `most` clips (or whatever they are), spread evenly over the set."""
+    count = min(most, len(items))
+    return [int(n) for n in torch.linspace(0, len(items) - 1, count).round()] if count else []
