@@ -109,8 +109,15 @@ PRESETS = {
     ),
     "small": _preset(
         1 / 8,
-        epochs=16,
-        contrastive={"seconds": 1.25, "batch_size": 64},
+        epochs=10,
+        contrastive={
+            "seconds": 1.25,
+            "batch_size": 32,
+            "epochs": 12,
+            "warmup_epochs": 2.4,
+            "keep_every": 12,
+            "peak_rate": 5e-4,
+        },
         supervised_={
             "audioset": {"seconds": 1.25, "batch_size": 32},
             "balanced": {"seconds": 1.25, "batch_size": 32},
@@ -344,7 +351,8 @@ def _rendered(data: str, cache: Path, events: int, voices: int) -> ClipSet:
     """The rendered clips that stand in for a data set."""
     if data == "words":
         return rendered_words(cache, voices=voices)
-    return rendered_events(cache, group={"audioset": "A", "fsd50k": "B"}[data], clips=events)
+    group = {"audioset": "A", "fsd50k": "B"}[data]
+    return rendered_events(cache, group=group, clips=events, lasting=group == "A")
 
 
 def _fewer(clips: ClipSet, cache: Path) -> ClipSet:
