@@ -112,7 +112,7 @@ def _experiments(study: Study, experiments: Sequence[Experiment]) -> list[Stage]
             name=experiment.name,
             run=partial(_perform, experiment.name, study),
             done=is_finished(experiment, study),
-            after=tuple(n.name for n in experiment.networks(study.preset)),
+            after=(*experiment.after, *(n.name for n in experiment.networks(study.preset))),
             cost=study.preset.looking,
         )
         for experiment in experiments

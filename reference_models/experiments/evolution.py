@@ -12,7 +12,7 @@ from deconv1d.sonification import Sonification
 from reference_models.data.index import SAMPLE_RATE
 from reference_models.experiments.finding import Experiment, Finding, Row
 from reference_models.experiments.hearing import heard_clips, listen, sonified, whole_clip
-from reference_models.experiments.strongest import strongest
+from reference_models.experiments.strongest import TOP_3, strongest
 from reference_models.experiments.study import Network, Preset, Study, pretrained
 
 NAME = "figure-5"
@@ -117,4 +117,6 @@ def _tracks(place: Place, series: Mapping[int, Sonification]) -> dict[str, Tenso
     return {f"{place}: input": series[max(series)].input, **sounds}
 
 
-EVOLUTION = Experiment(NAME, "Figure 5: feature evolution in training", networks, figure_5)
+EVOLUTION = Experiment(
+    NAME, "Figure 5: feature evolution in training", networks, figure_5, after=(TOP_3.name,)
+)

@@ -84,6 +84,7 @@ class Experiment:
         run: Does it. What it computes step by step it may keep with `part`, so that a killed run
             goes on where it was.
         needs: Names in `Study.sources` without which it is left out.
+        after: Experiments whose files it reads.
     """
 
     name: str
@@ -91,6 +92,7 @@ class Experiment:
     networks: Callable[[Preset], Sequence[Network]]
     run: Callable[[Study], Finding]
     needs: tuple[str, ...] = ()
+    after: tuple[str, ...] = ()
 
 
 def is_finished(experiment: Experiment, study: Study) -> bool:

@@ -18,7 +18,7 @@ from reference_models.experiments.finding import (
     difference,
 )
 from reference_models.experiments.hearing import DEEP, first_networks, heard_clips
-from reference_models.experiments.strongest import TOP, answering, strongest
+from reference_models.experiments.strongest import TOP, TOP_3, answering, strongest
 from reference_models.experiments.study import REGIMES, Study, every_nth
 
 NAME = "label-entropy"
@@ -129,5 +129,9 @@ def _claim(entropies: Entropies, random: float) -> Claim:
 
 
 LABELS = Experiment(
-    NAME, "Section 3.3.2: labels of the strongest inputs", first_networks, labels_of_strongest
+    NAME,
+    "Section 3.3.2: labels of the strongest inputs",
+    first_networks,
+    labels_of_strongest,
+    after=(TOP_3.name,),
 )

@@ -18,7 +18,7 @@ from reference_models.experiments.hearing import (
     sonified,
     whole_clip,
 )
-from reference_models.experiments.strongest import answering, strongest
+from reference_models.experiments.strongest import TOP_3, answering, strongest
 from reference_models.experiments.study import Regime, Study, every_nth, pretrained
 
 NAME = "figures-2-3"
@@ -118,4 +118,6 @@ def _pair(sonifier: Sonifier, clips: ClipSet, layer: str, chosen: Candidate) -> 
     return {f"{title}: input": x, f"{title}: sonification": found.waveform}
 
 
-PAIRS_TO_HEAR = Experiment(NAME, "Figures 2 and 3: selected pairs", first_networks, figures_2_3)
+PAIRS_TO_HEAR = Experiment(
+    NAME, "Figures 2 and 3: selected pairs", first_networks, figures_2_3, after=(TOP_3.name,)
+)
