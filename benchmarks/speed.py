@@ -67,7 +67,7 @@ def capture_overhead() -> str:
             "plain": partial(forward_to, model, x),
             "capture": partial(capture, model, x, target=Target(f"{LAYER}#1")),
         },
-        rounds=21,
+        rounds=101,
     )
     row = ["capture to conv8", *(f"{1e3 * seconds[k]:.0f}" for k in ("capture", "plain"))]
     return table(

@@ -129,12 +129,16 @@ def carry(
     Returns:
         (channels, *waveform shape).
     """
-    runs = []
+    carried: Tensor | None = None
     for start in range(0, len(channels), chunk):
         some = channels[start : start + chunk]
         seeds = torch.zeros(len(some), *values.shape, dtype=values.dtype, device=values.device)
         for seed, channel in zip(seeds, some, strict=True):
             seed[:, channel] = values[:, channel]
         seeds = torch.stack([layout.unsorted(seed) for seed in seeds])
-        runs.append(deconvnet(seeds) if len(some) > 1 else deconvnet(seeds[0])[None])
-    return torch.cat(runs)
+        raw = deconvnet(seeds) if len(some) > 1 else deconvnet(seeds[0])[None]
+        if carried is None:  # kept together: small results in between would scatter the heap
+            carried = raw.new_empty(len(channels), *raw.shape[1:])
+        carried[start : start + chunk] = raw
+    assert carried is not None
+    return carried
