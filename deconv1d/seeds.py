@@ -12,6 +12,8 @@ from deconv1d.errors import InputError
 from deconv1d.mirror import Deconvnet
 
 Seed = str | Callable[[Tensor], Tensor]
+Channel = int | Tensor
+"""A number, or one for each example, (batch,)."""
 SEEDS = ("activation", "ones", "peak")
 
 
@@ -92,16 +94,22 @@ def most_active(maps: Tensor) -> Tensor:
     return maps.reshape(*maps.shape[:2], -1).mean(-1).argmax(1)
 
 
-def only(values: Tensor, channels: Tensor) -> Tensor:
-    """The seed with every channel but one zero, which for each example is given, (batch,)."""
+def ranked(maps: Tensor, count: int) -> Tensor:
+    """For each example the channels with the largest means, best first, (up to count, batch)."""
+    means = maps.reshape(*maps.shape[:2], -1).mean(-1)
+    return means.argsort(dim=1, descending=True, stable=True)[:, :count].T
+
+
+def only(values: Tensor, channel: Channel) -> Tensor:
+    """The seed with every channel zero but one."""
     kept = torch.zeros_like(values)
     examples = torch.arange(len(values), device=values.device)
-    kept[examples, channels] = values[examples, channels]
+    kept[examples, channel] = values[examples, channel]
     return kept
 
 
 def carry(
-    deconvnet: Deconvnet, values: Tensor, layout: Layout, channels: Sequence[int], chunk: int
+    deconvnet: Deconvnet, values: Tensor, layout: Layout, channels: Sequence[Channel], chunk: int
 ) -> Tensor:
     """Carries single channels back, some at a time.
 
@@ -118,9 +126,6 @@ def carry(
     runs = []
     for start in range(0, len(channels), chunk):
         some = channels[start : start + chunk]
-        seeds = torch.zeros(len(some), *values.shape, dtype=values.dtype, device=values.device)
-        for seed, channel in zip(seeds, some, strict=True):
-            seed[:, channel] = values[:, channel]
-        seeds = torch.stack([layout.unsorted(seed) for seed in seeds])
+        seeds = torch.stack([layout.unsorted(only(values, channel)) for channel in some])
         runs.append(deconvnet(seeds) if len(some) > 1 else deconvnet(seeds[0])[None])
     return torch.cat(runs)

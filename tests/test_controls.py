@@ -12,6 +12,7 @@ from untouched import untouched
 
 from deconv1d import InputError, SilenceWarning, Sonifier
 from deconv1d import sonify as sonify_module
+from deconv1d import visit as visit_module
 from deconv1d.controls import (
     BASELINES,
     EVERYTHING,
@@ -161,7 +162,7 @@ def test_the_same_seed_draws_the_same_card(x):
 
 def test_a_card_costs_at_most_forty_sonifications(x, monkeypatch):
     count = {"captures": 0, "seeds": 0}
-    capture, forward = sonify_module.capture, Deconvnet.__call__
+    capture, forward = visit_module.capture, Deconvnet.__call__
 
     def counted_capture(*arguments, **more):
         count["captures"] += 1
@@ -171,7 +172,7 @@ def test_a_card_costs_at_most_forty_sonifications(x, monkeypatch):
         count["seeds"] += seed.shape[0] if seed.dim() > 3 else 1
         return forward(self, seed)
 
-    monkeypatch.setattr(sonify_module, "capture", counted_capture)
+    monkeypatch.setattr(visit_module, "capture", counted_capture)
     monkeypatch.setattr(Deconvnet, "__call__", counted_forward)
     sonifier = Sonifier(random_tower(4), sample_rate=RATE)
     sonifier.sonify(x, layer="12", channel="most_active")
