@@ -75,7 +75,7 @@ def off_others(
     )
 
 
-def contrasted(own: Tensor, others: Tensor) -> Tensor:
+def contrasted(own: Tensor, others: Tensor, *, frame: int = FRAME) -> Tensor:
     """One sound without what others explain; exact silence where they explain all but rounding.
 
     The sounds are cut into half-overlapping frames under a root-Hann window. Of each frame its
@@ -86,6 +86,7 @@ def contrasted(own: Tensor, others: Tensor) -> Tensor:
     Args:
         own: (..., time).
         others: (sounds, ..., time).
+        frame: Samples in a frame, even.
 
     Returns:
         `own`'s shape.
@@ -94,18 +95,16 @@ def contrasted(own: Tensor, others: Tensor) -> Tensor:
         Projection onto an orthogonal complement, as in Gram-Schmidt; frames as in the weighted
         overlap-add of Crochiere (1980).
     """
-    samples = own.shape[-1]
-    hop = FRAME // 2
-    padding = (hop, hop + -samples % hop)
-    window = torch.hann_window(FRAME, dtype=torch.float64, device=own.device).sqrt()
+    samples, hop = own.shape[-1], frame // 2
+    window = torch.hann_window(frame, dtype=torch.float64, device=own.device).sqrt()
     rows = own.reshape(-1, samples)
     both = torch.stack([rows, *others.reshape(len(others), -1, samples)], 1)
-    frames = F.pad(both, padding).unfold(-1, FRAME, hop).movedim(2, 1)
+    frames = F.pad(both, (hop, hop + -samples % hop)).unfold(-1, frame, hop).movedim(2, 1)
     parts = frames.flatten(0, 1).split(FRAMES_AT_ONCE)
     rest = torch.cat([_unexplained(part * window, own.dtype) * window for part in parts])
-    rest = rest.reshape(len(rows), -1, FRAME).mT
-    total = (frames.shape[1] + 1) * hop
-    added = F.fold(rest, (1, total), (1, FRAME), stride=(1, hop))
+    rest = rest.reshape(len(rows), -1, frame).mT
+    total = (rest.shape[-1] + 1) * hop
+    added = F.fold(rest, (1, total), (1, frame), stride=(1, hop))
     return added[..., hop : hop + samples].reshape(own.shape).to(own)
 
 

@@ -30,7 +30,7 @@ from deconv1d.table import Table
 from deconv1d.visit import Visitor, map_of
 
 if TYPE_CHECKING:
-    from deconv1d.controls import ControlCard
+    from deconv1d.card import ControlCard
 
 CHUNK_BYTES = 2**25
 """Size of the largest value of one chunk of channels. Larger ones are slower on a CPU, where fresh
