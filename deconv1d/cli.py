@@ -17,6 +17,7 @@ from torch import Tensor
 
 import deconv1d
 from deconv1d.audio import Samples, read_audio, write_audio, write_whole
+from deconv1d.contrast import CONTRASTS
 from deconv1d.errors import Deconv1dError, InputError
 from deconv1d.models import blaming, load_model
 from deconv1d.render import plot_spectrograms, save_figure
@@ -94,9 +95,11 @@ def _sonify(arguments: argparse.Namespace) -> Answer:
                 tap=arguments.tap,
                 seed=arguments.seed,
                 method=arguments.method,
+                contrast=arguments.contrast,
             )
             sounds += _write(found, arguments)
-    facts = {"layer": found.layer, "flagged": found.flagged, "sounds": sounds}
+    shared = {"layer": found.layer, "flagged": found.flagged, "contrast": found.contrast}
+    facts = {**shared, "sounds": sounds}
     return Answer("\n".join(f"{s['sound']}: {s['title']}" for s in sounds), facts)
 
 
@@ -282,6 +285,11 @@ def _sound_options(parser: argparse.ArgumentParser) -> None:
         "once",
     )
     parser.add_argument("--seed", choices=SEEDS, default="activation", help="what is carried back")
+    parser.add_argument(
+        "--contrast",
+        choices=CONTRASTS,
+        help="write only what other channels' sonifications do not explain",
+    )
     parser.add_argument(
         "-o",
         "--output",

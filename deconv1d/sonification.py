@@ -158,6 +158,7 @@ class Sonification:
             "channel": "all at once" if self.channel is None else self.channel,
             "sample rate": f"{self.sample_rate} Hz",
             "flagged ops": f"{self.flagged:.0%}",
+            "contrasted with": "nothing" if self.contrast is None else f"other {self.contrast}",
         }
         return pair_html(
             tracks, self.sample_rate, title=f"Sonification of {self.layer}", facts=facts
