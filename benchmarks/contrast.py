@@ -2,8 +2,8 @@
 
 python -m benchmarks.contrast [--data DIR]
 
-Ten minutes; writes CONTRAST.md beside this file. `--data` holds `esc10/`, for SoundNet-8 (see
-reference_models/soundnet.py). The one that was kept is `Sonifier.sonify(..., contrast="channels")`.
+A quarter of an hour; writes CONTRAST.md beside this file. `--data` holds `esc10/`, for SoundNet-8
+(see reference_models/soundnet.py). What was kept is `Sonifier.sonify(..., contrast="channels")`.
 """
 
 import argparse

@@ -2,7 +2,7 @@
 
 python -m benchmarks.unpooling [--data DIR]
 
-Two minutes; writes UNPOOLING.md beside this file. `--data` holds `esc10/`, for SoundNet-8 (see
+One minute; writes UNPOOLING.md beside this file. `--data` holds `esc10/`, for SoundNet-8 (see
 reference_models/soundnet.py).
 """
 
