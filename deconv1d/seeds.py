@@ -4,17 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import prod
 
 import torch
 from torch import Tensor
 
+from deconv1d.capture import Capture
 from deconv1d.errors import InputError
 from deconv1d.mirror import Deconvnet
+from deconv1d.ops import carries, shape_of
 
 Seed = str | Callable[[Tensor], Tensor]
 Channel = int | Tensor
 """A number, or one for each example, (batch,)."""
 SEEDS = ("activation", "ones", "peak")
+
+CHUNK_BYTES = 2**25
+"""Size of the largest value of one chunk of channels. Larger ones are slower on a CPU, where fresh
+memory costs more than the convolutions gain."""
 
 
 @dataclass(frozen=True)
@@ -129,3 +136,17 @@ def carry(
         seeds = torch.stack([layout.unsorted(only(values, channel)) for channel in some])
         runs.append(deconvnet(seeds) if len(some) > 1 else deconvnet(seeds[0])[None])
     return torch.cat(runs)
+
+
+def chunk_of(captured: Capture) -> int:
+    """How many channels to carry at a time.
+
+    Args:
+        captured: The forward pass, whose largest value on the signal's way decides.
+    """
+    sizes = [
+        prod(shape_of(node)) * int(node.meta["dtype"].itemsize)
+        for node in captured.graph.nodes
+        if carries(node)
+    ]
+    return max(1, CHUNK_BYTES // max(sizes))

@@ -6,7 +6,6 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from math import prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,20 +20,26 @@ from deconv1d.guest import unwrapped
 from deconv1d.inputs import Waveform, check_channels, check_word
 from deconv1d.layers import LayerRow, batch_axis, channel_axis, layer_table
 from deconv1d.mirror import Deconvnet, mirror
-from deconv1d.ops import carries, shape_of
+from deconv1d.ops import shape_of
 from deconv1d.plan import PlanRow, plan_of
 from deconv1d.rules import RULES, Rules
-from deconv1d.seeds import SEEDS, Channel, Layout, Seed, carry, leveled, most_active, seed_of
+from deconv1d.seeds import (
+    SEEDS,
+    Channel,
+    Layout,
+    Seed,
+    carry,
+    chunk_of,
+    leveled,
+    most_active,
+    seed_of,
+)
 from deconv1d.sonification import Sonification
 from deconv1d.table import Table
 from deconv1d.visit import Visitor, map_of
 
 if TYPE_CHECKING:
     from deconv1d.card import ControlCard
-
-CHUNK_BYTES = 2**25
-"""Size of the largest value of one chunk of channels. Larger ones are slower on a CPU, where fresh
-memory costs more than the convolutions gain."""
 
 
 class Sonifier:
@@ -141,7 +146,7 @@ class Sonifier:
         else:
             maps = layout.sorted(activation)
             channels: list[Channel] = [*chosen] if isinstance(chosen, list) else [most_active(maps)]
-            carried = partial(carry, deconvnet, values, layout, chunk=_chunk(captured))
+            carried = partial(carry, deconvnet, values, layout, chunk=chunk_of(captured))
             raw, answered = carried(channels), channels
             if contrast is not None:
                 raw = off_others(raw, channels, maps, carried)
@@ -385,13 +390,3 @@ def _layout(captured: Capture, override: int | None) -> Layout:
             f"of shape {shape_of(captured.tap)}. sonifier.layers(x) shows the one assumed."
         )
     return Layout(batch, override % rank)
-
-
-def _chunk(captured: Capture) -> int:
-    """How many channels to carry at a time."""
-    sizes = [
-        prod(shape_of(node)) * int(node.meta["dtype"].itemsize)
-        for node in captured.graph.nodes
-        if carries(node)
-    ]
-    return max(1, CHUNK_BYTES // max(sizes))
