@@ -7,13 +7,13 @@ ends. Compared is the middle, where no end is within a receptive field.
 from __future__ import annotations
 
 import torch
-from torch import Tensor
 
 from benchmarks.reporting import HERE, table, write_page
 from deconv1d import Sonifier
 from reference_models.cnn12 import CNN12
+from reference_models.experiments.shifts import LENGTH, loudest_map, shift_errors
 
-LENGTH, LAYERS = 24_000, (1, 2, 4, 6, 8, 11)
+LAYERS = (1, 2, 4, 6, 8, 11)
 SHIFTS = (256, 1024, 8448, 128, 64, 16, 1, 37, 8645)
 
 
@@ -27,35 +27,16 @@ def network() -> CNN12:
     return model
 
 
-def shift_error(sonifier: Sonifier, noise: Tensor, layer: str, channel: int, shift: int) -> float:
-    """Largest difference in the middle, relative to the largest value there."""
-    first, second = noise[:LENGTH], noise[shift : shift + LENGTH]
-    kwargs = {"layer": layer, "channel": channel}
-    plain, shifted = (sonifier.sonify(x, **kwargs).raw for x in (first, second))
-    edge = 2 * 2370
-    middle = plain[shift + edge : LENGTH - edge]
-    difference = middle - shifted[edge : edge + len(middle)]
-    return float(difference.abs().max() / middle.abs().max())
-
-
 def main() -> None:
     """Writes SHIFTS.md."""
     sonifier = Sonifier(network())
     noise = torch.randn(LENGTH + max(SHIFTS), dtype=torch.float64)
-    channels = {
-        layer: sonifier.sonify(noise[:LENGTH], layer=f"conv{layer}", channel="most_active").channel
-        for layer in LAYERS
-    }
-    rows = [
-        [
-            shift,
-            *(
-                f"{shift_error(sonifier, noise, f'conv{n}', int(c), shift):.1e}"
-                for n, c in channels.items()
-            ),
-        ]
-        for shift in SHIFTS
-    ]
+    errors = []
+    for layer in (f"conv{number}" for number in LAYERS):
+        channel = loudest_map(sonifier, noise, layer=layer)
+        found = shift_errors(sonifier, noise, layer=layer, channel=channel, shifts=SHIFTS)
+        errors.append(found)
+    rows = [[shift, *(f"{found[shift]:.1e}" for found in errors)] for shift in SHIFTS]
     head = ["shift, samples", *(f"conv{n} (stride {2 ** min(n, 8)})" for n in LAYERS)]
     body = (
         "Difference between the shifted sonification and the sonification of the shifted input, "

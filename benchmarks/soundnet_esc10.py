@@ -12,56 +12,33 @@ import importlib.metadata
 from pathlib import Path
 
 import numpy as np
-import soundfile
 import torch
-from sklearn.linear_model import RidgeClassifier
 from sklearn.model_selection import PredefinedSplit, cross_val_score
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 from tqdm import tqdm
 
-from reference_models.soundnet import SoundNet, load_soundnet, soundnet_input
+from reference_models.experiments.soundnet import (
+    esc10_clip,
+    esc10_paths,
+    fold_of,
+    linear_probe,
+    probe_features,
+)
+from reference_models.soundnet import SoundNet, load_soundnet
 
 PACKAGES = ("torch", "numpy", "scikit-learn", "soundfile", "soxr", "soundnet")
 RANDOM_SEEDS = (0, 1, 2)
 
 
-def read_clips(folder: Path) -> tuple[list[Tensor], list[str], list[int]]:
-    """Returns the network's input, the kind and the fold of every clip.
-
-    Raises:
-        FileNotFoundError: `folder` does not hold ESC-10.
-    """
-    paths = sorted(folder.glob("*/*.ogg"))
-    if not paths:
-        raise FileNotFoundError(
-            f"no ESC-10 in '{folder}': expected '<nnn> - <kind>/<fold>-<clip>-<take>.ogg', found "
-            "no such file; give --data the folder that holds 'esc10'"
-        )
-    recordings = (soundfile.read(path) for path in tqdm(paths, desc="decoding"))
-    inputs = [soundnet_input(waveform, sample_rate=rate) for waveform, rate in recordings]
-    return inputs, [path.parent.name for path in paths], [int(path.name[0]) for path in paths]
-
-
-@torch.inference_mode()
 def embed(network: SoundNet, inputs: list[Tensor]) -> dict[str, np.ndarray]:
-    """Returns one row per clip from each of the two layers."""
-    after_pool5 = [name for name, _ in network.features.named_children()].index("pool5") + 1
-    lower, upper = network.features[:after_pool5], network.features[after_pool5:]
-    rows = {"pool5, mean and max over time": [], "conv7, mean over time": []}
-    for waveform in tqdm(inputs, desc="embedding"):
-        pool5 = lower(waveform)
-        statistics = torch.cat([pool5.mean(dim=-1), pool5.amax(dim=-1)], dim=1)
-        rows["pool5, mean and max over time"].append(statistics)
-        rows["conv7, mean over time"].append(upper(pool5).mean(dim=-1))
-    return {name: torch.cat(row).numpy() for name, row in rows.items()}
+    """Returns one row per clip of each kind of features."""
+    rows = [probe_features(network, waveform) for waveform in tqdm(inputs, desc="embedding")]
+    return {name: torch.cat([row[name] for row in rows]).numpy() for name in rows[0]}
 
 
 def fold_accuracies(features: np.ndarray, kinds: list[str], folds: list[int]) -> np.ndarray:
     """Returns the accuracy on each fold of a ridge classifier fitted on the four others."""
-    classifier = make_pipeline(StandardScaler(), RidgeClassifier(alpha=100))
-    return cross_val_score(classifier, features, kinds, cv=PredefinedSplit(folds))
+    return cross_val_score(linear_probe(), features, kinds, cv=PredefinedSplit(folds))
 
 
 def untrained(seed: int) -> SoundNet:
@@ -97,7 +74,9 @@ def main() -> None:
     """Measures trained and random networks and writes SOUNDNET.md."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="the folder that holds esc10/")
-    inputs, kinds, folds = read_clips(parser.parse_args().data / "esc10")
+    paths = esc10_paths(parser.parse_args().data / "esc10")
+    inputs = [esc10_clip(path) for path in tqdm(paths, desc="decoding")]
+    kinds, folds = [path.parent.name for path in paths], [fold_of(path) for path in paths]
 
     def measure(network: SoundNet) -> dict[str, np.ndarray]:
         features = embed(network, inputs)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -39,20 +39,20 @@ class Capture:
             number), `name` (label.op#n), `source` (file:line), `shape`, `dtype`, `carries` (whether
             it carries the waveform) and `constant` (whether it follows from the model alone).
         x: The waveform's node.
-        tap: The node of the wanted map; None if none was wanted or reached.
-        kept: Values of nodes that the mirror needs; the map's own is `kept[tap]`.
+        taps: The nodes of the wanted maps, in the order asked for; None for one not reached.
+        kept: Values of nodes that the mirror needs; a map's own is `kept[tap]`.
         memories: What the rules recorded (switches, statistics), by node.
         constants: What `get_attr` nodes name: parameters are the model's own objects.
         outputs: The node that each module call returned, by "path#call".
         calls: How often each module ran; None if the model was stopped before its end.
         decides: Whether the model looked at a value, so that another input may run otherwise.
         rules: The op table it was recorded for.
-        method: "deconvnet", "guided" or "gradient".
+        method: "deconvnet", "guided", "gradient" or "forward".
     """
 
     graph: Graph
     x: Node
-    tap: Node | None
+    taps: tuple[Node | None, ...]
     kept: Mapping[Node, Tensor]
     memories: Mapping[Node, Tensor]
     constants: Mapping[str, Tensor]
@@ -61,6 +61,11 @@ class Capture:
     decides: bool
     rules: Rules
     method: str
+
+    @property
+    def tap(self) -> Node | None:
+        """The node of the first wanted map; None if none was wanted, or it was not reached."""
+        return self.taps[0] if self.taps else None
 
     @cached_property
     def fields(self) -> dict[Node, Field | None]:
@@ -72,7 +77,7 @@ def capture(
     model: nn.Module,
     x: Tensor,
     *,
-    target: Target | None = None,
+    target: Target | Sequence[Target] | None = None,
     rules: Rules = RULES,
     method: str = "deconvnet",
     forward: Callable[[Any, Tensor], Any] | None = None,
@@ -84,22 +89,25 @@ def capture(
     Args:
         model: Any module; not wrapped by torch.compile or DistributedDataParallel.
         x: The waveform as the model takes it; it is not written into.
-        target: The map to stop at; None runs to the end.
+        target: The map to stop at, or several: the last of them; None runs to the end.
         rules: The op table: what has to be kept for the mirror.
-        method: "deconvnet", "guided" or "gradient".
+        method: "deconvnet", "guided" or "gradient"; or "forward", for maps that nothing is to be
+            carried back from: only they are kept.
         forward: `forward(model, x)`, for models that take more than a waveform.
         dtype: Run with the parameters cast to this; None: as they are.
-        run_on: Whether to let the model run to its end once the map is complete, which fills
+        run_on: Whether to let the model run to its end once the maps are complete, which fills
             `calls`.
 
     Raises:
-        PathError: If the map does not depend on the waveform by differentiable ops.
+        PathError: If a map does not depend on the waveform by differentiable ops.
         Exception: Whatever the model raises; if an op did, its `failure` says which and where.
     """
     x = x.detach().clone()
     state = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     with visiting(model):
-        recorder = Recorder(x, state, target=target, rules=rules, method=method, run_on=run_on)
+        recorder = Recorder(
+            x, state, targets=_listed(target), rules=rules, method=method, run_on=run_on
+        )
         try:
             ended = _run(recorder, model, x, forward, dtype)
         finally:
@@ -110,7 +118,7 @@ def capture(
     return Capture(
         graph=recorder.graph,
         x=recorder.x,
-        tap=None if recorder.tip is None else recorder.tip[0],
+        taps=tuple(None if tap.tip is None else tap.tip[0] for tap in recorder.taps),
         kept=recorder.kept,
         memories=recorder.memories,
         constants=recorder.constants,
@@ -120,6 +128,12 @@ def capture(
         rules=rules,
         method=method,
     )
+
+
+def _listed(target: Target | Sequence[Target] | None) -> Sequence[Target]:
+    if target is None:
+        return ()
+    return (target,) if isinstance(target, Target) else target
 
 
 def _run(
@@ -137,7 +151,7 @@ def _run(
                 model(x) if forward is None else forward(model, x)
             if not recorder.complete:
                 recorder.run_on = True  # nothing left to stop
-                recorder.finish()
+                recorder.finish(recorder.taps)
     except Stop:
         return False
     except Exception as error:
@@ -198,13 +212,19 @@ def _cast(model: nn.Module, dtype: torch.dtype | None) -> Iterator[None]:
         yield
 
 
-def replay(captured: Capture) -> Tensor:
-    """The map again, by running the recorded ops on the recorded waveform and random draws."""
-    assert captured.tap is not None
+def replay(captured: Capture, tap: Node | None = None) -> Tensor:
+    """A map again, by running the recorded ops on the recorded waveform and random draws.
+
+    Args:
+        captured: A capture that wanted it.
+        tap: Its node; None: the first wanted one's.
+    """
+    tap = tap or captured.tap
+    assert tap is not None
     graph = Graph()
     copies: dict[Node, Node] = {}
     graph.graph_copy(captured.graph, copies)
-    graph.output(copies[captured.tap])
+    graph.output(copies[tap])
     with torch.no_grad():
         return _Replay(captured, graph, copies).run(captured.kept[captured.x])  # type: ignore[no-any-return]  # fx is untyped
 

@@ -10,26 +10,23 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
 import numpy as np
 from torch import Tensor
 
 import deconv1d
+from deconv1d import options
 from deconv1d.audio import Samples, read_audio, write_audio, write_whole
-from deconv1d.contrast import CONTRASTS
 from deconv1d.errors import Deconv1dError, InputError
 from deconv1d.models import blaming, load_model
+from deconv1d.options import MARK
 from deconv1d.render import plot_spectrograms, save_figure
 from deconv1d.report import render_document
-from deconv1d.rules import METHODS
-from deconv1d.seeds import SEEDS
 from deconv1d.sonification import Sonification
 from deconv1d.sonify import Sonifier
-from deconv1d.visit import TAPS
 
 CHANNELS_AT_ONCE = 16
-MARK = "{channel}"
 INTERRUPTED = 130
 """Exit code of a program that Ctrl-C ended."""
 
@@ -114,9 +111,27 @@ def _check(arguments: argparse.Namespace) -> Answer:
             other=other,
             seeds=arguments.draws,
         )
-    if arguments.output is not None:
-        write_whole(arguments.output, render_document(str(card.layer), card._repr_html_()).encode())
+    _write_page(arguments.output, card.layer, card._repr_html_())
     return Answer(str(card), card.to_dict())
+
+
+def _compare(arguments: argparse.Namespace) -> Answer:
+    from deconv1d.compare import METHODS, compare
+
+    methods = METHODS if arguments.methods is None else arguments.methods.split(",")
+    channel = _one(arguments.channel)
+    with _opened(arguments) as (sonifier, x):
+        found = compare(
+            sonifier,
+            x,
+            arguments.layer,
+            channel,
+            methods=methods,
+            tap=arguments.tap,
+            seeds=arguments.draws,
+        )
+    _write_page(arguments.output, found.title, found._repr_html_())
+    return Answer(str(found), found.to_dict())
 
 
 def _demo(arguments: argparse.Namespace) -> Answer:
@@ -203,7 +218,7 @@ def _one(channel: list[int] | str | None) -> int | str:
     if isinstance(channel, list) and len(channel) == 1:
         return channel[0]
     raise InputError(
-        f"One channel is checked at a time: expected a number or most_active, got {channel}. "
+        f"One channel is judged at a time: expected a number or most_active, got {channel}. "
         f"Give --channel 3."
     )
 
@@ -215,6 +230,11 @@ def _like(x: Samples, arguments: argparse.Namespace) -> Samples:
     samples = min(x.shape[-1], other.shape[-1])
     fitted[..., :samples] = other[..., :samples]
     return fitted
+
+
+def _write_page(name: str | None, title: str, part: str) -> None:
+    if name is not None:
+        write_whole(name, render_document(title, part).encode())
 
 
 def _word(channel: int | list[int] | None) -> str:
@@ -239,86 +259,6 @@ def _check_names(arguments: argparse.Namespace) -> None:
 # --- the command line ----------------------------------------------------------------------------
 
 
-class _Parser(argparse.ArgumentParser):
-    """Raises its errors, which then end in one line as all others do."""
-
-    def error(self, message: str) -> NoReturn:
-        raise InputError(f"{message}. See {self.prog} --help.")
-
-
-def _model_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("audio", metavar="AUDIO", help="sound file of any kind libsndfile reads")
-    parser.add_argument(
-        "--model",
-        required=True,
-        metavar="FACTORY",
-        help="package.module:function or path.py:function that makes the model",
-    )
-    parser.add_argument(
-        "--weights", metavar="FILE", help="its state dict: .safetensors, or what torch.save wrote"
-    )
-    parser.add_argument(
-        "--sample-rate",
-        required=True,
-        type=int,
-        metavar="HZ",
-        help="what the model was trained at; the file is resampled to it",
-    )
-
-
-def _layer_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--layer", required=True, help="a name that `deconv1d layers` lists, or its unique ending"
-    )
-    parser.add_argument(
-        "--tap", choices=TAPS, default="block", help="take the layer's map where its block ends"
-    )
-    parser.add_argument("--method", choices=METHODS, default="deconvnet")
-
-
-def _sound_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--channel",
-        type=_channel,
-        default="most_active",
-        help="number, list such as 0,3,17, all, most_active (the default), or none: every map at "
-        "once",
-    )
-    parser.add_argument("--seed", choices=SEEDS, default="activation", help="what is carried back")
-    parser.add_argument(
-        "--contrast",
-        choices=CONTRASTS,
-        help="write only what other channels' sonifications do not explain",
-    )
-    parser.add_argument(
-        "-o",
-        "--output",
-        required=True,
-        metavar="FILE",
-        help=f"sound file to write, .wav, .flac or .ogg; {MARK} in it stands for the channel",
-    )
-    parser.add_argument("--subtype", help="its sample format, such as PCM_16 (default: float)")
-    parser.add_argument("--spectrogram", metavar="FILE", help="picture to write, such as .png")
-    parser.add_argument("--dark", action="store_true", help="light on dark in the picture")
-
-
-def _check_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--channel", type=_channel, default="most_active", help="number, or most_active (default)"
-    )
-    parser.add_argument("--other", metavar="AUDIO", help="another recording, for its switches")
-    parser.add_argument(
-        "--draws", type=int, default=3, metavar="N", help="of each random control (default: 3)"
-    )
-    parser.add_argument("-o", "--output", metavar="FILE", help="page to write, with the sounds")
-
-
-def _demo_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "-o", "--output", default="deconv1d-demo", metavar="FOLDER", help="default: %(default)s"
-    )
-
-
 @dataclass(frozen=True)
 class Command:
     """One command: what it does, its options, and the function that does it."""
@@ -329,26 +269,48 @@ class Command:
 
 
 COMMANDS = {
-    "layers": Command("list the layers that can be sonified", (_model_options,), _layers),
+    "layers": Command("list the layers that can be sonified", (options.model_options,), _layers),
     "plan": Command(
-        "list each op between a layer and the waveform", (_model_options, _layer_options), _plan
+        "list each op between a layer and the waveform",
+        (options.model_options, options.layer_options, options.method_options),
+        _plan,
     ),
     "sonify": Command(
         "write what a layer's maps respond to as sound",
-        (_model_options, _layer_options, _sound_options),
+        (
+            options.model_options,
+            options.layer_options,
+            options.method_options,
+            options.sound_options,
+        ),
         _sonify,
     ),
     "check": Command(
         "say how far to trust a sonification, by its controls",
-        (_model_options, _layer_options, _check_options),
+        (
+            options.model_options,
+            options.layer_options,
+            options.judging_options,
+            options.check_options,
+        ),
         _check,
     ),
-    "demo": Command("write a page to look at and listen to", (_demo_options,), _demo),
+    "compare": Command(
+        "set methods of ours and Captum's side by side",
+        (
+            options.model_options,
+            options.layer_options,
+            options.judging_options,
+            options.compare_options,
+        ),
+        _compare,
+    ),
+    "demo": Command("write a page to look at and listen to", (options.demo_options,), _demo),
 }
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="deconv1d", description=deconv1d.__doc__)
+    parser = options.Parser(prog="deconv1d", description=deconv1d.__doc__)
     parser.add_argument("--version", action="version", version=deconv1d.__version__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for name, command in COMMANDS.items():
@@ -358,17 +320,6 @@ def _parser() -> argparse.ArgumentParser:
         own.add_argument("--json", action="store_true", help="answer in one line of JSON")
         own.set_defaults(run=command.run)
     return parser
-
-
-def _channel(text: str) -> list[int] | str | None:
-    if text in ("all", "most_active", "none"):
-        return None if text == "none" else text
-    try:
-        return [int(number) for number in text.split(",")]
-    except ValueError:
-        raise argparse.ArgumentTypeError(
-            f"expected a number, a list such as 0,3,17, all, most_active or none, got {text!r}"
-        ) from None
 
 
 # --- lines on stderr -----------------------------------------------------------------------------

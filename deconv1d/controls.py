@@ -23,8 +23,9 @@ from deconv1d.contrast import OTHERS, contrasted
 from deconv1d.errors import InputError, SilenceWarning
 from deconv1d.faithfulness import activations
 from deconv1d.inputs import as_waveform
+from deconv1d.redraw import random_seed, redrawn, shuffled
 from deconv1d.seeds import Seed
-from deconv1d.sonification import Sonification
+from deconv1d.sonification import Sonification, rate_and_channel
 from deconv1d.sonify import Sonifier, to_peak_of
 from deconv1d.table import Table
 
@@ -81,7 +82,7 @@ class _Trial:
         self, sonifier: Sonifier, found: Sonification, draws: torch.Generator, seeds: int
     ) -> None:
         self.sonifier, self.found, self.draws, self.seeds = sonifier, found, draws, seeds
-        self.rate, self.channel = _checked(sonifier, found)
+        self.rate, self.channel = rate_and_channel(found, what="controls")
         self.whole = float(self._activations(found.input)[self.channel])
         self.owners = _owners(sonifier, found)
         self.rivals = self._other_channels()
@@ -180,10 +181,7 @@ class _Trial:
 
     def _redrawn(self, owners: Sequence[str]) -> Tensor:
         """The sonification with the weights of some modules redrawn."""
-        own = dict(self.sonifier.model.named_parameters())
-        chosen = {k: w for k, w in own.items() if k.rpartition(".")[0] in owners}
-        weights = {k: _shuffled(w, self.draws) for k, w in chosen.items()}
-        return self._sonify(sonifier=self.sonifier.with_weights(weights))
+        return self._sonify(sonifier=redrawn(self.sonifier, owners, self.draws))
 
     def _chosen(self, side: str, share: float) -> list[str]:
         """The modules of a step of a cascade; `owners` are in the mirror's order, from the top."""
@@ -205,15 +203,11 @@ class _Trial:
         """The sonification with this channel's filter alone redrawn."""
         weight = self.sonifier.model.get_parameter(name).detach().clone()
         one = weight.select(axis, self.channel)
-        one.copy_(_shuffled(one, self.draws))
+        one.copy_(shuffled(one, self.draws))
         return self._sonify(sonifier=self.sonifier.with_weights({name: weight}))
 
     def _random_seed(self, activation: Tensor) -> Tensor:
-        """Positive, random, where the map is not zero, and of its energy."""
-        noise = torch.rand(activation.shape, generator=self.draws).to(activation)
-        noise = noise * (activation != 0)
-        energy = activation.square().sum() / noise.square().sum()
-        return noise * energy.sqrt()
+        return random_seed(activation, self.draws)
 
     def _other_channels(self) -> Sonification | None:
         """Of the most active other channels, if any is active."""
@@ -237,27 +231,6 @@ class _Trial:
         return (to_peak_of(x, sound)[0] for sound in sounds)
 
 
-def _checked(sonifier: Sonifier, found: Sonification) -> tuple[int, int]:
-    """Sample rate and channel, or an error that says why there can be no card."""
-    if sonifier.sample_rate is None:
-        raise InputError(
-            "Controls need a sample rate: expected a number in hertz, got None. Give it once: "
-            "Sonifier(model, sample_rate=8000)."
-        )
-    channel = found.channel
-    if channel is None or isinstance(channel, list) or found.gain.numel() != 1:
-        raise InputError(
-            f"Controls are of one channel and one clip: got channel {channel} and a waveform of "
-            f"shape {tuple(found.input.shape)}. Check them one by one."
-        )
-    if found.gain == 0:
-        raise InputError(
-            f"Silence has no controls: expected a sonification of layer {found.layer!r}, channel "
-            f"{int(channel)}, that can be heard, got a dead map or a silent input. Choose another."
-        )
-    return sonifier.sample_rate, int(channel)
-
-
 def _other_clip(x: Tensor, other: Any) -> Tensor:
     if other is None:
         return x.roll(x.shape[-1] // 2, -1)
@@ -276,12 +249,6 @@ def _owners(sonifier: Sonifier, found: Sonification) -> list[str]:
     names = {id(w): name for name, w in sonifier.model.named_parameters()}
     paths = [names[id(w)].rpartition(".")[0] for w in deconvnet.parameters() if id(w) in names]
     return list(dict.fromkeys(paths))
-
-
-def _shuffled(weight: Tensor, draws: torch.Generator) -> Tensor:
-    """The same numbers in other places: their distribution stays what training made it."""
-    order = torch.randperm(weight.numel(), generator=draws).to(weight.device)
-    return weight.detach().reshape(-1)[order].reshape(weight.shape)
 
 
 def _flat(sound: Tensor) -> Tensor:

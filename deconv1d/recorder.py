@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Callable, Container, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from functools import cache
 from operator import getitem
@@ -63,6 +63,25 @@ class Failure:
     shapes: list[tuple[int, ...]]
 
 
+@dataclass(eq=False)
+class Tap:
+    """Where a wanted layer's block has come to.
+
+    Attributes:
+        target: The layer.
+        tip: The last value of its block so far; None: the layer has not answered yet.
+        complete: Whether the tip is the block's end.
+    """
+
+    target: Target
+    tip: tuple[Node, Tensor] | None = None
+    complete: bool = False
+
+    def follows(self, node: Node) -> bool:
+        """Whether an op takes up the tip."""
+        return not self.complete and self.tip is not None and self.tip[0] in node.all_input_nodes
+
+
 @dataclass
 class _Frame:
     """One running module call."""
@@ -82,10 +101,11 @@ class Recorder(TorchDispatchMode):
     Args:
         x: The waveform that the model will be run on.
         state: The model's own tensors, by name.
-        target: Where to stop; None records to the end.
+        targets: The wanted layers: where the last of their blocks ends, the model is stopped. None
+            at all records to the end.
         rules: The op table.
         method: Which rules to record for.
-        run_on: Whether the model runs on to its end, to count calls, once the map is complete.
+        run_on: Whether the model runs on to its end, to count calls, once the maps are complete.
     """
 
     def __init__(
@@ -93,13 +113,13 @@ class Recorder(TorchDispatchMode):
         x: Tensor,
         state: Mapping[str, Tensor],
         *,
-        target: Target | None,
+        targets: Iterable[Target],
         rules: Rules,
         method: str,
         run_on: bool,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # torch's is untyped
-        self.target, self.run_on = target, run_on
+        self.taps, self.run_on = [Tap(target) for target in targets], run_on
         self.rules, self.method = rules, method
         self.graph, self.memory = Graph(), Memory()
         self.kept: dict[Node, Tensor] = {}
@@ -107,7 +127,6 @@ class Recorder(TorchDispatchMode):
         self.constants: dict[str, Tensor] = {}
         self.calls: Counter[str] = Counter()
         self.outputs: dict[str, Node] = {}
-        self.tip: tuple[Node, Tensor] | None = None
         self.complete = False
         self.decides = False
         self.error: PathError | None = None
@@ -142,29 +161,33 @@ class Recorder(TorchDispatchMode):
             return
         node, call = self._node(value), f"{frame.path}#{frame.call}"
         self.outputs[call] = node
-        if self._wants(call, is_op=False):
-            self._begin(node, value)
+        if taps := self._asked(call, is_op=False):
+            self._advance(taps, node, value)
 
-    def _wants(self, call: str, *, is_op: bool) -> bool:
-        target = self.target
-        return target is not None and (target.call, target.is_op) == (call, is_op)
+    def _asked(self, call: str, *, is_op: bool) -> list[Tap]:
+        """Where this module call or op is the wanted layer."""
+        return [t for t in self.taps if (t.target.call, t.target.is_op) == (call, is_op)]
 
-    def _begin(self, node: Node, value: Tensor) -> None:
-        """The wanted layer has answered; from here on its block is followed."""
-        assert self.target is not None
-        self.tip = (node, value)
-        if not carries(node):
-            self.error = PathError(self._off_path(self.target.call))
-        if self.error or self.target.tap == "output":
-            self.finish()
+    def _advance(self, taps: list[Tap], node: Node, value: Tensor) -> None:
+        """A wanted layer has answered, or its block has gone on."""
+        for tap in taps:
+            tap.tip = (node, value)
+            if not carries(node):
+                self.error = PathError(self._off_path(tap.target.call))
+        if self.error:
+            self.finish(self.taps)
+        self.finish([tap for tap in taps if tap.target.tap == "output"])
 
-    def finish(self) -> None:
-        """The map is complete."""
-        self.complete = True
-        if self.tip is not None:
-            self.kept.setdefault(*self.tip)
-        if not self.run_on:
-            raise Stop
+    def finish(self, taps: list[Tap]) -> None:
+        """These maps are complete; with the last of all the model is stopped."""
+        for tap in taps:
+            tap.complete = True
+            if tap.tip is not None:
+                self.kept.setdefault(*tap.tip)
+        if taps and all(tap.complete for tap in self.taps):
+            self.complete = True
+            if not self.run_on:
+                raise Stop
 
     def release(self) -> None:
         """Lets go of what only recording needs: it refers back, and tensors would outlive it."""
@@ -242,7 +265,7 @@ class Recorder(TorchDispatchMode):
         self._locate(node, schema.name)
         op = Op.of(node)
         rule = rule_for(self.rules, op, self.method) if op.carrying else None
-        goes_on = rule is not None and self._goes_on(node, rule)
+        going_on = [] if rule is None else self._going_on(node, rule)
         if self.complete:
             return self._pass_on(func, schema, args, kwargs)
         written = schema.written(args, kwargs)
@@ -259,8 +282,8 @@ class Recorder(TorchDispatchMode):
         results = self._settle(op, sources, places, output, written)
         if rule is not None and rule.record is not None:
             self.memories[node] = rule.record(op, before.__getitem__, output)
-        if goes_on or self._wants(node.meta["name"], is_op=True):
-            self._begin(*results[0])
+        if taps := going_on + self._asked(node.meta["name"], is_op=True):
+            self._advance(taps, *results[0])
         return output
 
     def _node(self, x: Tensor) -> Node:
@@ -291,16 +314,17 @@ class Recorder(TorchDispatchMode):
         name = f"{frame.label}.{op}#{frame.ops[op]}".removeprefix(".")
         node.meta.update(label=frame.label, name=name, source=_source_line())
 
-    def _goes_on(self, node: Node, rule: Rule) -> bool:
-        """Whether this op continues the wanted layer's block; if it ends it, the map is done."""
-        if self.tip is None or self.tip[0] not in node.all_input_nodes:
-            return False
-        if packet(node) in COMPARISONS or is_shaped(node):
-            return False  # where(x > 0, x, zeros_like(x)) looks first
-        if not rule.block:
-            self.graph.erase_node(node)
-            self.finish()
-        return rule.block
+    def _going_on(self, node: Node, rule: Rule) -> list[Tap]:
+        """The wanted layers whose blocks this op continues; the maps of those it ends are done."""
+        taps = [tap for tap in self.taps if tap.follows(node)]
+        if not taps or packet(node) in COMPARISONS or is_shaped(node):
+            return []  # where(x > 0, x, zeros_like(x)) looks first
+        if rule.block:
+            return taps
+        if all(tap.complete or tap in taps for tap in self.taps):
+            self.graph.erase_node(node)  # it will not be recorded
+        self.finish(taps)
+        return []
 
     # --- what the mirror will need -----------------------------------------------------------
 

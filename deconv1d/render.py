@@ -77,7 +77,7 @@ def plot_waveforms(
 
 
 def plot_spectrograms(
-    waveforms: Mapping[str, Waveform], sample_rate: int, *, dark: bool = False
+    waveforms: Mapping[str, Waveform], sample_rate: int, *, dark: bool = False, columns: int = 1
 ) -> Figure:
     """Draw mel spectrograms one below the other, on the same seconds, hertz and decibels.
 
@@ -88,15 +88,16 @@ def plot_spectrograms(
         waveforms: Title to waveform, the input first; several channels are drawn as their mean.
         sample_rate: Samples per second.
         dark: Light on dark instead of dark on light.
+        columns: How many stand side by side, row by row.
 
     Returns:
-        A Matplotlib figure, 9 inches wide.
+        A Matplotlib figure, 9 inches wide, or 3 a column if that is more.
 
     Raises:
-        InputError: If there is no waveform, or one of them or the rate cannot be used.
+        InputError: If there is no waveform, or one of them, the rate or `columns` cannot be used.
     """
     rate, tracks, theme = whole_rate(sample_rate), _tracks(waveforms), DARK if dark else LIGHT
-    figure, rows = _rows(tracks, rate, theme, unit="Hz", height=1.7)
+    figure, rows = _rows(tracks, rate, theme, unit="Hz", height=1.7, columns=columns)
     spectrograms = [_mel_spectrogram(samples, rate) for samples in tracks.values()]
     levels = _decibels([power for power, _ in spectrograms])
     top = max(0.0, *(level.max() for level in levels))
@@ -241,23 +242,44 @@ def _tracks(waveforms: Mapping[str, Waveform]) -> dict[str, Samples]:
 
 
 def _rows(
-    tracks: Mapping[str, Samples], rate: int, theme: Theme, *, unit: str, height: float
+    tracks: Mapping[str, Samples],
+    rate: int,
+    theme: Theme,
+    *,
+    unit: str,
+    height: float,
+    columns: int = 1,
 ) -> tuple[Figure, list[Axes]]:
-    """A figure with one empty titled row for each sound, over the same seconds."""
+    """A figure with an empty titled place for each sound, row by row, over the same seconds."""
     from matplotlib.figure import Figure
 
-    size = (9, 0.5 + height * len(tracks))
+    rows = math.ceil(len(tracks) / _checked_columns(columns))
+    size = (max(9, 3 * columns), 0.5 + height * rows)
     figure = Figure(figsize=size, dpi=110, facecolor=theme.paper, layout="constrained")
-    rows = list(figure.subplots(len(tracks), 1, sharex=True, squeeze=False)[:, 0])
-    for axes, title in zip(rows, tracks, strict=True):
+    places = list(figure.subplots(rows, columns, sharex=True, squeeze=False).flat)
+    for spare in places[len(tracks) :]:
+        spare.remove()
+    places = places[: len(tracks)]
+    for number, (axes, title) in enumerate(zip(places, tracks, strict=True)):
         axes.set_title(title, loc="left", fontsize=10, color=theme.ink, parse_math=False)
         axes.set_facecolor(theme.paper)
-        axes.tick_params(colors=theme.ink, labelsize=8, bottom=axes is rows[-1])
-        axes.set_ylabel(unit, color=theme.ink)
+        lowest, first = number + columns >= len(tracks), number % columns == 0
+        axes.tick_params(colors=theme.ink, labelsize=8, bottom=lowest, labelbottom=lowest)
+        axes.tick_params(left=first, labelleft=first)
+        axes.set_ylabel(unit if first else "", color=theme.ink)
+        axes.set_xlabel("seconds" if lowest else "", color=theme.ink)
         axes.spines[:].set_visible(False)
-    rows[-1].set_xlim(0, max(len(samples) for samples in tracks.values()) / rate)
-    rows[-1].set_xlabel("seconds", color=theme.ink)
-    return figure, rows
+    places[-1].set_xlim(0, max(len(samples) for samples in tracks.values()) / rate)
+    return figure, places
+
+
+def _checked_columns(columns: int) -> int:
+    if isinstance(columns, bool) or not isinstance(columns, int) or columns < 1:
+        raise InputError(
+            f"columns={columns!r} cannot be drawn: expected a whole number above 0. Give how many "
+            f"pictures stand side by side."
+        )
+    return columns
 
 
 def _draw_waveform(axes: Axes, samples: Samples, rate: int, theme: Theme) -> None:

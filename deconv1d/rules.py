@@ -128,9 +128,11 @@ def packet(argument: Any) -> Any:
 
 
 def rule_for(rules: Rules, op: Op, method: str = "deconvnet") -> Rule:
-    """The rule of one recorded op under "deconvnet", "guided" or "gradient"."""
+    """The rule of one recorded op under "deconvnet", "guided", "gradient" or "forward"."""
     entry = rules.get(packet(op.node), GRADIENT)
     rule = entry if isinstance(entry, Rule) else entry(op)
+    if method == "forward":
+        return replace(rule, keeps=_nothing, record=None)
     if method == "gradient" and rule.kind in ("rectify", "hold", "pass"):
         return replace(rule, carry=_pull_back, keeps=_carrying, record=None)
     if method == "guided" and rule.kind == "rectify":

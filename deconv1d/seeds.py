@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import permutations
 from math import prod
 
 import torch
@@ -38,6 +39,19 @@ class Layout:
     def unsorted(self, maps: Tensor) -> Tensor:
         """(batch, channels, ...) -> as the model has them."""
         return maps.movedim((0, 1), (self.batch, self.channel))
+
+
+def layout_of(maps: Tensor, activation: Tensor) -> Layout:
+    """How a model lays out its maps.
+
+    Args:
+        maps: As `Sonifier.maps` returns them, (batch, channels, ...).
+        activation: The same as the model has them.
+    """
+    pairs = permutations(range(activation.dim()), 2)
+    layouts = [Layout(*pair) for pair in pairs]
+    fitting = [lay for lay in layouts if lay.sorted(activation).shape == maps.shape]
+    return min(fitting, key=lambda lay: float((lay.sorted(activation) - maps).abs().max()))
 
 
 def seed_of(activation: Tensor, seed: Seed, layout: Layout) -> Tensor:

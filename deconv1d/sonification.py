@@ -163,3 +163,33 @@ class Sonification:
         return pair_html(
             tracks, self.sample_rate, title=f"Sonification of {self.layer}", facts=facts
         )
+
+
+def rate_and_channel(found: Sonification, *, what: str) -> tuple[int, int]:
+    """Sample rate and channel of a sonification of one channel in one clip that can be heard.
+
+    Args:
+        found: The sonification.
+        what: What they are needed for, in the plural: "controls".
+
+    Raises:
+        InputError: If the sample rate is unknown, the sonification is of several clips or channels,
+            or it is silent.
+    """
+    if found.sample_rate is None:
+        raise InputError(
+            f"{what.capitalize()} need a sample rate: expected a number in hertz, got None. Give "
+            f"it once: Sonifier(model, sample_rate=8000)."
+        )
+    channel = found.channel
+    if channel is None or isinstance(channel, list) or found.gain.numel() != 1:
+        raise InputError(
+            f"{what.capitalize()} are of one channel and one clip: got channel {channel} and a "
+            f"waveform of shape {tuple(found.input.shape)}. Take them one by one."
+        )
+    if found.gain == 0:
+        raise InputError(
+            f"Silence has no {what}: expected a sonification of layer {found.layer!r}, channel "
+            f"{int(channel)}, that can be heard, got a dead map or a silent input. Choose another."
+        )
+    return found.sample_rate, int(channel)

@@ -13,27 +13,16 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from deconv1d.capture import Capture
 from deconv1d.contrast import check_contrast, off_others
 from deconv1d.errors import InputError, ModelError, SilenceWarning
 from deconv1d.guest import unwrapped
 from deconv1d.inputs import Waveform, check_channels, check_word
-from deconv1d.layers import LayerRow, batch_axis, channel_axis, layer_table
+from deconv1d.layers import LayerRow, layer_table
+from deconv1d.maps import LayerMaps, layer_maps, layout_of
 from deconv1d.mirror import Deconvnet, mirror
-from deconv1d.ops import shape_of
 from deconv1d.plan import PlanRow, plan_of
 from deconv1d.rules import RULES, Rules
-from deconv1d.seeds import (
-    SEEDS,
-    Channel,
-    Layout,
-    Seed,
-    carry,
-    chunk_of,
-    leveled,
-    most_active,
-    seed_of,
-)
+from deconv1d.seeds import SEEDS, Channel, Seed, carry, chunk_of, leveled, most_active, seed_of
 from deconv1d.sonification import Sonification
 from deconv1d.table import Table
 from deconv1d.visit import Visitor, map_of
@@ -132,8 +121,8 @@ class Sonifier:
             x, layer, tap=tap, method=method, unpool=unpool
         )
         deconvnet = mirror(captured, rules=captured.rules, method=method)
-        activation = map_of(captured)
-        layout = _layout(captured, channel_axis)
+        assert captured.tap is not None
+        activation, layout = map_of(captured), layout_of(captured.tap, channel_axis)
         if isinstance(channel, np.ndarray | Tensor):
             channel = channel.tolist()
         chosen = check_channels(channel, activation.shape[layout.channel], name)
@@ -172,8 +161,30 @@ class Sonifier:
         Raises:
             InputError, LayerError, PathError: As for `sonify`.
         """
-        captured = self._visitor.visit(x, layer, tap=tap).captured
-        return _layout(captured, channel_axis).sorted(map_of(captured))
+        captured = self._visitor.tour(x, [layer], tap=tap).captured
+        assert captured.tap is not None
+        return layout_of(captured.tap, channel_axis).sorted(map_of(captured))
+
+    def all_maps(self, x: Any, *, layers: Sequence[str], tap: str = "block") -> list[LayerMaps]:
+        """The maps of several layers, from one forward pass.
+
+        Args:
+            x: As for `sonify`.
+            layers: Each as for `sonify`.
+            tap: As for `sonify`.
+
+        Returns:
+            One record for each layer, in the order given.
+
+        Raises:
+            InputError, LayerError, PathError: As for `sonify`.
+        """
+        captured, names = self._visitor.tour(x, layers, tap=tap)
+        return [
+            layer_maps(captured, node, name)
+            for node, name in zip(captured.taps, names, strict=True)
+            if node is not None  # the tour raises if it is
+        ]
 
     def layers(self, x: Any) -> Table[LayerRow]:
         """A table of every layer that can be sonified, from one forward pass on a waveform.
@@ -375,18 +386,3 @@ def to_peak_of(x: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
     # Divided first: the largest sample is then the input's peak exactly.
     scaled = torch.where(gain > 0, torch.where(gain == 1, raw, raw / raw_peak * peak), 0)
     return scaled, gain.squeeze(axes)
-
-
-def _layout(captured: Capture, override: int | None) -> Layout:
-    """Which axes of the map count examples and channels."""
-    assert captured.tap is not None
-    rank = len(shape_of(captured.tap))
-    batch = batch_axis(captured.tap)
-    if override is None:
-        return Layout(batch, channel_axis(captured.tap))
-    if not -rank <= override < rank or override % rank == batch:
-        raise InputError(
-            f"channel_axis={override} does not fit the map: expected an axis other than {batch} "
-            f"of shape {shape_of(captured.tap)}. sonifier.layers(x) shows the one assumed."
-        )
-    return Layout(batch, override % rank)

@@ -11,7 +11,10 @@ Row = TypeVar("Row")
 
 
 class Table(Sequence[Row], Generic[Row]):
-    """A sequence of records (dataclasses) that prints as a table, one column a field."""
+    """A sequence of records (dataclasses) that prints as a table, one column a field.
+
+    None prints as "all", or as what a field's metadata says: `field(metadata={"none": "-"})`.
+    """
 
     def __init__(self, rows: Sequence[Row], *, title: str = "") -> None:
         self.rows, self.title = tuple(rows), title
@@ -32,9 +35,12 @@ class Table(Sequence[Row], Generic[Row]):
     def _cells(self) -> list[list[str]]:
         if not self.rows:
             return []
-        names = [f.name for f in fields(self.rows[0])]  # type: ignore[arg-type]  # rows are records
-        body = [[_text(getattr(row, name)) for name in names] for row in self.rows]
-        return [[name.replace("_", " ") for name in names], *body]
+        columns = fields(self.rows[0])  # type: ignore[arg-type]  # rows are records
+        body = [
+            [_text(getattr(row, f.name), f.metadata.get("none", "all")) for f in columns]
+            for row in self.rows
+        ]
+        return [[f.name.replace("_", " ") for f in columns], *body]
 
     def __str__(self) -> str:
         cells = self._cells()
@@ -58,9 +64,9 @@ def _row(cells: list[str], tag: str) -> str:
     return "".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in cells)
 
 
-def _text(value: Any) -> str:
+def _text(value: Any, none: str) -> str:
     if value is None:
-        return "all"
+        return none
     if isinstance(value, bool):
         return "yes" if value else ""
     return f"{value:.3g}" if isinstance(value, float) else str(value)

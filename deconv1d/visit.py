@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -27,6 +27,13 @@ class Visit(NamedTuple):
     captured: Capture
     waveform: Waveform
     layer: str
+
+
+class Tour(NamedTuple):
+    """One forward pass by way of several layers: what ran, and the layers' full names."""
+
+    captured: Capture
+    layers: tuple[str, ...]
 
 
 class Visitor:
@@ -90,14 +97,39 @@ class Visitor:
             )
         waveform = as_waveform(x)
         layer = self._find(waveform, name)
-        counted = layer.is_op or (layer.path, waveform.given.shape) in self._called_once
-        target = Target(layer.target, tap, layer.is_op)
-        rules = rules_with(self.rules, unpool)
-        captured = self._run(waveform, target, method, run_on=not counted, rules=rules)
-        self._check_calls(layer, captured, waveform)
-        if self._check:
-            _check_replay(captured)
+        captured = self._reach(waveform, [layer], tap, method, rules_with(self.rules, unpool))
         return Visit(captured, waveform, str(layer))
+
+    def tour(self, x: Any, names: Sequence[str], *, tap: str) -> Tour:
+        """One forward pass by way of several layers, that nothing is to be carried back from.
+
+        Args:
+            x: As for `Sonifier.sonify`.
+            names: Each as for `Sonifier.sonify`.
+            tap: As for `Sonifier.sonify`.
+
+        Raises:
+            InputError, LayerError, PathError: As for `Sonifier.sonify`.
+        """
+        check_word("tap", tap, TAPS)
+        check_names(names)
+        waveform = as_waveform(x)
+        layers = [self._find(waveform, name) for name in names]
+        captured = self._reach(waveform, layers, tap, "forward", self.rules)
+        return Tour(captured, tuple(map(str, layers)))
+
+    def _reach(
+        self, waveform: Waveform, layers: Sequence[Layer], tap: str, method: str, rules: Rules
+    ) -> Capture:
+        shape = waveform.given.shape
+        counted = all(layer.is_op or (layer.path, shape) in self._called_once for layer in layers)
+        targets = [Target(layer.target, tap, layer.is_op) for layer in layers]
+        captured = self._run(waveform, targets, method, run_on=not counted, rules=rules)
+        for layer, node in zip(layers, captured.taps, strict=True):
+            self._check_calls(layer, node, captured, waveform)
+            if self._check:
+                _check_replay(captured, node)
+        return captured
 
     def _find(self, waveform: Waveform, name: str) -> Layer:
         if not isinstance(name, str):
@@ -111,7 +143,9 @@ class Visitor:
             layer = self._ops[name] = find_op(captured, self.model, name)
         return layer
 
-    def _check_calls(self, layer: Layer, captured: Capture, waveform: Waveform) -> None:
+    def _check_calls(
+        self, layer: Layer, tap: Node | None, captured: Capture, waveform: Waveform
+    ) -> None:
         """Whether the model called the layer as often as its name says."""
         if captured.calls is None:
             return
@@ -124,13 +158,13 @@ class Visitor:
                 f"Layer {layer.path!r} is called {calls} times: expected the call to be named, "
                 f"got its bare name. Give one of {names}."
             )
-        if captured.tap is None:
+        if tap is None:
             raise LayerError(_never_ran(layer, calls))
 
     def _run(
         self,
         waveform: Waveform,
-        target: Target | None,
+        target: Sequence[Target] | None,
         method: str,
         *,
         run_on: bool,
@@ -158,7 +192,7 @@ class Visitor:
     def _attempt(
         self,
         x: Tensor,
-        target: Target | None,
+        target: Sequence[Target] | None,
         method: str,
         run_on: bool = False,
         rules: Rules | None = None,
@@ -176,7 +210,9 @@ class Visitor:
             run_on=run_on,
         )
 
-    def _check_length(self, waveform: Waveform, target: Target | None, method: str) -> None:
+    def _check_length(
+        self, waveform: Waveform, target: Sequence[Target] | None, method: str
+    ) -> None:
         """Whether the model fails for want of samples."""
         given = waveform.given
         length = given.shape[-1]
@@ -198,13 +234,23 @@ class Visitor:
             )
 
 
-def map_of(captured: Capture) -> Tensor:
-    """The map at the tap, which must be finite."""
-    assert captured.tap is not None
-    activation = captured.kept[captured.tap]
+def check_names(names: Sequence[str]) -> None:
+    """Raises InputError unless there are names of layers."""
+    if isinstance(names, str) or not names:
+        raise InputError(
+            f"The layers cannot be used: expected a list of one or more names, got {names!r}. "
+            f"Give for example ['conv1', 'conv2']; sonifier.layers(x) lists them."
+        )
+
+
+def map_of(captured: Capture, tap: Node | None = None) -> Tensor:
+    """A wanted map, which must be finite; None: the first."""
+    tap = tap or captured.tap
+    assert tap is not None
+    activation = captured.kept[tap]
     if not torch.isfinite(activation).all():
         raise ModelError(
-            f"The map of {captured.tap.meta['name']!r} has NaN or infinite values: expected a "
+            f"The map of {tap.meta['name']!r} has NaN or infinite values: expected a "
             f"model that computes finite ones on this waveform. Check its weights and its input."
         )
     return activation
@@ -256,13 +302,13 @@ def _is_unbatched(node: Node) -> bool:
     return packet(source) is torch.ops.aten.unsqueeze and bool(source.args[1] == 0)
 
 
-def _check_replay(captured: Capture) -> None:
+def _check_replay(captured: Capture, tap: Node | None) -> None:
     """Whether the recorded ops, run again, give the map that was seen."""
-    again, seen = replay(captured), map_of(captured)
+    again, seen = replay(captured, tap), map_of(captured, tap)
     difference = float((again - seen).abs().max())
     if difference > 1e-4 * float(seen.abs().max()):
         raise ModelError(
-            f"The capture does not replay: expected the map of {captured.tap!s} again, "
+            f"The capture does not replay: expected the map of {tap!s} again, "
             f"got a difference of {difference:.2g}. Please report this model."
         )
 

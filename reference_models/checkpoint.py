@@ -77,7 +77,7 @@ def load_encoder(path: str | Path, *, width: float | None = None) -> CNN12:
             f"the checkpoint '{path}' holds an encoder of width {held}, expected {width}; "
             f"set the width to {held} (`--width {held}`), or take another checkpoint"
         )
-    return _fill(CNN12(width=held), part(tensors, "encoder."), path)
+    return _fill(_encoder_of(about), part(tensors, "encoder."), path)
 
 
 def load_classifier(path: str | Path, *, classes: Sequence[str] | None = None) -> nn.Sequential:
@@ -99,8 +99,7 @@ def load_classifier(path: str | Path, *, classes: Sequence[str] | None = None) -
     tensors, about = load_checkpoint(path)
     if classes is not None:
         check_classes(about["classes"], classes, path)
-    model = classifier(CNN12(width=about["settings"]["width"]), classes=len(about["classes"]))
-    return _fill(model, tensors, path)
+    return _fill(classifier(_encoder_of(about), classes=len(about["classes"])), tensors, path)
 
 
 def part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
@@ -133,6 +132,12 @@ def export_weights(source: str | Path, target: str | Path, about: dict[str, Any]
     tensors, held = load_checkpoint(source)
     halves = {k: v.half() for k, v in tensors.items() if not k.startswith("projection.")}
     save_checkpoint(target, halves, held | about)
+
+
+def _encoder_of(about: dict[str, Any]) -> CNN12:
+    """An untrained encoder as the settings of a checkpoint say."""
+    settings = about["settings"]
+    return CNN12(width=settings["width"], pooling=settings.get("pooling", "max"))
 
 
 def _fill(model: nn.Module, tensors: dict[str, Tensor], path: str | Path) -> Any:

@@ -91,6 +91,33 @@ def classifier(encoder: CNN12, *, classes: int) -> nn.Sequential:
     return nn.Sequential(OrderedDict(encoder=encoder, head=nn.Linear(EMBEDDING, classes)))
 
 
+class MeanOverTime(nn.Module):
+    """The mean over the last axis."""
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Returns (batch, channels) of maps (batch, channels, time)."""
+        return maps.mean(dim=-1)
+
+
+def probe(encoder: CNN12, *, layers: int, classes: int) -> nn.Sequential:
+    """Returns the first blocks of `encoder`, their mean over time, and a linear `head` on it.
+
+    Args:
+        encoder: Its modules are used, not copied.
+        layers: How many of its eleven blocks are kept.
+        classes: Outputs of the head.
+
+    Source:
+        Appendix B: "incrementally increasing retained layers, followed by temporal average pooling
+        and adding a classifier on top".
+    """
+    names = [name for name, _ in encoder.features.named_children()]
+    last = max(names.index(name) for name in (f"act{layers}", f"mp{layers}") if name in names)
+    head = nn.Linear(encoder.features.get_submodule(f"conv{layers}").out_channels, classes)
+    kept = encoder.features[: last + 1]
+    return nn.Sequential(OrderedDict(features=kept, mean=MeanOverTime(), head=head))
+
+
 def projection_head() -> nn.Sequential:
     """Returns f_proj, from embeddings to the (batch, 512) vectors that SimCLR's loss compares.
 

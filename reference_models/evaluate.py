@@ -183,11 +183,34 @@ def over_clips(
     Returns:
         The 2.5th and the 97.5th percentile.
     """
+    low, high = np.percentile(resample(metric, scores, labels, draws=draws, seed=seed), [2.5, 97.5])
+    return float(low), float(high)
+
+
+def resample(
+    metric: Callable[[Tensor, Tensor], float | list[float]],
+    scores: Tensor,
+    labels: Tensor,
+    *,
+    draws: int = 1000,
+    seed: int = 0,
+) -> np.ndarray:
+    """Returns a metric, or several, of bootstrap samples of the clips.
+
+    Args:
+        metric: Scores and labels to a number, or to a list of numbers.
+        scores: (clips, ...).
+        labels: Of the same clips.
+        draws: Samples, each of as many clips drawn with replacement.
+        seed: Of the draws.
+
+    Returns:
+        (draws,), or (draws, numbers).
+    """
     generator = torch.Generator().manual_seed(seed)
     clips = len(scores)
     values = []
     for _ in range(draws):
-        drawn = torch.randint(clips, (clips,), generator=generator)
+        drawn = torch.randint(clips, (clips,), generator=generator).to(scores.device)
         values.append(metric(scores[drawn], labels[drawn]))
-    low, high = np.percentile(values, [2.5, 97.5])
-    return float(low), float(high)
+    return np.array(values)

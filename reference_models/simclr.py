@@ -37,6 +37,7 @@ class Settings:
     """What a contrastive run is; the defaults are the paper's, and ours where it is silent."""
 
     width: float = setting(1.0, "scales the number of filters of every convolution")
+    pooling: str = setting("max", "how time is halved", choices=("max", "stride"))
     splits: tuple[str, ...] = setting(("train",), "what to train on", choices=("train", "val"))
     seconds: float = setting(2.5, "length of each of the two crops of a clip")
     batch_size: int = setting(2048, "clips in a batch, of all processes together")
@@ -84,7 +85,7 @@ def train(
     if result := run.result():
         return result
     torch.manual_seed(settings.seed)
-    encoder = initialise(CNN12(width=settings.width))
+    encoder = initialise(CNN12(width=settings.width, pooling=settings.pooling))
     model = nn.Sequential(OrderedDict(encoder=encoder, projection=projection_head())).to(device)
     fit(model, clips.subset(*settings.splits), settings, run)
     return run.finish()

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from reference_models.augment import AUGMENTATIONS, augment, mixup
 from reference_models.batches import Batches, ahead, crop_samples, seeded
 from reference_models.checkpoint import load_encoder
-from reference_models.cnn12 import CNN12, classifier
+from reference_models.cnn12 import CNN12, classifier, probe
 from reference_models.command_line import run_program, setting
 from reference_models.data import ClipSet
 from reference_models.distributed import rank, replicate
@@ -41,6 +41,8 @@ class Settings:
     """
 
     width: float = setting(1.0, "scales the number of filters of every convolution")
+    pooling: str = setting("max", "how time is halved", choices=("max", "stride"))
+    layers: int = setting(0, "blocks to keep, with the head on their mean over time; 0: all")
     encoder: str = setting("", "checkpoint whose encoder to start from, of either program")
     frozen: bool = setting(False, "train the linear head alone (the paper's fonly)")
     splits: tuple[str, ...] = setting(("train",), "what to train on", choices=("train", "val"))
@@ -99,11 +101,14 @@ def train(
     if settings.encoder:
         encoder = load_encoder(settings.encoder, width=settings.width)
     else:
-        encoder = initialise(CNN12(width=settings.width))
-    model = classifier(encoder, classes=len(clips.classes)).to(device)
+        encoder = initialise(CNN12(width=settings.width, pooling=settings.pooling))
+    if settings.layers:
+        model = probe(encoder, layers=settings.layers, classes=len(clips.classes)).to(device)
+    else:
+        model = classifier(encoder, classes=len(clips.classes)).to(device)
     if settings.frozen:
         training = clips.subset(*settings.splits)
-        embeddings = predict(model.encoder, training).to(device)
+        embeddings = predict(model[:-1], training).to(device)
         fit_head(model.head, embeddings, training.labels().to(device), settings)
         run.save_weights(model, settings.epochs)
     else:

@@ -30,6 +30,7 @@ from matplotlib.image import imread
 from deconv1d import Sonifier
 from deconv1d.audio import read_audio
 from deconv1d.cli import COMMANDS, main
+from deconv1d.compare import METHODS, compare
 
 
 @pytest.fixture(autouse=True)
@@ -361,4 +362,45 @@ def test_check_takes_another_recording_of_any_length(clip, capsys):
 @pytest.mark.parametrize("channel", ["all", "none", "0,1"])
 def test_check_takes_one_channel(clip, channel, refused):
     code = main(["check", clip, *options(), "--layer", "3", "--channel", channel])
-    refused(code, "One channel is checked at a time")
+    refused(code, "One channel is judged at a time")
+
+
+# --- compare -------------------------------------------------------------------------------------
+
+
+def test_compare_prints_the_table_and_writes_its_page(clip, expected, capsys):
+    methods = ["deconvnet", "NeuronDeconvolution"]
+    arguments = ["compare", clip, *options(), "--layer", "3", "--channel", "1"]
+    arguments += ["--methods", ",".join(methods), "--draws", "2"]
+    assert main([*arguments, "-o", "methods.html"]) == 0
+    assert "NeuronDeconvolution" in capsys.readouterr().out
+    assert main([*arguments, "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    sonifier, x = expected
+    found = compare(sonifier, x, "3", 1, methods=methods, seeds=2).to_dict()
+    for row in (*found["methods"], *facts["methods"]):
+        row.pop("seconds")
+    assert facts == found
+    page = Path("methods.html").read_text("utf-8")
+    assert page.startswith("<!doctype html>")
+    assert page.count("<audio") == 3
+
+
+def test_compare_takes_all_methods_by_default(clip, capsys):
+    assert main(["compare", clip, *options(), "--layer", "0", "--tap", "output", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)["methods"]
+    assert [row["method"] for row in rows] == list(METHODS)
+
+
+def test_compare_refuses_methods_and_channels_it_does_not_know(clip, refused):
+    arguments = ["compare", clip, *options(), "--layer", "3"]
+    refused(main([*arguments, "--methods", "Saliency"]), "Unknown methods ['Saliency']")
+    refused(main([*arguments, "--channel", "0,1"]), "One channel is judged at a time")
+
+
+def test_compare_without_captum_says_what_to_install(clip, refused, monkeypatch):
+    for name in [n for n in sys.modules if n.startswith("deconv1d.compare")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "captum", None)
+    code = main(["compare", clip, *options(), "--layer", "3"])
+    refused(code, "pip install 'deconv1d[compare]'")

@@ -1,4 +1,4 @@
-"""The README's Python and commands do what they say."""
+"""The Python and the commands of the README and of docs/compare.md do what they say."""
 
 import re
 import shlex
@@ -12,8 +12,8 @@ ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+def blocks(language: str, page: str = README) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", page, re.DOTALL)
 
 
 def test_the_python_example_runs(tmp_path: Path) -> None:
@@ -25,6 +25,16 @@ def test_the_python_example_runs(tmp_path: Path) -> None:
     assert "unpool" in done.stdout
     assert "conv_transpose" in done.stdout
     assert (tmp_path / "conv3-3.wav").is_file()
+
+
+def test_the_examples_of_the_comparison_run(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "compare.md").read_text(encoding="utf-8")
+    code = "\n".join(blocks("python", page))
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert "NeuronDeconvolution" in done.stdout
 
 
 def commands() -> list[str]:

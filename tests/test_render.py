@@ -100,6 +100,32 @@ def test_decibels_are_relative_to_the_input_on_one_scale():
     assert "dB re peak of in" in [axes.get_ylabel() for axes in figure.axes]
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(("sounds", "columns"), [(4, 2), (5, 3), (1, 4), (7, 6)])
+def test_columns_are_filled_row_by_row(sounds, columns):
+    waveforms = {f"{n}": tone(300 * (n + 1)) for n in range(sounds)}
+    figure = plot_spectrograms(waveforms, RATE, columns=columns)
+    figure_png(figure)
+    assert [loudest(figure, n)[1] for n in range(sounds)] == pytest.approx(
+        [300 * (n + 1) for n in range(sounds)], rel=0.05
+    )
+    boxes = [axes.get_position() for axes in rows(figure)]
+    for number, (axes, box) in enumerate(zip(rows(figure), boxes, strict=True)):
+        row, column = divmod(number, columns)
+        assert box.x0 == pytest.approx(boxes[column].x0)
+        assert box.y0 == pytest.approx(boxes[row * columns].y0)
+        assert bool(axes.get_ylabel()) == (column == 0)
+        assert bool(axes.get_xlabel()) == (number + columns >= sounds)
+    texts = [text.get_window_extent() for text in drawn(figure)]
+    assert all(figure.bbox.padded(1).containsx(b.x0) and figure.bbox.containsx(b.x1) for b in texts)
+
+
+@pytest.mark.parametrize("columns", [0, -1, 1.5, True])
+def test_columns_are_a_whole_number(columns):
+    with pytest.raises(InputError, match="whole number above 0"):
+        plot_spectrograms({"a": noise(9)}, RATE, columns=columns)
+
+
 def test_a_silent_input_leaves_the_loudest_as_reference():
     images = [
         a.images[0] for a in rows(plot_spectrograms({"in": np.zeros(RATE), "b": noise(RATE)}, RATE))

@@ -107,7 +107,9 @@ class Score(NamedTuple):
     noise_seed: int
 
 
-def rendered_events(folder: str | Path, *, group: str, clips: int = 2000, seed: int = 0) -> ClipSet:
+def rendered_events(
+    folder: str | Path, *, group: str, clips: int = 2000, seed: int = 0, lasting: bool = False
+) -> ClipSet:
     """Clips of one to three events over a bed of noise, labelled with the events' classes.
 
     Clips last 10 s in group A and 2-8 s in group B; 80 % are train, 10 % val, 10 % test. Val and
@@ -119,43 +121,49 @@ def rendered_events(folder: str | Path, *, group: str, clips: int = 2000, seed: 
         group: "A" (stands in for AudioSet) or "B" (FSD50K).
         clips: Number of clips; more clips contain those of fewer.
         seed: Of everything that is drawn.
+        lasting: Events begin in the first second and go on to the end, over noise 20 dB softer.
+            Two crops of a clip then share their events: else they may share their noise alone, and
+            contrastive learning takes that for the clip.
 
     Raises:
         ImportError: If `tinysoundfont` or the soundfont in `pretty_midi` is not installed.
         ValueError: If there is no such group.
     """
-    return build_cache(list_events(group, clips, seed), folder, read=read_events)
+    return build_cache(list_events(group, clips, seed, lasting), folder, read=read_events)
 
 
-def list_events(group: str, clips: int, seed: int) -> ClipIndex:
+def list_events(group: str, clips: int, seed: int, lasting: bool = False) -> ClipIndex:
     """The index of `rendered_events`; the path of a clip is what it is rendered from."""
     if group not in GROUPS:
         raise ValueError(f"rendered events: no group {group!r}; expected one of {sorted(GROUPS)}")
     listed = []
     for number in range(clips):
-        score = draw_score(group, seed, number)
+        score = draw_score(group, seed, number, lasting)
         labels = tuple(sorted(event.label for event in score.events))
-        id, path = f"{group}{seed}-{number:05d}", f"{group}:{seed}:{number}"
+        kind = "-lasting" if lasting else ""
+        id, path = f"{group}{seed}{kind}-{number:05d}", f"{group}:{seed}:{number}{kind}"
         listed.append(Clip(id, path, 0, 0, 0, labels, score.split, "unread"))
     return ClipIndex(f"rendered events {group}", tuple(GROUPS[group]), True, tuple(listed))
 
 
-def draw_score(group: str, seed: int, number: int) -> Score:
-    """What clip `number` of a group holds; it depends on the three arguments alone."""
+def draw_score(group: str, seed: int, number: int, lasting: bool = False) -> Score:
+    """What clip `number` of a group holds; it depends on the arguments alone."""
     rng = np.random.default_rng([seed, number, *group.encode()])
     split = SPLITS[number % len(SPLITS)]
     seconds = 10.0 if group == "A" else float(rng.integers(4, 17)) / 2
     classes = list(GROUPS[group].values())
     labels = rng.choice(len(classes), size=rng.integers(1, 4), replace=False)
-    events = tuple(_draw_event(rng, int(i), classes[i], split, seconds) for i in labels)
-    level, slope = 10 ** (rng.uniform(-50, -20) / 20), rng.uniform(0, 2)
+    events = tuple(_draw_event(rng, int(i), classes[i], split, seconds, lasting) for i in labels)
+    decibels, slope = rng.uniform(-50, -20) - 20 * lasting, rng.uniform(0, 2)
+    level = 10 ** (decibels / 20)
     return Score(seconds, split, events, level, slope, noise_seed=int(rng.integers(2**32)))
 
 
 def read_events(clip: Clip) -> np.ndarray:
     """The mixture a clip names: float64, (samples,), 8 kHz."""
-    group, seed, number = clip.path.split(":")
-    score = draw_score(group, int(seed), int(number))
+    name, _, lasting = clip.path.partition("-")
+    group, seed, number = name.split(":")
+    score = draw_score(group, int(seed), int(number), bool(lasting))
     samples = round(score.seconds * SAMPLE_RATE)
     mixture = score.noise_level * _noise(samples, score.noise_slope, score.noise_seed)
     for event in score.events:
@@ -166,12 +174,17 @@ def read_events(clip: Clip) -> np.ndarray:
 
 
 def _draw_event(
-    rng: np.random.Generator, label: int, presets: Presets, split: str, seconds: float
+    rng: np.random.Generator,
+    label: int,
+    presets: Presets,
+    split: str,
+    seconds: float,
+    lasting: bool,
 ) -> Event:
     choice = _choose_presets(presets, split)
     preset = choice[rng.integers(len(choice))]
-    onset, step = rng.uniform(0, seconds / 2), rng.uniform(0.25, 1.5)
-    notes = 1 + int(rng.uniform(0, seconds - onset) / step)
+    onset, step = rng.uniform(0, 1 if lasting else seconds / 2), rng.uniform(0.25, 1.5)
+    notes = 1 + int((seconds - onset if lasting else rng.uniform(0, seconds - onset)) / step)
     keys = tuple(rng.choice(_choose_keys(split), size=notes).tolist())
     velocity, gain = int(rng.integers(50, 128)), 10 ** (rng.uniform(-12, 0) / 20)
     return Event(label, preset, keys, velocity, step, onset, gain)

@@ -1,0 +1,192 @@
+"""Captum's neuron attributions of one channel's map: which module to hook, and what to say of it.
+
+A target is a seed at the layer's map. Captum's methods take it as the scalar `(map * seed).sum()`,
+whose gradient at the map is the seed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import captum.attr
+import torch
+from captum.attr._core.deep_lift import SUPPORTED_NON_LINEAR
+from torch import Tensor, nn
+
+from deconv1d.errors import LayerError
+from deconv1d.faithfulness import SEGMENTS
+from deconv1d.guest import undo_writes, visiting
+from deconv1d.inputs import as_waveform
+from deconv1d.mirror import Step
+from deconv1d.seeds import layout_of
+from deconv1d.sonification import Sonification
+from deconv1d.sonify import Sonifier
+
+GRADIENT, PATH, OCCLUSION = "NeuronGradient", "NeuronIntegratedGradients", "NeuronFeatureAblation"
+GUIDED, DECONVOLUTION, DEEP_LIFT = "NeuronGuidedBackprop", "NeuronDeconvolution", "NeuronDeepLift"
+CAPTUM = (GRADIENT, PATH, GUIDED, DECONVOLUTION, OCCLUSION, DEEP_LIFT)
+OVERRIDDEN = {
+    GUIDED: (("rectify",), (nn.ReLU,)),
+    DECONVOLUTION: (("rectify",), (nn.ReLU,)),
+    DEEP_LIFT: (("rectify", "switch", "hold", "gradient"), tuple(SUPPORTED_NON_LINEAR)),
+}
+"""Of what kinds of op a method overrides the gradient, and of which modules it can."""
+SAME = 1e-4
+"""How far a module's output may be from the map that it is, relative to the map's peak."""
+
+
+class CaptumTarget:
+    """One channel's map of one clip, as Captum's methods take it.
+
+    Where no module returns the map at the tap (functional code), the target is the layer's own
+    output: Captum hooks modules.
+
+    Args:
+        sonifier: Of the model.
+        found: The sonification of a channel.
+        channel: The channel.
+
+    Attributes:
+        found: The sonification at the map that Captum sees.
+
+    Raises:
+        LayerError: If no module returns the map, nor the layer's own output.
+    """
+
+    def __init__(self, sonifier: Sonifier, found: Sonification, channel: int) -> None:
+        self._sonifier, self._channel = sonifier, channel
+        self._model = _AnyOutput(sonifier)
+        self._given = found.input
+        self.found, self._note = found, ""
+        self._module = self._returning(found.activation)
+        if self._module is None and found.tap == "block":
+            self.found = sonifier.sonify(
+                found.input, layer=found.layer, channel=channel, tap="output"
+            )
+            self._note = "sees the layer's own output: no module returns the end of its block"
+            self._module = self._returning(self.found.activation)
+        if self._module is None:
+            raise LayerError(
+                f"Captum cannot see the map of {found.layer!r}: expected a module that returns it, "
+                f"got none. Compare at a layer that is a module."
+            )
+        maps = sonifier.maps(found.input, layer=found.layer, tap=self.found.tap)
+        self._layout = layout_of(maps, self.found.activation)
+
+    def attribute(self, method: str, seed: Tensor) -> Tensor:
+        """A waveform for the input: what a method of Captum's attributes to its samples.
+
+        Integrated gradients and DeepLIFT are not multiplied by the input: their sound is in the
+        waveform's own domain, as a gradient is. An occlusion's is the input, each segment weighted
+        by what the target loses without it, if it does.
+
+        Args:
+            method: One of `CAPTUM`.
+            seed: What is carried back, as the model has its maps.
+        """
+        local: dict[str, Any] = {"multiply_by_inputs": False} if method in (PATH, DEEP_LIFT) else {}
+        more: dict[str, Any] = {}
+        if method == PATH:
+            more["internal_batch_size"] = 1
+        if method == OCCLUSION:
+            more["feature_mask"] = _segments(self._x)
+        with _hookable(self._model):
+            captum_method = getattr(captum.attr, method)(self._model, self._module, **local)
+            raw = captum_method.attribute(
+                self._x.clone(), neuron_selector=self._selector(seed), **more
+            )
+        raw = torch.as_tensor(raw).detach().to(self._given).reshape(self._given.shape)
+        return self._given * raw.clamp(min=0) if method == OCCLUSION else raw
+
+    def note(self, method: str) -> str:
+        """Where a method does something else than its name says."""
+        kinds, modules = OVERRIDDEN.get(method, ((), ()))
+        steps = self._sonifier.deconvnet(self._given, self.found.layer, tap=self.found.tap).steps
+        met = [step for step in steps if step.rule.kind in kinds]
+        missed = [step for step in met if not isinstance(self._module_of(step), modules)]
+        notes = [self._note]
+        if missed:
+            where = "" if len(missed) == len(met) else f" at {len(missed)} of {len(met)} ops"
+            names = "nn.ReLU" if modules == (nn.ReLU,) else "supported"
+            notes.append(f"plain gradient{where}: no {names} module found there")
+        return "; ".join(filter(None, notes))
+
+    def _module_of(self, step: Step) -> nn.Module | None:
+        path = step.op.node.meta["label"].partition("#")[0]
+        return dict(self._sonifier.model.named_modules()).get(path)
+
+    def _selector(self, seed: Tensor) -> Any:
+        """The scalar whose gradient at the map is the seed's channel."""
+        only = torch.zeros_like(seed)
+        self._layout.sorted(only)[:, self._channel] = self._layout.sorted(seed)[:, self._channel]
+        return lambda activation: (activation * only.to(activation)).flatten(1).sum(1)
+
+    def _returning(self, activation: Tensor) -> nn.Module | None:
+        """The first module whose output, of its last call, is the map."""
+        returns: dict[nn.Module, bool] = {}
+        far = SAME * float(activation.abs().max())
+
+        def look(module: nn.Module, _: Any, output: Any) -> None:
+            returns[module] = (
+                isinstance(output, Tensor)
+                and output.shape == activation.shape
+                and float((output.to(activation) - activation).abs().max()) <= far
+            )
+
+        with _hookable(self._model), torch.no_grad():
+            for module in self._sonifier.model.modules():
+                if not isinstance(module, torch.jit.ScriptModule):
+                    module.register_forward_hook(look)
+            self._x = self._as_the_model_takes_it()
+        return next((module for module, same in returns.items() if same), None)
+
+    def _as_the_model_takes_it(self) -> Tensor:
+        """The input in the shape, dtype and place that the model takes; runs the model on it."""
+        parameters = self._sonifier.model.parameters()
+        own = next((p for p in parameters if p.is_floating_point()), self._given)
+        *others, last = as_waveform(self._given).shapes
+        x = self._given.to(own.device, own.dtype)
+        for shape in others:
+            try:
+                self._model(x.reshape(shape))
+            except Exception:
+                continue
+            return x.reshape(shape)
+        self._model(x.reshape(last))
+        return x.reshape(last)
+
+
+class _AnyOutput(nn.Module):
+    """The model, called as the sonifier calls it, whatever it returns.
+
+    Captum wants a tensor, batch first, of which a neuron's attribution needs nothing.
+    """
+
+    def __init__(self, sonifier: Sonifier) -> None:
+        super().__init__()
+        self.model = sonifier.model
+        self._call = sonifier._forward or (lambda model, x: model(x))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self._call(self.model, x)
+        return x
+
+
+@contextmanager
+def _hookable(model: nn.Module) -> Iterator[None]:
+    """For others to hook and differentiate; afterwards the model is as it was."""
+    buffers = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
+    with visiting(model), torch.enable_grad():
+        try:
+            yield
+        finally:
+            undo_writes(buffers)
+
+
+def _segments(x: Tensor) -> Tensor:
+    """Captum's feature mask: which segment of time each sample is in."""
+    samples = x.shape[-1]
+    place = torch.arange(samples, device=x.device) * SEGMENTS // samples
+    return place.expand(1, *x.shape[1:])

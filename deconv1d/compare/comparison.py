@@ -1,0 +1,101 @@
+"""The record of a comparison: what each method made of one channel in one clip."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from deconv1d.render import pair_html, plot_spectrograms
+from deconv1d.table import Table
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+COLUMNS = (
+    "answer, selectivity: of the channel, when the model hears the sound. coherence: with the "
+    "input. minus control: that less a random seed's by the same method. sparsity: Gini index."
+)
+
+
+@dataclass(frozen=True)
+class Compared:
+    """How one method does; the numbers are None where it failed.
+
+    Attributes:
+        method: Ours ("deconvnet", "guided", "gradient") or the name of Captum's class.
+        answer: The channel's activation on hearing the sound, over that on hearing the input.
+        selectivity: The channel's activation on hearing the sound, over the median of the others';
+            infinite where that is not above 0.
+        coherence: Mean of the five highest coherences of sound and input, 0 to 1.
+        minus_control: `coherence` minus that of the same method with a random seed.
+        sparsity: Gini index of the sound's magnitudes, 0 to 1.
+        seconds: Median run time.
+        note: Where the method failed, or did something else than its name says.
+    """
+
+    method: str
+    answer: float | None = field(default=None, metadata={"none": "-"})
+    selectivity: float | None = field(default=None, metadata={"none": "-"})
+    coherence: float | None = field(default=None, metadata={"none": "-"})
+    minus_control: float | None = field(default=None, metadata={"none": "-"})
+    sparsity: float | None = field(default=None, metadata={"none": "-"})
+    seconds: float | None = field(default=None, metadata={"none": "-"})
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Several methods on one target, to print, look at and listen to.
+
+    Attributes:
+        layer: The layer's full name.
+        channel: The channel.
+        methods: One row for each method.
+        sounds: The input and each method's sound, scaled to its peak, (time,) or (channels, time),
+            by name; none of methods that failed.
+        sample_rate: In hertz.
+    """
+
+    layer: str
+    channel: int
+    methods: Table[Compared]
+    sounds: dict[str, Tensor]
+    sample_rate: int
+
+    def __getitem__(self, name: str) -> Compared:
+        """The row of that method."""
+        return next(row for row in self.methods if row.method == name)
+
+    @property
+    def title(self) -> str:
+        """What was compared."""
+        return f"Methods on layer {self.layer!r}, channel {self.channel}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything but the sounds, for JSON; infinite numbers as None."""
+        rows = [{k: _finite(v) for k, v in vars(row).items()} for row in self.methods]
+        return {"layer": self.layer, "channel": self.channel, "methods": rows}
+
+    def plot(self, *, dark: bool = False) -> Figure:
+        """A Matplotlib figure of the spectrograms of the input and of each method's sound.
+
+        Args:
+            dark: Light on dark instead of dark on light.
+        """
+        return plot_spectrograms(self.sounds, self.sample_rate, dark=dark)
+
+    def __str__(self) -> str:
+        return f"{self.title}\n\n{self.methods}\n\n{COLUMNS}"
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        sounds = pair_html(self.sounds, self.sample_rate, title=self.title, facts={})
+        return f"{self.methods._repr_html_()}<p>{COLUMNS}</p>{sounds}"
+
+
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value

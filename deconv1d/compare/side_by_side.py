@@ -1,0 +1,169 @@
+"""Our methods and Captum's on one target, each with its numbers and its sound."""
+
+from __future__ import annotations
+
+import statistics
+import time
+import warnings
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from deconv1d import measure
+from deconv1d.compare.captum_methods import CAPTUM, CaptumTarget
+from deconv1d.compare.comparison import Compared, Comparison
+from deconv1d.errors import InputError, ModelError
+from deconv1d.faithfulness import faithfulness
+from deconv1d.redraw import random_seed
+from deconv1d.rules import METHODS as OURS
+from deconv1d.sonification import Sonification, rate_and_channel
+from deconv1d.sonify import Sonifier, to_peak_of
+from deconv1d.table import Table
+
+METHODS = (*OURS, *CAPTUM)
+
+
+def compare(
+    sonifier: Sonifier,
+    x: Any,
+    layer: str,
+    channel: int | str = "most_active",
+    *,
+    methods: Sequence[str] = METHODS,
+    tap: str = "block",
+    seeds: int = 1,
+    seed: int = 0,
+) -> Comparison:
+    """Our methods and Captum's on one channel of one clip: a table, pictures and sounds.
+
+    All have one target: the seed is the map itself. Captum's methods are given it as the scalar
+    `(map * map of x).sum()`. A method that fails on the model, or silently does something else than
+    its name says, says so in its row.
+
+    Example:
+        >>> import torch
+        >>> from deconv1d import Sonifier
+        >>> from deconv1d.compare import compare
+        >>> model = torch.nn.Sequential(torch.nn.Conv1d(1, 4, 9), torch.nn.ReLU())
+        >>> sonifier = Sonifier(model, sample_rate=8000)
+        >>> found = compare(sonifier, torch.randn(800), "0", 3, methods=["guided", "gradient"])
+        >>> [row.method for row in found.methods]
+        ['guided', 'gradient']
+
+    Args:
+        sonifier: Of the model.
+        x: One clip, as for `Sonifier.sonify`.
+        layer: As for `Sonifier.sonify`.
+        channel: A number or "most_active".
+        methods: Some of `METHODS`, in the order of the rows.
+        tap: As for `Sonifier.sonify`.
+        seeds: Draws of the random seed, the control; each is a run of every method.
+        seed: Of the draws.
+
+    Raises:
+        InputError: If a method is unknown, the sample rate is, there are several clips or channels,
+            or the sonification is silent, or there is no draw.
+        LayerError, ChannelError, PathError: As for `Sonifier.sonify`.
+    """
+    if unknown := [method for method in methods if method not in METHODS] or not methods:
+        raise InputError(
+            f"Unknown methods {unknown if methods else list(methods)}: expected some of "
+            f"{', '.join(METHODS)}. Leave `methods` out for all of them."
+        )
+    if seeds < 1:
+        raise InputError(
+            f"A comparison needs its control: expected at least 1 draw of the random seed, got "
+            f"{seeds}. Give seeds=1."
+        )
+    found = sonifier.sonify(x, layer=layer, channel=channel, tap=tap)
+    trial = _Trial(sonifier, found, seeds, seed)
+    judged = [trial.judged(method) for method in methods]
+    sounds = {row.method: sound for row, sound in judged if sound is not None}
+    return Comparison(
+        layer=found.layer,
+        channel=trial.channel,
+        methods=Table([row for row, _ in judged]),
+        sounds={"input": _only_sound(replace(found, waveform=found.input)), **sounds},
+        sample_rate=trial.rate,
+    )
+
+
+class _Trial:
+    """One target, and the means to run and judge methods on it."""
+
+    def __init__(self, sonifier: Sonifier, found: Sonification, seeds: int, seed: int) -> None:
+        self.rate, self.channel = rate_and_channel(found, what="comparisons")
+        self._sonifier, self._found, self._seeds, self._seed = sonifier, found, seeds, seed
+
+    @cached_property
+    def _captum(self) -> CaptumTarget:
+        return CaptumTarget(self._sonifier, self._found, self.channel)
+
+    def judged(self, method: str) -> tuple[Compared, Tensor | None]:
+        """A method's row and its sound; if it fails, why, and no sound."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Captum's on its hooks, ours on silence
+            try:
+                heard, controls, seconds = self._heard(method)
+            except Exception as error:
+                return Compared(method, note=_failure(error)), None
+        measured = faithfulness(self._sonifier, heard)
+        whole = float(measured.activation)
+        coherence = float(heard.coherence())
+        notes = [self._captum.note(method)] if method in CAPTUM else []
+        if not heard.waveform.any():
+            notes.append("silent")
+        row = Compared(
+            method=method,
+            answer=float(measured.mask_in) / whole if whole else 0.0,
+            selectivity=float(measured.selectivity),
+            coherence=coherence,
+            minus_control=coherence - statistics.fmean(float(c.coherence()) for c in controls),
+            sparsity=float(measure.gini(heard.waveform.flatten())),
+            seconds=seconds,
+            note="; ".join(filter(None, notes)),
+        )
+        return row, _only_sound(heard)
+
+    def _heard(self, method: str) -> tuple[Sonification, list[Sonification], float]:
+        """The method on the map, on random seeds, and the median of their seconds."""
+        found = self._captum.found if method in CAPTUM else self._found
+        draws = torch.Generator().manual_seed(self._seed)
+        seeds = [found.activation]
+        seeds += [random_seed(found.activation, draws) for _ in range(self._seeds)]
+        heard, seconds = [], []
+        for seed in seeds:
+            start = time.perf_counter()
+            raw = self._raw(method, seed)
+            seconds.append(time.perf_counter() - start)
+            if not torch.isfinite(raw).all():
+                raise ModelError(f"{method} is not finite")
+            waveform, gain = to_peak_of(self._found.input, raw)
+            heard.append(replace(self._found, waveform=waveform, raw=raw, gain=gain))
+        return heard[0], heard[1:], statistics.median(seconds)
+
+    def _raw(self, method: str, seed: Tensor) -> Tensor:
+        if method in CAPTUM:
+            return self._captum.attribute(method, seed)
+        return self._sonifier.sonify(
+            self._found.input,
+            layer=self._found.layer,
+            channel=self.channel,
+            tap=self._found.tap,
+            seed=lambda _: seed,
+            method=method,
+        ).raw
+
+
+def _only_sound(found: Sonification) -> Tensor:
+    return next(iter(found.sounds().values()))
+
+
+def _failure(error: Exception) -> str:
+    """One line of an error."""
+    first = str(error).strip().partition("\n")[0]
+    return f"failed: {type(error).__name__}: {first}"

@@ -1,0 +1,122 @@
+"""Figure 5: how the sonification of a filter changes while the network learns."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from deconv1d.measure import log_mel_correlation, spectral_bandwidth
+from deconv1d.render import plot_spectrograms
+from deconv1d.sonification import Sonification
+from reference_models.data.index import SAMPLE_RATE
+from reference_models.experiments.finding import Experiment, Finding, Row
+from reference_models.experiments.hearing import heard_clips, listen, sonified, whole_clip
+from reference_models.experiments.strongest import TOP_3, strongest
+from reference_models.experiments.study import Network, Preset, Study, pretrained
+
+NAME = "figure-5"
+EVOLVING = ("conv2", "conv5", "conv8", "conv10")
+MAPS = 2
+"""Filters of each layer, at most."""
+HEARD = "conv5"
+"""The layer whose first filter can be heard at every checkpoint."""
+
+
+class Place(NamedTuple):
+    """A filter, and the clip that it answers most at the last checkpoint."""
+
+    layer: str
+    filter: int
+    clip: str
+
+    def __str__(self) -> str:
+        return f"{self.layer}, filter {self.filter}"
+
+
+def networks(_: Preset) -> Sequence[Network]:
+    """The first contrastive network, with its series of checkpoints."""
+    return [pretrained("contrastive")]
+
+
+def figure_5(study: Study) -> Finding:
+    """Some filters at every checkpoint, with the clip that wins at the last kept fixed."""
+    rows: list[Row] = []
+    pictures: dict[str, Tensor] = {}
+    sounds: dict[str, tuple[Tensor, int]] = {}
+    epochs = study.epochs(pretrained("contrastive"))
+    for place in drawn(study):
+        series = evolve(study, place)
+        rows += numbers(place, series)
+        tracks = _tracks(place, series)
+        pictures |= tracks
+        if place.layer == HEARD and not sounds:
+            sounds = {title: (sound, SAMPLE_RATE) for title, sound in tracks.items()}
+    return Finding(
+        rows,
+        figures={NAME: plot_spectrograms(pictures, SAMPLE_RATE, columns=1 + len(epochs))},
+        sounds=sounds,
+        n=f"at most {MAPS} filters, drawn at random, of each of layers 2, 5, 8 and 10 of one "
+        f"contrastive network; checkpoints after {', '.join(map(str, epochs))} epochs",
+        differs="The paper shows pictures and gives no numbers; epoch 0 is the untrained network.",
+    )
+
+
+def drawn(study: Study, seed: int = 0) -> list[Place]:
+    """The filters that are followed, dead ones not left out."""
+    draws = torch.Generator().manual_seed(seed)
+    rankings = strongest(study, "contrastive")
+    places = []
+    for layer in EVOLVING:
+        ranking = rankings[layer]
+        for channel in torch.randperm(len(ranking.value), generator=draws)[:MAPS].tolist():
+            places.append(Place(layer, channel, str(ranking.clip[channel, 0])))
+    return places
+
+
+def evolve(study: Study, place: Place) -> dict[int, Sonification]:
+    """The filter's sonification of its clip after each epoch that has a checkpoint."""
+    network, clips = pretrained("contrastive"), heard_clips(study)
+    x = whole_clip(clips, clips.ids.index(place.clip))
+    return {
+        epoch: sonified(listen(study, network, epoch), x, layer=place.layer, channel=place.filter)
+        for epoch in study.epochs(network)
+    }
+
+
+def numbers(place: Place, series: Mapping[int, Sonification]) -> list[Row]:
+    """A row for each checkpoint.
+
+    `peak` is the map's largest value, `coherence` that of input and sonification, `like_last` the
+    log-mel correlation with the last checkpoint's sonification. What a silent sonification has
+    none of is left out.
+    """
+    last = series[max(series)]
+    rows: list[Row] = []
+    for epoch, found in series.items():
+        sound, sounding = found.waveform, bool(found.gain > 0)
+        bandwidth = spectral_bandwidth(sound, sample_rate=SAMPLE_RATE)
+        like_last = log_mel_correlation(sound, last.waveform, sample_rate=SAMPLE_RATE)
+        rows.append(
+            {
+                **place._asdict(),
+                "epoch": epoch,
+                "peak": float(found.activation[0, place.filter].max()),
+                "silent": int(not sounding),
+                "coherence": float(found.coherence()) if sounding else None,
+                "bandwidth_hz": float(bandwidth) if sounding else None,
+                "like_last": float(like_last) if sounding and last.gain > 0 else None,
+            }
+        )
+    return rows
+
+
+def _tracks(place: Place, series: Mapping[int, Sonification]) -> dict[str, Tensor]:
+    """The input and the sonification after each epoch, by title."""
+    sounds = {f"{place}: epoch {epoch}": found.waveform for epoch, found in series.items()}
+    return {f"{place}: input": series[max(series)].input, **sounds}
+
+
+EVOLUTION = Experiment(
+    NAME, "Figure 5: feature evolution in training", networks, figure_5, after=(TOP_3.name,)
+)

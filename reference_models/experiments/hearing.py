@@ -1,0 +1,58 @@
+"""Listening to a study's networks: test clips, and what their filters make of them."""
+
+import warnings
+from typing import Any
+
+from torch import Tensor
+
+from deconv1d import Sonifier
+from deconv1d.errors import SilenceWarning
+from deconv1d.sonification import Sonification
+from reference_models.cnn12 import CNN12, pad_to_shortest
+from reference_models.data import ClipSet
+from reference_models.data.index import SAMPLE_RATE
+from reference_models.experiments.study import (
+    LAYERS,
+    REGIMES,
+    Network,
+    Preset,
+    Study,
+    pretrained,
+)
+
+DEEP = LAYERS[7:]
+"""Layers 8 to 11, the paper's deep ones."""
+
+
+def first_networks(_: Preset) -> list[Network]:
+    """The first network of each regime."""
+    return [pretrained(regime) for regime in REGIMES]
+
+
+def heard_clips(study: Study) -> ClipSet:
+    """The clips that sonifications are made of: AudioSet's evaluation set."""
+    return study.clips("audioset").subset("test")
+
+
+def whole_clip(clips: ClipSet, number: int) -> Tensor:
+    """A clip, (samples,), zero-padded if the network could not hear it otherwise."""
+    return pad_to_shortest(clips.waveform(number))
+
+
+def listen(study: Study, network: Network, epoch: int | None = None) -> Sonifier:
+    """A sonifier of a trained network's encoder, or of what it was after some epoch."""
+    return Sonifier(study.encoder(network, epoch), sample_rate=SAMPLE_RATE)
+
+
+def filters(sonifier: Sonifier, layer: str) -> int:
+    """How many filters a layer of an encoder has."""
+    encoder = sonifier.model
+    assert isinstance(encoder, CNN12)
+    return int(encoder.features.get_submodule(layer).weight.shape[0])
+
+
+def sonified(sonifier: Sonifier, x: Any, *, layer: str, channel: Any) -> Sonification:
+    """A sonification in which dead maps are silent without a warning."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SilenceWarning)
+        return sonifier.sonify(x, layer=layer, channel=channel)

@@ -1,0 +1,261 @@
+"""Figure B.3: whether a sonification moves with its input; and of a network that strides."""
+
+import math
+from collections.abc import Sequence
+from functools import partial
+from statistics import fmean
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from deconv1d import Sonifier
+from deconv1d.render import plot_spectrograms
+from reference_models.cnn12 import HALVING_BLOCKS, SHORTEST
+from reference_models.data.index import SAMPLE_RATE
+from reference_models.evaluate import Interval, over_runs
+from reference_models.experiments.comparison import all_hold, differences
+from reference_models.experiments.curves import plot_curves
+from reference_models.experiments.finding import (
+    Claim,
+    Experiment,
+    Finding,
+    Row,
+    above,
+    difference,
+    part,
+)
+from reference_models.experiments.hearing import (
+    first_networks,
+    heard_clips,
+    listen,
+    sonified,
+)
+from reference_models.experiments.study import (
+    LAYERS,
+    REGIMES,
+    Network,
+    Regime,
+    Study,
+    every_nth,
+    pretrained,
+)
+
+if TYPE_CHECKING:
+    pass
+
+NAME, TWIN = "figure-b3", "strided-twin"
+LENGTH = 24_000
+EDGE = 2 * SHORTEST
+"""Samples at either end that may differ: one receptive field on the way up, one on the way down."""
+PAPER = 8645
+ANY = (1, 37, PAPER)
+OFFSETS = (256, 1024, 8448, 128, *ANY)
+RECORDINGS = 4
+BATCH = 4
+PICTURED = "conv8"
+POOLINGS = {
+    "pooling": pretrained("supervised"),
+    "stride": pretrained("supervised", pooling="stride"),
+}
+
+COLUMNS = ("shift error", "coherence")
+
+Numbers = dict[str, list[float]]
+
+
+def aligned(
+    sonifier: Sonifier, recording: Tensor, *, layer: str, channel: int, shifts: Sequence[int]
+) -> dict[int, tuple[Tensor, Tensor]]:
+    """The same moments of two sonifications: of a recording's beginning, and of a later part.
+
+    All parts are `LENGTH` samples long, and of each only what no end is near is returned.
+
+    Args:
+        sonifier: Of the network.
+        recording: (time,), at least LENGTH + the largest shift.
+        layer: The layer.
+        channel: Its map.
+        shifts: Samples from the recording's beginning to the later parts' beginnings, each below
+            LENGTH - 2 * EDGE.
+
+    Returns:
+        Raw, by shift a pair of (time,).
+    """
+    parts = torch.stack([recording[start : start + LENGTH] for start in (0, *shifts)])
+    first, *later = sonified(sonifier, parts[:, None], layer=layer, channel=channel).raw[:, 0]
+    pairs = {}
+    for shift, second in zip(shifts, later, strict=True):
+        middle = first[shift + EDGE : LENGTH - EDGE]
+        pairs[shift] = middle, second[EDGE : EDGE + len(middle)]
+    return pairs
+
+
+def shift_errors(
+    sonifier: Sonifier, recording: Tensor, *, layer: str, channel: int, shifts: Sequence[int]
+) -> dict[int, float | None]:
+    """Largest difference of each pair of `aligned`, over the first's peak; None if it is silent.
+
+    Args:
+        sonifier: As for `aligned`.
+        recording: As for `aligned`.
+        layer: As for `aligned`.
+        channel: As for `aligned`.
+        shifts: As for `aligned`.
+    """
+    pairs = aligned(sonifier, recording, layer=layer, channel=channel, shifts=shifts)
+    return {
+        shift: float((one - other).abs().max() / one.abs().max()) if one.any() else None
+        for shift, (one, other) in pairs.items()
+    }
+
+
+def loudest_map(sonifier: Sonifier, recording: Tensor, *, layer: str) -> int:
+    """The most active map on a recording's beginning."""
+    return int(sonified(sonifier, recording[:LENGTH], layer=layer, channel="most_active").channel)
+
+
+def figure_b3(study: Study) -> Finding:
+    """Shift errors by layer of both regimes, and a sonification before and after a shift."""
+    rows = [_row(study, regime, layer) for regime in REGIMES for layer in LAYERS]
+    sounds = _moved(study)
+    return Finding(
+        rows=rows,
+        figures={NAME: plot_spectrograms(sounds, SAMPLE_RATE)},
+        sounds={title: (sound, SAMPLE_RATE) for title, sound in sounds.items()},
+        n=f"{len(_recordings(study))} test clips, the most active map of each, float64",
+        differs=f"{differences(study, 'audioset')} The paper shows pictures of a shift by {PAPER} "
+        "samples and says that any shift moves the sonification alike. Numbers are the largest "
+        "difference over the peak, away from the ends: 0 for multiples of the stride of the pools "
+        "up to a layer, and not for others.",
+    )
+
+
+def strided_twin(study: Study) -> Finding:
+    """Shift error and coherence by layer of CNN12 and of its twin that strides."""
+    found = {name: [_twin(study, name, layer) for layer in LAYERS] for name in POOLINGS}
+    panels = {
+        column: {name: [_interval(numbers[column]) for numbers in found[name]] for name in found}
+        for column in COLUMNS
+    }
+    rows = [
+        {"network": name, "layer": layer} | {column: _mean(numbers[column]) for column in COLUMNS}
+        for name in found
+        for layer, numbers in zip(LAYERS, found[name], strict=True)
+    ]
+    return Finding(
+        rows=rows,
+        claims=[claim_f(rows)],
+        figures={TWIN: plot_curves(panels, LAYERS, "over the peak; mean top-5 coherence")},
+        n=f"1 network each; shift error: {len(_recordings(study))} test clips and shifts by "
+        f"{', '.join(map(str, ANY))} samples; coherence: {len(_chosen(study))} test clips",
+        differs=f"{differences(study, 'audioset')} The paper gives no numbers and does not say how "
+        "its strided network was built.",
+    )
+
+
+def claim_f(rows: Sequence[Row]) -> Claim:
+    """Claim f, over the layers."""
+    pooling, stride = ([row for row in rows if row["network"] == name] for name in POOLINGS)
+    steadier = _gap(stride, pooling, "shift error")
+    closer = _gap(pooling, stride, "coherence")
+    return Claim(
+        "f",
+        all_hold([above(steadier), above(closer)]),
+        "Difference between sonification and sonification of the shifted input, over the peak, "
+        f"stride minus pooling: {steadier}; coherence with the input, pooling minus stride: "
+        f"{closer}; N is layers.",
+    )
+
+
+def _gap(ours: Sequence[Row], theirs: Sequence[Row], column: str) -> Interval:
+    """How much larger a column is on one side, over the layers that have it on both."""
+    pairs = [(a[column], b[column]) for a, b in zip(ours, theirs, strict=True)]
+    return difference(*zip(*(pair for pair in pairs if None not in pair), strict=True))
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return fmean(values) if values else None
+
+
+def _interval(values: Sequence[float]) -> Interval:
+    return over_runs(values) if values else Interval(math.nan, math.inf, 0)
+
+
+def _row(study: Study, regime: Regime, layer: str) -> Row:
+    errors = _errors(study, pretrained(regime), layer)
+    means = {f"shift {shift}": _mean(errors[str(shift)]) for shift in OFFSETS}
+    stride = 2 ** min(LAYERS.index(layer) + 1, HALVING_BLOCKS)
+    return {"regime": regime, "layer": layer, "stride": stride, **means}
+
+
+def _errors(study: Study, network: Network, layer: str) -> Numbers:
+    """Shift errors of the recordings that are not silent, by shift."""
+
+    def compute() -> Numbers:
+        sonifier = _exact(study, network)
+        errors: Numbers = {str(shift): [] for shift in OFFSETS}
+        for recording in _recordings(study):
+            channel = loudest_map(sonifier, recording, layer=layer)
+            found = shift_errors(sonifier, recording, layer=layer, channel=channel, shifts=OFFSETS)
+            for shift, error in found.items():
+                errors[str(shift)] += [] if error is None else [error]
+        return errors
+
+    return part(study, NAME, f"{network.name}-{layer}", compute)
+
+
+def _twin(study: Study, name: str, layer: str) -> Numbers:
+    """Shift errors and coherences of one of the two networks."""
+    network = POOLINGS[name]
+    errors = _errors(study, network, layer)
+    coherent = part(study, TWIN, f"{name}-{layer}", partial(_coherences, study, network, layer))
+    return {"shift error": [e for n in ANY for e in errors[str(n)]], "coherence": coherent}
+
+
+def _coherences(study: Study, network: Network, layer: str) -> list[float]:
+    """Of each clip and its most active map's sonification."""
+    sonifier, values = listen(study, network), []
+    for _, x in heard_clips(study).whole(_chosen(study), batch_size=BATCH, shortest=SHORTEST):
+        x = x.to(study.device)
+        found = sonified(sonifier, x, layer=layer, channel="most_active")
+        values += found.coherence().tolist()
+    return values
+
+
+def _chosen(study: Study) -> list[int]:
+    return every_nth(heard_clips(study), study.preset.clips)
+
+
+def _exact(study: Study, network: Network) -> Sonifier:
+    return Sonifier(study.encoder(network), sample_rate=SAMPLE_RATE, dtype=torch.float64)
+
+
+def _recordings(study: Study) -> list[Tensor]:
+    """Test clips in float64, from their beginning again until they are long enough."""
+    clips, needed = heard_clips(study), LENGTH + max(OFFSETS)
+    chosen = every_nth(clips, min(RECORDINGS, study.preset.clips))
+    played = (clips.waveform(n).double().to(study.device) for n in chosen)
+    return [x.repeat(-(-needed // len(x)))[:needed] for x in played]
+
+
+def _moved(study: Study) -> dict[str, Tensor]:
+    """A clip, its sonification, that of the shifted clip moved back, and their difference."""
+    sonifier, recording = _exact(study, pretrained("contrastive")), _recordings(study)[0]
+    channel = loudest_map(sonifier, recording, layer=PICTURED)
+    pairs = aligned(sonifier, recording, layer=PICTURED, channel=channel, shifts=[PAPER])
+    one, other = pairs[PAPER]
+    peak = one.abs().max().clamp(min=torch.finfo().tiny)
+    title = f"sonification of {PICTURED}, filter {channel}"
+    return {
+        "input": recording[PAPER + EDGE : LENGTH - EDGE],
+        title: one / peak,
+        f"{title}, of the input from sample {PAPER} on, moved back": other / peak,
+        "difference of the two": (one - other) / peak,
+    }
+
+
+SHIFTS = Experiment(NAME, "Figure B.3: shifts of input and sonification", first_networks, figure_b3)
+STRIDED = Experiment(
+    TWIN, "Section 3.2: pooling and stride", lambda _: list(POOLINGS.values()), strided_twin
+)

@@ -1,0 +1,157 @@
+"""Figure 7: how much of the input a layer's sonifications keep, beside what controls keep of it."""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from statistics import linear_regression
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from deconv1d.measure import mean_top_coherence
+from reference_models.cnn12 import SHORTEST
+from reference_models.evaluate import Interval, over_runs
+from reference_models.experiments.comparison import all_hold, differences
+from reference_models.experiments.curves import plot_curves
+from reference_models.experiments.equal_energy import CONTROLS, SONIFICATION, sounds, twin_of
+from reference_models.experiments.finding import (
+    Claim,
+    Experiment,
+    Finding,
+    Row,
+    above,
+    difference,
+    part,
+)
+from reference_models.experiments.hearing import heard_clips, listen
+from reference_models.experiments.study import (
+    LAYERS,
+    REGIMES,
+    Network,
+    Preset,
+    Regime,
+    Study,
+    every_nth,
+    pretrained,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+NAME = "figure-7"
+MINUS = {name: f"minus {name}" for name in CONTROLS}
+MEASURES = (SONIFICATION, *MINUS.values())
+BATCH = 4
+
+
+def networks(preset: Preset) -> list[Network]:
+    """Each regime's network of every run."""
+    return [pretrained(regime, seed) for regime in REGIMES for seed in range(preset.runs)]
+
+
+def figure_7(study: Study) -> Finding:
+    """Coherence of sonifications with the input by layer and regime, and minus its controls."""
+    runs = range(study.preset.runs)
+    rows = [_row(study, r, seed, layer) for r in REGIMES for seed in runs for layer in LAYERS]
+    clips = len(every_nth(heard_clips(study), study.preset.clips))
+    return Finding(
+        rows=rows,
+        claims=[claim_b(rows), claim_c(rows)],
+        figures={NAME: _picture(rows)},
+        n=f"{len(runs)} runs of each regime; {clips} test clips, whole",
+        differs=f"{differences(study, 'audioset')} The paper has no controls. A silent "
+        "sonification has coherence 0.",
+    )
+
+
+def coherences(x: Tensor, found: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Mean of the five highest coherences of each clip and each of its sounds, (batch,), by name.
+
+    Args:
+        x: The clips, (batch, 1, time).
+        found: What `equal_energy.sounds` returns.
+    """
+    return {name: mean_top_coherence(x, sound)[:, 0] for name, sound in found.items()}
+
+
+def falls(rows: Sequence[Row], regime: str, measure: str) -> list[float]:
+    """The `fall` of a measure in each run."""
+    own = [row for row in rows if row["regime"] == regime]
+    seeds = sorted({row["seed"] for row in own})
+    return [fall([row[measure] for row in own if row["seed"] == seed]) for seed in seeds]
+
+
+def fall(values: Sequence[float]) -> float:
+    """How much values fall from each layer to the next, by least squares."""
+    return -linear_regression(range(len(values)), values).slope
+
+
+def claim_b(rows: Sequence[Row]) -> Claim:
+    """Claim b, over runs."""
+    fallen = {regime: over_runs(falls(rows, regime, SONIFICATION)) for regime in REGIMES}
+    less = {
+        measure: over_runs([lost for r in REGIMES for lost in falls(rows, r, measure)])
+        for measure in MINUS.values()
+    }
+    return Claim(
+        "b",
+        all_hold([above(lost) for lost in fallen.values()]),
+        f"Coherence lost from a layer to the next: {_listed(fallen)}. The same of the coherence "
+        f"minus a control's, of all networks: {_listed(less)}.",
+    )
+
+
+def claim_c(rows: Sequence[Row]) -> Claim:
+    """Claim c, over runs."""
+    faster = {
+        measure: difference(*(falls(rows, r, measure) for r in ("supervised", "contrastive")))
+        for measure in MEASURES
+    }
+    return Claim(
+        "c",
+        above(faster[SONIFICATION]),
+        "How much more coherence is lost from a layer to the next by supervised than by "
+        f"contrastive networks: {_listed(faster)}.",
+    )
+
+
+def _listed(intervals: Mapping[str, Interval]) -> str:
+    return "; ".join(f"{name} {interval}" for name, interval in intervals.items())
+
+
+def _row(study: Study, regime: Regime, seed: int, layer: str) -> Row:
+    key = f"{regime}-s{seed}-{layer}"
+    found = part(study, NAME, key, partial(_mean_coherences, study, regime, seed, layer))
+    own, silent = found[SONIFICATION], found["silent"]
+    less = {column: own - found[name] for name, column in MINUS.items()}
+    place = {"regime": regime, "seed": seed, "layer": layer}
+    return {**place, SONIFICATION: own, **less, "silent": silent}
+
+
+def _mean_coherences(study: Study, regime: Regime, seed: int, layer: str) -> dict[str, float]:
+    """Means over the clips, and the share of the clips whose sonification is silent."""
+    draws = torch.Generator().manual_seed(seed)
+    sonifier, clips = listen(study, pretrained(regime, seed)), heard_clips(study)
+    twin, chosen = twin_of(sonifier, draws), every_nth(clips, study.preset.clips)
+    batches = []
+    for _, x in clips.whole(chosen, batch_size=BATCH, shortest=SHORTEST):
+        x = x.to(study.device)
+        found = sounds(sonifier, twin, x, layer=layer, draws=draws)
+        batches.append(coherences(x, found))
+    every = {name: torch.cat([batch[name] for batch in batches]) for name in batches[0]}
+    silent = (every[SONIFICATION] == 0).double().mean().item()
+    return {**{name: values.mean().item() for name, values in every.items()}, "silent": silent}
+
+
+def _picture(rows: Sequence[Row]) -> "Figure":
+    def curve(regime: str, measure: str) -> list[Interval]:
+        own = [row for row in rows if row["regime"] == regime]
+        return [over_runs([r[measure] for r in own if r["layer"] == layer]) for layer in LAYERS]
+
+    panels = {
+        measure: {regime: curve(regime, measure) for regime in REGIMES} for measure in MEASURES
+    }
+    return plot_curves(panels, LAYERS, "mean top-5 coherence with the input")
+
+
+SIMILARITY = Experiment(NAME, "Figure 7: coherence of input and sonification", networks, figure_7)

@@ -1,0 +1,83 @@
+"""The three clips that each filter of each layer answers most strongly, in Parquet."""
+
+from collections import Counter
+from typing import Any
+
+from deconv1d.mine import mine
+from deconv1d.mined import Mined, Ranking
+from reference_models.experiments.finding import Experiment, Finding, Row
+from reference_models.experiments.hearing import (
+    first_networks,
+    heard_clips,
+    listen,
+    whole_clip,
+)
+from reference_models.experiments.study import (
+    LAYERS,
+    REGIMES,
+    Regime,
+    Study,
+    every_nth,
+    pretrained,
+)
+
+NAME = "top-3"
+TOP = 3
+
+
+def strongest(study: Study, regime: Regime) -> dict[str, Ranking]:
+    """Each layer's ranking by peak activation, mined on first use and kept as `<regime>.parquet`.
+
+    At most `Preset.mined` test clips are heard, spread evenly over the set.
+    """
+    path = study.folder / NAME / f"{regime}.parquet"
+    mined = Mined.read(path) if path.exists() else _mined(study, regime, path)
+    return {layer: mined.rankings[f"features.{layer}"] for layer in LAYERS}
+
+
+def answering(ranking: Ranking) -> list[int]:
+    """The filters of a layer that answer as many clips as are ranked."""
+    return [int(channel) for channel in (ranking.value > 0).all(1).nonzero()[0]]
+
+
+def top_3(study: Study) -> Finding:
+    """Ranks the clips, and counts how many filters and clips there are in the ranking."""
+    rows = [
+        _row(layer, regime, ranking)
+        for regime in REGIMES
+        for layer, ranking in strongest(study, regime).items()
+    ]
+    clips = min(study.preset.mined, len(heard_clips(study)))
+    return Finding(
+        rows,
+        n=f"{clips} test clips of AudioSet, all filters; value, clip and moment of each of the "
+        "three are in contrastive.parquet and supervised.parquet",
+        differs="The paper does not say by what its inputs are ranked: here by a map's largest "
+        "value. A filter that answers fewer than three clips is counted as not answering.",
+    )
+
+
+def _mined(study: Study, regime: Regime, path: Any) -> Mined:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    clips = heard_clips(study)
+    named = (
+        (clips.ids[number], whole_clip(clips, number))
+        for number in every_nth(clips, study.preset.mined)
+    )
+    return mine(listen(study, pretrained(regime)), named, layers=LAYERS, k=TOP, path=path)
+
+
+def _row(layer: str, regime: str, ranking: Ranking) -> Row:
+    kept = answering(ranking)
+    count = Counter(ranking.clip[kept].ravel().tolist())
+    return {
+        "layer": layer,
+        "regime": regime,
+        "filters": len(ranking.value),
+        "answering": len(kept),
+        "clips": len(count),
+        "filters_of_commonest_clip": max(count.values(), default=0),
+    }
+
+
+TOP_3 = Experiment(NAME, "Strongest inputs of each filter", first_networks, top_3)

