@@ -21,6 +21,8 @@ OTHERS = 8
 FRAME = 1024
 """Samples; longer frames remove less, shorter ones leave less that the channel answers."""
 FRAMES_AT_ONCE = 256
+COARSEST = 0.02
+"""Of a frame's norm, the most that counts as rounding: in bfloat16 32 epsilon are a sound."""
 
 
 def check_contrast(contrast: str, channels: int, chosen: object, layer: str) -> None:
@@ -110,7 +112,7 @@ def contrasted(own: Tensor, others: Tensor, *, frame: int = FRAME) -> Tensor:
 
 def _unexplained(frames: Tensor, dtype: torch.dtype) -> Tensor:
     """(frames, 1 + others, samples) -> of each frame's first sound what the others leave."""
-    tolerance = 32 * torch.finfo(dtype).eps
+    tolerance = min(32 * torch.finfo(dtype).eps, COARSEST)
     own, others = frames[:, 0], frames[:, 1:]
     level = others.norm(dim=-1, keepdim=True)
     _, size, basis = torch.linalg.svd(others / level.where(level > 0, 1), full_matrices=False)

@@ -76,6 +76,14 @@ def test_what_others_explain_wholly_is_exact_silence(dtype):
     assert not rest.any()
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_quiet_own_part_survives_half_precision(dtype):
+    others, mine = random(4, 3000), random(3000, seed=1)
+    own = others.sum(0) + 0.1 * mine
+    rest, expected = (contrasted(own.to(d), others.to(d)).double() for d in (dtype, own.dtype))
+    assert (rest - expected).norm() < 0.15 * expected.norm()
+
+
 def test_others_that_change_their_level_slowly_are_followed():
     fading = torch.linspace(1, 0.2, 16000, dtype=torch.float64)
     other, mine = random(16000), 0.1 * random(16000, seed=1)
