@@ -27,8 +27,8 @@ SHOWN = (FILTER, OTHER_CHANNELS, RANDOM_SEED, EVERYTHING, OTHER_SWITCHES, "input
 Network = tuple[str, Sonifier, Sequence[str], list[Tensor]]
 
 
-def networks(data: Path | None) -> Iterator[Network]:
-    """Name, sonifier, layers and clips of each network."""
+def networks(data: Path | None, kinds: Sequence[str] = KINDS) -> Iterator[Network]:
+    """Name, sonifier, layers and clips of each network; SoundNet-8's clips are of these kinds."""
     clips = [torch.from_numpy(read_audio(w.path)[0]) for w in spoken_words() if w.word in WORDS]
     layers = [f"conv{number}" for number in (1, 2, 3, 5, 7, 9, 11)]
     for regime in ("supervised", "contrastive"):
@@ -37,7 +37,7 @@ def networks(data: Path | None) -> Iterator[Network]:
         from reference_models.soundnet import SAMPLE_RATE, load_soundnet, soundnet_input
 
         sonifier = Sonifier(load_soundnet().features, sample_rate=SAMPLE_RATE)
-        paths = [min(data.glob(f"esc10/* - {kind}/*.ogg")) for kind in KINDS]
+        paths = [min(data.glob(f"esc10/* - {kind}/*.ogg")) for kind in kinds]
         read = map(read_audio, paths)
         clips = [soundnet_input(waveform, sample_rate=rate) for waveform, rate in read]
         yield "SoundNet-8", sonifier, [f"conv{number}" for number in (1, 3, 5, 7)], clips

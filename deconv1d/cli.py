@@ -92,9 +92,11 @@ def _sonify(arguments: argparse.Namespace) -> Answer:
                 tap=arguments.tap,
                 seed=arguments.seed,
                 method=arguments.method,
+                contrast=arguments.contrast,
             )
             sounds += _write(found, arguments)
-    facts = {"layer": found.layer, "flagged": found.flagged, "sounds": sounds}
+    shared = {"layer": found.layer, "flagged": found.flagged, "contrast": found.contrast}
+    facts = {**shared, "sounds": sounds}
     return Answer("\n".join(f"{s['sound']}: {s['title']}" for s in sounds), facts)
 
 

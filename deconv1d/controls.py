@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -19,6 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from deconv1d import measure
+from deconv1d.card import FILTER, OTHER_CHANNELS, Control, ControlCard, Own
+from deconv1d.contrast import OTHERS, contrasted
 from deconv1d.errors import InputError, SilenceWarning
 from deconv1d.faithfulness import activations
 from deconv1d.inputs import as_waveform
@@ -29,132 +30,13 @@ from deconv1d.sonify import Sonifier, to_peak_of
 from deconv1d.table import Table
 
 DEPTHS = 4
-OTHERS = 8
 BINS = 100
 
 EVERYTHING = "all weights redrawn (MPRT)"
-FILTER = "this filter redrawn"
 RANDOM_SEED = "random seed, same switches"
-OTHER_CHANNELS = "other channels (Random Logit)"
 OTHER_SWITCHES = "switches of another clip"
-LIKE = {FILTER: "one with its filter redrawn", OTHER_CHANNELS: "those of other channels"}
-OWN, SHARED = 0.4, 0.3
-"""From which specificity on a sound is called the channel's own, and up to which it is not. Filters
-that are band-passes by construction have 0.46 to 0.68, channels of random layers 0.07 to 0.29."""
+CONTRASTED = "contrasted with other channels"
 BASELINES = ("input", "input gated by activation", "gradient", "gradient x input", "mean map")
-
-
-@dataclass(frozen=True)
-class Control:
-    """What one control, drawn once or several times, has in common with the sonification.
-
-    Means over the draws. Similarities are of sonification and control; `input` and `answer` are the
-    sonification's own scores *minus the control's*.
-
-    Attributes:
-        control: What was controlled.
-        draws: How many sounds.
-        spearman: |Rank correlation| of the two waveforms, 0 to 1.
-        log_mel: Correlation of their log-mel spectrograms, -1 to 1.
-        coherence: Mean of their five highest coherences, 0 to 1.
-        similarity: Mean of these three, a negative correlation counting 0.
-        spread: Standard deviation of `similarity` over the draws.
-        input: Coherence with the input: the sonification's minus the control's.
-        answer: The channel's activation on hearing each, over that on hearing the input: the
-            sonification's minus the control's.
-    """
-
-    control: str
-    draws: int
-    spearman: float
-    log_mel: float
-    coherence: float
-    similarity: float
-    spread: float
-    input: float
-    answer: float
-
-
-@dataclass(frozen=True)
-class ControlCard:
-    """A sonification's controls, and what they come to.
-
-    Attributes:
-        layer: The layer's full name.
-        channel: The channel.
-        controls: One row for each control.
-        input: Coherence of the sonification with the input, 0 to 1.
-        answer: The channel's activation on hearing the sonification, over that on the input.
-        effective_rank: How many different sounds the channels' sonifications are.
-        channels: Of how many channels' sonifications.
-        complexity_rise: eMPRT: entropy of the sample values' histogram of the sonification with all
-            weights redrawn, over that of the sonification, minus 1; None if that is silent.
-        sounds: The sonification and one sound of each control, (time,), by name.
-        sample_rate: In hertz.
-    """
-
-    layer: str
-    channel: int
-    controls: Table[Control]
-    input: float
-    answer: float
-    effective_rank: float
-    channels: int
-    complexity_rise: float | None
-    sounds: dict[str, Tensor]
-    sample_rate: int
-
-    def __getitem__(self, name: str) -> Control:
-        """The control of that name."""
-        return next(control for control in self.controls if control.control == name)
-
-    @property
-    def nearest(self) -> Control | None:
-        """Of other channels and this filter redrawn the control that is more alike, if any."""
-        telling = [control for control in self.controls if control.control in LIKE]
-        return max(telling, key=lambda control: control.similarity, default=None)
-
-    @property
-    def specific(self) -> float:
-        """How little the sonification is like that control, 0 to 1; 0 if there is none.
-
-        These two must differ where the channel matters. A random seed need not: a band-pass filter
-        makes the same band of it. Nor need redrawn layers below: they change the input's way too.
-        """
-        return 0.0 if self.nearest is None else 1 - self.nearest.similarity
-
-    @property
-    def verdict(self) -> str:
-        """A plain sentence on how far to trust the sonification."""
-        return _verdict(self)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Everything but the sounds, for JSON."""
-        facts = {k: v for k, v in vars(self).items() if k not in ("sounds", "controls")}
-        rows = [vars(control) for control in self.controls]
-        return {**facts, "specific": self.specific, "controls": rows, "verdict": self.verdict}
-
-    @property
-    def facts(self) -> str:
-        """What does not fit into the table, in a sentence."""
-        rise = "silent" if self.complexity_rise is None else f"{self.complexity_rise:+.0%}"
-        return (
-            f"The channel answers the sonification with {self.answer:.2f} of what it answers the "
-            f"input with; the two sounds are coherent to {self.input:.2f}. {self.channels} "
-            f"channels' sonifications are {self.effective_rank:.1f} different sounds. Change in "
-            f"complexity with all weights redrawn (eMPRT): {rise}."
-        )
-
-    def __str__(self) -> str:
-        title = f"Controls of layer {self.layer!r}, channel {self.channel}"
-        return f"{title}\n\n{self.controls}\n\n{self.facts}\n{self.verdict}"
-
-    __repr__ = __str__
-
-    def _repr_html_(self) -> str:
-        from deconv1d.report import render_card
-
-        return render_card(self)
 
 
 def check(
@@ -175,8 +57,9 @@ def check(
     mine, everything = found.waveform, groups.get(EVERYTHING)
     answer = trial.answer(mine)
     rows = [trial.row(name, sounds, answer) for name, sounds in groups.items()]
-    sounds = [mine, *groups.get(OTHER_CHANNELS, [])]
-    named = {"sonification": mine} | {name: group[0] for name, group in groups.items()}
+    own, others = trial.contrasted(), groups.get(OTHER_CHANNELS, [])
+    sounds = [mine, *others]
+    named = {"sonification": mine, CONTRASTED: own} | {k: group[0] for k, group in groups.items()}
     return ControlCard(
         layer=found.layer,
         channel=trial.channel,
@@ -186,7 +69,8 @@ def check(
         effective_rank=float(measure.effective_rank(torch.stack([_flat(w) for w in sounds]))),
         channels=len(sounds),
         complexity_rise=_entropy(everything[0]) / _entropy(mine) - 1 if everything else None,
-        sounds={name: _flat(w) for name, w in named.items()},
+        own=trial.own(own, others) if others and own.any() else None,
+        sounds={name: _flat(w) for name, w in named.items() if w.any()},
         sample_rate=trial.rate,
     )
 
@@ -201,6 +85,7 @@ class _Trial:
         self.rate, self.channel = rate_and_channel(found, what="controls")
         self.whole = float(self._activations(found.input)[self.channel])
         self.owners = _owners(sonifier, found)
+        self.rivals = self._other_channels()
 
     def controls(self, other: Tensor) -> Iterator[tuple[str, list[Tensor]]]:
         """Every control's name and its sounds, of the input's shape."""
@@ -214,8 +99,8 @@ class _Trial:
         if place := self._filter():
             yield FILTER, [self._refiltered(*place) for _ in range(self.seeds)]
         yield RANDOM_SEED, [self._sonify(seed=self._random_seed) for _ in range(self.seeds)]
-        if others := self._other_channels():
-            yield OTHER_CHANNELS, others
+        if self.rivals is not None:
+            yield OTHER_CHANNELS, list(self.rivals.waveform)
         yield OTHER_SWITCHES, [self._sonify(other, seed=lambda _: self.found.activation)]
         yield from zip(BASELINES, ([sound] for sound in self._baselines()), strict=True)
 
@@ -229,14 +114,7 @@ class _Trial:
     def row(self, name: str, sounds: Sequence[Tensor], answer: float) -> Control:
         """A control's line of the card."""
         mine, x, draws = self.found.waveform, self.found.input, len(sounds)
-        mine_flat, flat = _flat(mine), torch.stack([_flat(sound) for sound in sounds])
-        scores = torch.stack(
-            [
-                measure.spearman(mine_flat, flat),
-                measure.log_mel_correlation(mine_flat, flat, sample_rate=self.rate),
-                measure.mean_top_coherence(mine_flat, flat),
-            ]
-        )
+        scores = self._scores(mine, sounds)
         similarity = scores.clamp(min=0).mean(0)
         spearman, log_mel, coherence = scores.mean(1).tolist()
         return Control(
@@ -249,6 +127,29 @@ class _Trial:
             spread=float(similarity.std(correction=0)),
             input=float(_coherence(mine, x) - sum(_coherence(w, x) for w in sounds) / draws),
             answer=answer - sum(map(self.answer, sounds)) / draws,
+        )
+
+    def contrasted(self) -> Tensor:
+        """The sonification with `contrast="channels"`; silent if there is no other channel."""
+        if self.rivals is None:
+            return torch.zeros_like(self.found.raw)
+        raw = contrasted(self.found.raw, self.rivals.raw)
+        return to_peak_of(self.found.input, raw)[0]
+
+    def own(self, sound: Tensor, others: Sequence[Tensor]) -> Own:
+        """What that comes to."""
+        scores = self._scores(sound, others)
+        return Own(similarity=float(scores.clamp(min=0).mean()), answer=self.answer(sound))
+
+    def _scores(self, mine: Tensor, sounds: Sequence[Tensor]) -> Tensor:
+        """|Spearman|, log-mel correlation and coherence with each of the sounds, (3, sounds)."""
+        mine, flat = _flat(mine), torch.stack([_flat(sound) for sound in sounds])
+        return torch.stack(
+            [
+                measure.spearman(mine, flat),
+                measure.log_mel_correlation(mine, flat, sample_rate=self.rate),
+                measure.mean_top_coherence(mine, flat),
+            ]
         )
 
     def answer(self, sound: Tensor) -> float:
@@ -308,17 +209,17 @@ class _Trial:
     def _random_seed(self, activation: Tensor) -> Tensor:
         return random_seed(activation, self.draws)
 
-    def _other_channels(self) -> list[Tensor]:
-        """Sonifications of the most active other channels."""
+    def _other_channels(self) -> Sonification | None:
+        """Of the most active other channels, if any is active."""
         heard = self._activations(self.found.input)
         ranked = heard.argsort(descending=True, stable=True).tolist()
         others = [c for c in ranked if c != self.channel and heard[c] != 0][:OTHERS]
         if not others:
-            return []
-        found = self.sonifier.sonify(
-            self.found.input, layer=self.found.layer, channel=others, tap=self.found.tap
-        )
-        return list(found.waveform)
+            return None
+        x, layer, tap = self.found.input, self.found.layer, self.found.tap
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", SilenceWarning)
+            return self.sonifier.sonify(x, layer=layer, channel=others, tap=tap)
 
     def _baselines(self) -> Iterator[Tensor]:
         """The sounds named in `BASELINES`."""
@@ -370,18 +271,3 @@ def _entropy(sound: Tensor) -> float:
     """Entropy in nats of the histogram of a waveform's values."""
     counts = torch.histc(_flat(sound).float().cpu(), BINS)
     return float(torch.special.entr(counts / counts.sum()).sum())
-
-
-def _verdict(card: ControlCard) -> str:
-    nearest = card.nearest
-    if nearest is None:
-        return (
-            "Whether this sound is the channel's own cannot be told: no other channel of its layer "
-            "is active, and it has no filter that could be redrawn."
-        )
-    like = f"{nearest.similarity:.2f} like {LIKE[nearest.control]}"
-    if card.specific >= OWN:
-        return f"Only {like}: this sound is specific to the channel."
-    if card.specific <= SHARED:
-        return f"{like}: this is mostly the input passing through the switches."
-    return f"{like}: part of this sound is the channel's own, part the input passing through."

@@ -24,9 +24,10 @@ SAMPLE_RATE = 8000
 LEVEL = 0.5
 """Peak of the input as the page plays it; the residual's is at most twice that."""
 INPUT, SONIFICATION, RESIDUAL = "input.wav", "sonification.wav", "residual.wav"
+CONTRASTED = "contrasted.wav"
 PICTURE, DARK_PICTURE = "light.webp", "dark.webp"
-FILES = (PAGE, INPUT, SONIFICATION, RESIDUAL, PICTURE, DARK_PICTURE)
-PICTURE_SIZE = (7.6, 4.2)  # inches
+FILES = (PAGE, INPUT, SONIFICATION, CONTRASTED, RESIDUAL, PICTURE, DARK_PICTURE)
+PICTURE_SIZE = (7.6, 5.4)  # inches
 
 TITLE = "What a network hears in a word"
 PARAGRAPHS = (
@@ -35,8 +36,9 @@ PARAGRAPHS = (
     "learned, without any label, to tell which two excerpts are of one clip of sound events "
     "(instruments and effects); it never heard speech. For each of their convolutions this page "
     "takes the one map, or channel, that is most active on a recording and carries it back to the "
-    "waveform: its sonification is what that map responds to. The residual is the input without "
-    "it.",
+    "waveform: its sonification is what that map responds to; contrasted, it is the part of that "
+    "which the most active other maps’ sonifications do not explain. The residual is the input "
+    "without the sonification.",
     "The hop is the time from one value of the map to the next; each value reads the given stretch "
     "of the recording. Every sonification is scaled to its input’s peak. All sounds are played at "
     "half their level, so that no residual is clipped, and the colours of one picture share one "
@@ -101,10 +103,19 @@ def _layer(sonifier: Sonifier, waveform: Tensor, row: LayerRow, folder: Path) ->
     name = row.name.rpartition(".")[2]
     place = folder / name
     place.mkdir()
-    found = sonifier.sonify(waveform, layer=row.name, channel="most_active")
+    found, own = (
+        sonifier.sonify(waveform, layer=row.name, channel="most_active", contrast=contrast)
+        for contrast in (None, "channels")
+    )
     assert isinstance(found.channel, Tensor)
-    tracks = {"input": waveform, "sonification": found.waveform, "residual": found.residual}
+    tracks = {
+        "input": waveform,
+        "sonification": found.waveform,
+        "contrasted": own.waveform,
+        "residual": found.residual,
+    }
     _write_sound(place / SONIFICATION, found.waveform)
+    _write_sound(place / CONTRASTED, own.waveform)
     _write_sound(place / RESIDUAL, found.residual)
     for picture, dark in ((PICTURE, False), (DARK_PICTURE, True)):
         figure = plot_spectrograms(tracks, SAMPLE_RATE, dark=dark)
@@ -116,6 +127,7 @@ def _layer(sonifier: Sonifier, waveform: Tensor, row: LayerRow, folder: Path) ->
         sounds={
             "input": f"{folder.name}/{INPUT}",
             "sonification": f"{folder.name}/{name}/{SONIFICATION}",
+            "contrasted": f"{folder.name}/{name}/{CONTRASTED}",
             "residual": f"{folder.name}/{name}/{RESIDUAL}",
         },
         picture=f"{folder.name}/{name}/{PICTURE}",

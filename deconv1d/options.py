@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import NoReturn
 
+from deconv1d.contrast import CONTRASTS
 from deconv1d.errors import InputError
 from deconv1d.rules import METHODS
 from deconv1d.seeds import SEEDS
@@ -68,6 +69,11 @@ def sound_options(parser: argparse.ArgumentParser) -> None:
         "once",
     )
     parser.add_argument("--seed", choices=SEEDS, default="activation", help="what is carried back")
+    parser.add_argument(
+        "--contrast",
+        choices=CONTRASTS,
+        help="write only what other channels' sonifications do not explain",
+    )
     parser.add_argument(
         "-o",
         "--output",

@@ -5,15 +5,24 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import permutations
+from math import prod
 
 import torch
 from torch import Tensor
 
+from deconv1d.capture import Capture
 from deconv1d.errors import InputError
 from deconv1d.mirror import Deconvnet
+from deconv1d.ops import carries, shape_of
 
 Seed = str | Callable[[Tensor], Tensor]
+Channel = int | Tensor
+"""A number, or one for each example, (batch,)."""
 SEEDS = ("activation", "ones", "peak")
+
+CHUNK_BYTES = 2**25
+"""Size of the largest value of one chunk of channels. Larger ones are slower on a CPU, where fresh
+memory costs more than the convolutions gain."""
 
 
 @dataclass(frozen=True)
@@ -106,16 +115,22 @@ def most_active(maps: Tensor) -> Tensor:
     return maps.reshape(*maps.shape[:2], -1).mean(-1).argmax(1)
 
 
-def only(values: Tensor, channels: Tensor) -> Tensor:
-    """The seed with every channel but one zero, which for each example is given, (batch,)."""
+def ranked(maps: Tensor, count: int) -> Tensor:
+    """For each example the channels with the largest means, best first, (up to count, batch)."""
+    means = maps.reshape(*maps.shape[:2], -1).mean(-1)
+    return means.argsort(dim=1, descending=True, stable=True)[:, :count].T
+
+
+def only(values: Tensor, channel: Channel) -> Tensor:
+    """The seed with every channel zero but one."""
     kept = torch.zeros_like(values)
     examples = torch.arange(len(values), device=values.device)
-    kept[examples, channels] = values[examples, channels]
+    kept[examples, channel] = values[examples, channel]
     return kept
 
 
 def carry(
-    deconvnet: Deconvnet, values: Tensor, layout: Layout, channels: Sequence[int], chunk: int
+    deconvnet: Deconvnet, values: Tensor, layout: Layout, channels: Sequence[Channel], chunk: int
 ) -> Tensor:
     """Carries single channels back, some at a time.
 
@@ -132,13 +147,24 @@ def carry(
     carried: Tensor | None = None
     for start in range(0, len(channels), chunk):
         some = channels[start : start + chunk]
-        seeds = torch.zeros(len(some), *values.shape, dtype=values.dtype, device=values.device)
-        for seed, channel in zip(seeds, some, strict=True):
-            seed[:, channel] = values[:, channel]
-        seeds = torch.stack([layout.unsorted(seed) for seed in seeds])
+        seeds = torch.stack([layout.unsorted(only(values, channel)) for channel in some])
         raw = deconvnet(seeds) if len(some) > 1 else deconvnet(seeds[0])[None]
         if carried is None:  # kept together: small results in between would scatter the heap
             carried = raw.new_empty(len(channels), *raw.shape[1:])
         carried[start : start + chunk] = raw
     assert carried is not None
     return carried
+
+
+def chunk_of(captured: Capture) -> int:
+    """How many channels to carry at a time.
+
+    Args:
+        captured: The forward pass, whose largest value on the signal's way decides.
+    """
+    sizes = [
+        prod(shape_of(node)) * int(node.meta["dtype"].itemsize)
+        for node in captured.graph.nodes
+        if carries(node)
+    ]
+    return max(1, CHUNK_BYTES // max(sizes))

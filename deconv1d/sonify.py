@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from math import prod
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,27 +13,22 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from deconv1d.capture import Capture
+from deconv1d.contrast import check_contrast, off_others
 from deconv1d.errors import InputError, ModelError, SilenceWarning
 from deconv1d.guest import unwrapped
 from deconv1d.inputs import Waveform, check_channels, check_word
 from deconv1d.layers import LayerRow, layer_table
 from deconv1d.maps import LayerMaps, layer_maps, layout_of
 from deconv1d.mirror import Deconvnet, mirror
-from deconv1d.ops import carries, shape_of
 from deconv1d.plan import PlanRow, plan_of
 from deconv1d.rules import RULES, Rules
-from deconv1d.seeds import SEEDS, Seed, carry, leveled, most_active, only, seed_of
+from deconv1d.seeds import SEEDS, Channel, Seed, carry, chunk_of, leveled, most_active, seed_of
 from deconv1d.sonification import Sonification
 from deconv1d.table import Table
 from deconv1d.visit import Visitor, map_of
 
 if TYPE_CHECKING:
-    from deconv1d.controls import ControlCard
-
-CHUNK_BYTES = 2**25
-"""Size of the largest value of one chunk of channels. Larger ones are slower on a CPU, where fresh
-memory costs more than the convolutions gain."""
+    from deconv1d.card import ControlCard
 
 
 class Sonifier:
@@ -87,6 +82,7 @@ class Sonifier:
         seed: Seed = "activation",
         method: str = "deconvnet",
         unpool: str = "switches",
+        contrast: str | None = None,
         channel_axis: int | None = None,
     ) -> Sonification:
         """Carries one or more of a layer's maps back to the waveform.
@@ -105,6 +101,8 @@ class Sonifier:
             unpool: How max-pooling is undone: "switches" (each value goes to its maximum's place),
                 "spread" (over its window) or "interpolate" (between windows); the last two need
                 nothing of the input's detail. Not with "gradient".
+            contrast: "channels": only what the 8 most active other channels' sonifications of the
+                same clip do not explain (`deconv1d.contrast.contrasted`); costs 9 more.
             channel_axis: Which axis of the map counts channels, if it is not the one that
                 `layers` shows.
 
@@ -128,18 +126,22 @@ class Sonifier:
         if isinstance(channel, np.ndarray | Tensor):
             channel = channel.tolist()
         chosen = check_channels(channel, activation.shape[layout.channel], name)
+        if contrast is not None:
+            check_contrast(contrast, activation.shape[layout.channel], chosen, name)
         values, level = leveled(seed_of(activation, seed, layout))
-        answered: int | list[int] | Tensor | None
+        answered: list[Channel] | Channel | None = None
         if chosen is None:
-            raw, answered = deconvnet(layout.unsorted(values)), None
-        elif isinstance(chosen, str):
-            answered = most_active(layout.sorted(activation))
-            raw = deconvnet(layout.unsorted(only(values, answered)))
+            raw = deconvnet(layout.unsorted(values))
         else:
-            raw, answered = carry(deconvnet, values, layout, chosen, _chunk(captured)), chosen
-            if not isinstance(channel, Sequence):
-                raw, answered = raw[0], chosen[0]
-        found = self._finish(waveform, raw, level, activation, name, answered, deconvnet)
+            maps = layout.sorted(activation)
+            channels: list[Channel] = [*chosen] if isinstance(chosen, list) else [most_active(maps)]
+            carried = partial(carry, deconvnet, values, layout, chunk=chunk_of(captured))
+            raw, answered = carried(channels), channels
+            if contrast is not None:
+                raw = off_others(raw, channels, maps, carried)
+            if isinstance(chosen, str) or not isinstance(channel, Sequence):
+                raw, answered = raw[0], channels[0]
+        found = self._finish(waveform, raw, level, activation, name, answered, deconvnet, contrast)
         return replace(found, tap=tap, channel_axis=channel_axis)
 
     def maps(
@@ -317,6 +319,7 @@ class Sonifier:
         layer: str,
         channel: Any,
         deconvnet: Deconvnet,
+        contrast: str | None,
     ) -> Sonification:
         given = waveform.given
         leading = raw.shape[:1] if isinstance(channel, list) else ()
@@ -331,6 +334,7 @@ class Sonifier:
         scaled, gain = to_peak_of(given.to(wide), raw)
         if (gain == 0).any():
             what = "the input is silent" if not given.any() else "the map is dead"
+            what += " or explained by other channels" if contrast and given.any() else ""
             warnings.warn(
                 f"The sonification of layer {layer!r} is silent: {what}.",
                 SilenceWarning,
@@ -347,6 +351,7 @@ class Sonifier:
             channel=channel,
             sample_rate=self.sample_rate,
             flagged=sum(step.rule.flagged for step in steps) / max(len(steps), 1),
+            contrast=contrast,
         )
 
 
@@ -381,13 +386,3 @@ def to_peak_of(x: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
     # Divided first: the largest sample is then the input's peak exactly.
     scaled = torch.where(gain > 0, torch.where(gain == 1, raw, raw / raw_peak * peak), 0)
     return scaled, gain.squeeze(axes)
-
-
-def _chunk(captured: Capture) -> int:
-    """How many channels to carry at a time."""
-    sizes = [
-        prod(shape_of(node)) * int(node.meta["dtype"].itemsize)
-        for node in captured.graph.nodes
-        if carries(node)
-    ]
-    return max(1, CHUNK_BYTES // max(sizes))

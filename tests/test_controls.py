@@ -5,6 +5,7 @@ import warnings
 
 import pytest
 import torch
+from test_contrast import shared_carrier
 from test_faithfulness import BANDS, RATE, bank, tones
 from torch import nn
 from torch.nn import functional as F
@@ -15,12 +16,14 @@ from deconv1d import sonify as sonify_module
 from deconv1d import visit as visit_module
 from deconv1d.controls import (
     BASELINES,
+    CONTRASTED,
     EVERYTHING,
     FILTER,
     OTHER_CHANNELS,
     OTHER_SWITCHES,
     RANDOM_SEED,
 )
+from deconv1d.faithfulness import faithfulness
 from deconv1d.mirror import Deconvnet
 
 
@@ -108,6 +111,24 @@ def test_every_control_has_its_row(card):
     assert 1 <= card.effective_rank <= card.channels == 9
 
 
+def test_the_contrasted_sound_is_the_one_that_sonify_makes(x):
+    sonifier = Sonifier(random_tower(3, seed=3), sample_rate=RATE)
+    for options in ({"layer": "9", "channel": "most_active"}, {"layer": "6", "channel": 5}):
+        card = sonifier.check(x, seeds=1, **options)
+        found = sonifier.sonify(x, contrast="channels", **options)
+        torch.testing.assert_close(card.sounds[CONTRASTED], found.waveform)
+        heard = faithfulness(sonifier, found)
+        assert card.own.answer == pytest.approx(float(heard.mask_in / heard.activation))
+        assert f"it is {card.own.similarity:.2f} like theirs" in card.facts
+
+
+def test_contrast_takes_off_what_channels_share(x):
+    sonifier = Sonifier(shared_carrier(), sample_rate=RATE)
+    card = sonifier.check(x, layer="0", channel=1, seeds=1)
+    assert card[OTHER_CHANNELS].similarity > 0.7
+    assert card.own.similarity < 0.4
+
+
 def test_a_random_seed_is_positive_with_the_maps_energy_and_support(x, monkeypatch):
     seeds = []
     carried = sonify_module.carry
@@ -193,8 +214,9 @@ def test_a_card_prints_and_goes_into_json_and_html(card):
     facts = json.loads(json.dumps(card.to_dict()))
     assert len(facts["controls"]) == len(card.controls)
     assert facts["verdict"] == card.verdict
+    assert facts["own"] == {"similarity": card.own.similarity, "answer": card.own.answer}
     html = card._repr_html_()
-    assert html.count("<audio") == len(card.sounds) == len(card.controls) + 1
+    assert html.count("<audio") == len(card.sounds) == len(card.controls) + 2
     assert card.verdict in html
     assert "<script" not in html
 
@@ -233,6 +255,9 @@ def test_a_layer_of_one_channel_without_a_filter_cannot_be_told(x):
 
     card = Sonifier(Rectified(), sample_rate=RATE).check(x, layer="relu#1", channel=0)
     assert card.nearest is None
+    assert card.own is None
+    assert CONTRASTED not in card.sounds
+    assert "Contrasted" not in card.facts
     assert "cannot be told" in card.verdict
     assert card.specific == 0
     assert card.complexity_rise is None
@@ -248,3 +273,10 @@ def test_controls_that_are_silent_do_not_count(x):
         card = Sonifier(model, sample_rate=RATE).check(x, layer="0", channel=0)
     assert card[OTHER_CHANNELS].draws == 2
     assert card.channels == 3
+
+
+def test_a_channel_that_its_twin_explains_has_no_own_sound(x):
+    card = Sonifier(bank(BANDS[0], BANDS[0]), sample_rate=RATE).check(x, layer="0", channel=0)
+    assert card.own is None
+    assert CONTRASTED not in card.sounds
+    assert "nothing is left" in card.facts

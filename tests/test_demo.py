@@ -105,10 +105,11 @@ def test_the_network_knows_the_words():
 def test_each_layer_has_its_sounds_and_pictures(elements):
     text = elements.text
     assert [t for t in text if t in LAYERS] == 2 * LAYERS
-    assert len(elements.all("audio")) == 2 * 3 * len(LAYERS)
-    assert [t for t in text if t in ("input", "sonification", "residual")] == [
+    assert len(elements.all("audio")) == 2 * 4 * len(LAYERS)
+    assert [t for t in text if t in ("input", "sonification", "contrasted", "residual")] == [
         "input",
         "sonification",
+        "contrasted",
         "residual",
     ] * len(2 * LAYERS)
     assert len(elements.all("img")) == len(elements.all("source")) == len(2 * LAYERS)
@@ -132,11 +133,15 @@ def test_the_page_needs_its_own_files_and_nothing_else(page, elements):
 def test_the_sounds_are_the_librarys(page, layer, regime):
     [path] = [word.path for word in spoken_words() if word.word == WORD]
     x = torch.from_numpy(read_audio(path)[0])
-    found = Sonifier(demo(regime=regime)).sonify(x, layer=layer, channel="most_active")
+    sonifier, options = Sonifier(demo(regime=regime)), {"layer": layer, "channel": "most_active"}
+    found = sonifier.sonify(x, **options)
     folder = page.parent / f"{WORD}-{regime}"
     sounds = {
         folder / "input.wav": x,
         folder / layer / "sonification.wav": found.waveform,
+        folder / layer / "contrasted.wav": sonifier.sonify(
+            x, contrast="channels", **options
+        ).waveform,
         folder / layer / "residual.wav": found.residual,
     }
     for file, expected in sounds.items():

@@ -19,7 +19,7 @@ LEVELS = [
     {"rules"},
     {"memory", "guest", "schema", "recorder", "fields", "capture"},
     {"mirror", "unpooling"},
-    {"inputs", "layers", "maps", "plan", "seeds", "sonification", "visit"},
+    {"contrast", "inputs", "layers", "maps", "plan", "seeds", "sonification", "visit"},
     {"sonify"},
 ]
 """A room imports from its own level and those above it here; rooms not listed, from all."""
