@@ -26,7 +26,7 @@ from benchmarks.reporting import HERE, table, write_page
 from deconv1d.capture import Capture, capture
 from deconv1d.layers import find_module
 from deconv1d.mirror import Deconvnet, mirror
-from deconv1d.recorder import Target
+from deconv1d.target import Target
 from tests.oracles import RectifyingBackward, heard
 
 PACKAGES = ("torch", "captum", "transformers", "torchcrepe", "numpy")

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from benchmarks.reporting import HERE, interleaved, table, write_page
 from deconv1d import Sonifier
 from deconv1d.capture import capture
-from deconv1d.recorder import Target
+from deconv1d.target import Target
 from reference_models.cnn12 import CNN12
 
 LAYER, MAP, CHANNELS = "features.conv8", "features.mp8", 512

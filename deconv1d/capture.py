@@ -25,9 +25,10 @@ from torch.nn.modules.module import (
 from deconv1d.fields import fields_of
 from deconv1d.guest import undo_writes, visiting
 from deconv1d.ops import Field
-from deconv1d.recorder import Recorder, Stop, Target
+from deconv1d.recorder import Recorder, Stop
 from deconv1d.rules import RULES, Rules
 from deconv1d.schema import is_random
+from deconv1d.target import Target
 
 
 @dataclass(frozen=True)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass
 from fractions import Fraction
 from functools import cache, cached_property
 from math import ceil, floor, prod
 from typing import Any
 
+from torch import Tensor
 from torch._ops import OpOverload
 from torch.fx import Node
+
+PLAIN = frozenset({int, float, bool, str, type(None)})
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,34 @@ def _gather(values: Iterable[Any], found: list[Any]) -> None:
             _gather(value.values(), found)
         else:
             found.append(value)
+
+
+def converted(convert: Callable[[Tensor], Node], value: Any) -> Any:
+    """A value with its tensors converted, in lists, tuples and dicts."""
+    if isinstance(value, Tensor):
+        return convert(value)
+    if isinstance(value, (list, tuple)):
+        parts = [part if type(part) in PLAIN else converted(convert, part) for part in value]
+        return type(value)(parts)
+    if isinstance(value, dict):
+        return {name: converted(convert, part) for name, part in value.items()}
+    return value
+
+
+def first_tensor(output: Any) -> Tensor | None:
+    """The first floating tensor in a module's output: tensor, tuple, dict or dataclass."""
+    if isinstance(output, Tensor):
+        return output if output.is_floating_point() or output.is_complex() else None
+    return next((x for part in _members(output) if (x := first_tensor(part)) is not None), None)
+
+
+def _members(output: Any) -> Iterator[Any]:
+    if isinstance(output, Mapping):
+        yield from output.values()
+    elif isinstance(output, tuple | list):
+        yield from output
+    elif is_dataclass(output):
+        yield from (getattr(output, member.name) for member in fields(output))
 
 
 @cache

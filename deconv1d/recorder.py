@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, fields, is_dataclass
+from collections.abc import Container, Iterable, Mapping
+from dataclasses import dataclass, field
 from functools import cache
 from operator import getitem
 from pathlib import Path
@@ -20,66 +20,21 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from deconv1d.errors import PathError
 from deconv1d.memory import Memory, Place, place_of, put_back, storage_of
-from deconv1d.ops import Op, carries, leaves
+from deconv1d.ops import Op, carries, converted, first_tensor, leaves
 from deconv1d.rules import Rule, Rules, packet, rule_for
 from deconv1d.schema import Schema, is_random, is_shaped, schema_of
+from deconv1d.target import Failure, Tap, Target
 
 aten = torch.ops.aten
 
 COMPOSITE = torch._C.DispatchKey.CompositeImplicitAutograd
 COMPARISONS = frozenset({aten.gt, aten.ge, aten.lt, aten.le, aten.eq, aten.ne, aten.isnan})
-PLAIN = frozenset({int, float, bool, str, type(None)})
 ZEROS = frozenset({aten.zeros, aten.zeros_like, aten.new_zeros, aten.zero})
 OURS_AND_TORCH = (str(Path(torch.__file__).parent), str(Path(__file__).parent))
 
 
 class Stop(BaseException):
     """Ends the forward pass; a model's `except Exception` does not catch it."""
-
-
-@dataclass(frozen=True)
-class Target:
-    """The map to stop at.
-
-    Attributes:
-        call: "path#call" of a module, or "path.op#n" of an op.
-        tap: "block" or "output".
-        is_op: Which of the two it is.
-    """
-
-    call: str
-    tap: str = "block"
-    is_op: bool = False
-
-
-@dataclass(frozen=True)
-class Failure:
-    """An op that raised: what, in which module, at which line, on which shapes."""
-
-    error: Exception
-    op: str
-    label: str
-    source: str
-    shapes: list[tuple[int, ...]]
-
-
-@dataclass(eq=False)
-class Tap:
-    """Where a wanted layer's block has come to.
-
-    Attributes:
-        target: The layer.
-        tip: The last value of its block so far; None: the layer has not answered yet.
-        complete: Whether the tip is the block's end.
-    """
-
-    target: Target
-    tip: tuple[Node, Tensor] | None = None
-    complete: bool = False
-
-    def follows(self, node: Node) -> bool:
-        """Whether an op takes up the tip."""
-        return not self.complete and self.tip is not None and self.tip[0] in node.all_input_nodes
 
 
 @dataclass
@@ -255,7 +210,7 @@ class Recorder(TorchDispatchMode):
             inputs[node] = value
             return node
 
-        node_args, node_kwargs = mapped(node_of, (tuple(args), kwargs))
+        node_args, node_kwargs = converted(node_of, (tuple(args), kwargs))
         if isinstance(schema.pure, OpOverload):
             node_kwargs = {k: v for k, v in node_kwargs.items() if k not in schema.outs}
         node = self.graph.create_node("call_function", schema.pure, name=schema.name)
@@ -464,34 +419,6 @@ def _is_zero(node: Node, x: Tensor) -> bool:
     if packet(node) in ZEROS:
         return True
     return x.numel() == 1 and not x.is_complex() and not bool(x)
-
-
-def mapped(convert: Callable[[Tensor], Node], value: Any) -> Any:
-    """A value with its tensors converted, in lists, tuples and dicts."""
-    if isinstance(value, Tensor):
-        return convert(value)
-    if isinstance(value, (list, tuple)):
-        parts = [part if type(part) in PLAIN else mapped(convert, part) for part in value]
-        return type(value)(parts)
-    if isinstance(value, dict):
-        return {name: mapped(convert, part) for name, part in value.items()}
-    return value
-
-
-def first_tensor(output: Any) -> Tensor | None:
-    """The first floating tensor in a module's output: tensor, tuple, dict or dataclass."""
-    if isinstance(output, Tensor):
-        return output if output.is_floating_point() or output.is_complex() else None
-    return next((x for part in _members(output) if (x := first_tensor(part)) is not None), None)
-
-
-def _members(output: Any) -> Iterator[Any]:
-    if isinstance(output, Mapping):
-        yield from output.values()
-    elif isinstance(output, tuple | list):
-        yield from output
-    elif is_dataclass(output):
-        yield from (getattr(output, member.name) for member in fields(output))
 
 
 def _source_line() -> str:

@@ -14,8 +14,8 @@ from deconv1d.errors import Deconv1dError, InputError, LayerError, ModelError
 from deconv1d.inputs import Waveform, as_waveform, check_word, shortest
 from deconv1d.layers import Layer, find_module, find_op
 from deconv1d.ops import shape_of
-from deconv1d.recorder import Failure, Target
 from deconv1d.rules import METHODS, Rules, packet
+from deconv1d.target import Failure, Target
 from deconv1d.unpooling import UNPOOL, rules_with
 
 TAPS = ("block", "output")

@@ -17,7 +17,8 @@ from torch.overrides import TorchFunctionMode
 
 from deconv1d.capture import Capture, capture
 from deconv1d.mirror import Deconvnet, mirror
-from deconv1d.recorder import Target, first_tensor
+from deconv1d.ops import first_tensor
+from deconv1d.target import Target
 
 Function = Callable[[Tensor], Tensor]
 

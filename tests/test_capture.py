@@ -13,8 +13,8 @@ from torch.testing import assert_close
 
 from deconv1d import LayerError, Sonifier
 from deconv1d.capture import capture, replay
-from deconv1d.recorder import Target
 from deconv1d.rules import METHODS
+from deconv1d.target import Target
 
 EXACT = {"rtol": 1e-10, "atol": 1e-10}
 

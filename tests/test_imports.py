@@ -17,7 +17,7 @@ LEVELS = [
     {"errors", "table"},
     {"ops", "adjoints"},
     {"rules"},
-    {"memory", "guest", "schema", "recorder", "fields", "capture"},
+    {"memory", "guest", "schema", "target", "recorder", "fields", "capture"},
     {"mirror", "unpooling"},
     {"contrast", "inputs", "layers", "maps", "plan", "seeds", "sonification", "visit"},
     {"sonify"},

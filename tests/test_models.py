@@ -17,7 +17,7 @@ from benchmarks.architectures.interfaces import Answering
 from deconv1d import Sonifier
 from deconv1d.capture import Capture, capture, replay
 from deconv1d.mirror import Deconvnet, mirror
-from deconv1d.recorder import Target
+from deconv1d.target import Target
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning"),
