@@ -1,6 +1,6 @@
 """The picture in the README: one word, and what maps of three layers respond to in it.
 
-python examples/readme_picture.py
+python benchmarks/readme_picture.py
 """
 
 from pathlib import Path
