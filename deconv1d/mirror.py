@@ -38,12 +38,14 @@ class Deconvnet(GraphModule):
     Attributes:
         steps: Each op that the signal passes, from the map to the waveform.
         map_shape: Shape of the map, (batch, channels, time) as a rule.
+        map_dtype: Its dtype, which is the seed's too.
         vectorized: Whether several seeds run as one; with an op that the table does not know they
             run one by one (not every derivative of torch's survives `vmap`).
     """
 
     steps: tuple[Step, ...]
     map_shape: tuple[int, ...]
+    map_dtype: torch.dtype
     vectorized: bool
 
     def __call__(self, seed: Tensor) -> Tensor:
@@ -53,9 +55,14 @@ class Deconvnet(GraphModule):
             seed: The map's shape, or (seeds, *map_shape).
 
         Raises:
-            InputError: If the seed has another shape.
+            InputError: If the seed has another shape or dtype.
         """
         shape = tuple(seed.shape)
+        if seed.dtype != self.map_dtype:
+            raise InputError(
+                f"The seed does not fit the map: expected {self.map_dtype}, got {seed.dtype}. "
+                f"Give seed.to({self.map_dtype})."
+            )
         if self.map_shape not in (shape, shape[1:]):
             raise InputError(
                 f"The seed does not fit the map: expected shape {self.map_shape} or "
@@ -122,7 +129,9 @@ def mirror(captured: Capture, *, rules: Rules = RULES, method: str = "deconvnet"
     if captured.x not in signals:
         raise PathError(_blocked(captured, steps))
     deconvnet = writer.finish(signals[captured.x])
-    deconvnet.map_shape, deconvnet.steps = captured.tap.meta["shape"], tuple(steps)
+    about = captured.tap.meta
+    deconvnet.map_shape, deconvnet.map_dtype = about["shape"], about["dtype"]
+    deconvnet.steps = tuple(steps)
     known = rules.keys() - UNBATCHED
     deconvnet.vectorized = all(packet(step.op.node) in known for step in steps)
     return deconvnet

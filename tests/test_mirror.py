@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from benchmarks.architectures import trained_like
-from deconv1d import Sonifier
+from deconv1d import InputError, Sonifier
 from deconv1d.mirror import mirror
 from deconv1d.rules import METHODS
 from reference_models.cnn12 import CNN12
@@ -166,6 +166,12 @@ def test_positive_homogeneity(sonifier, x, method):
 def test_zero_in_zero_out(sonifier, x, method):
     deconvnet = sonifier.deconvnet(x, "7", method=method)
     assert not deconvnet(torch.zeros(deconvnet.map_shape, dtype=torch.float64)).any()
+
+
+def test_a_seed_of_another_dtype_is_refused(sonifier, x):
+    deconvnet = sonifier.deconvnet(x, "7")
+    with pytest.raises(InputError, match=r"expected torch.float64, got torch.float32. Give seed"):
+        deconvnet(torch.zeros(deconvnet.map_shape))
 
 
 @pytest.mark.parametrize("method", METHODS)
