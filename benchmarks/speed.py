@@ -60,20 +60,21 @@ def forward_to(model: CNN12, x: Tensor) -> Tensor:
 
 
 def capture_overhead() -> str:
-    """Capture of the way to conv8 against the plain forward pass."""
+    """Capture of the way to conv8 against the plain forward pass, by number of threads."""
     model, x = network()
-    seconds = interleaved(
-        {
-            "plain": partial(forward_to, model, x),
-            "capture": partial(capture, model, x, target=Target(f"{LAYER}#1")),
-        },
-        rounds=101,
-    )
-    row = ["capture to conv8", *(f"{1e3 * seconds[k]:.0f}" for k in ("capture", "plain"))]
-    return table(
-        ["", "ours, ms", "plain forward, ms", "ratio", "bar"],
-        [[*row, f"{seconds['capture'] / seconds['plain']:.2f}", "1.15"]],
-    )
+    runs = {
+        "plain": partial(forward_to, model, x),
+        "capture": partial(capture, model, x, target=Target(f"{LAYER}#1")),
+    }
+    rows, all_threads = [], torch.get_num_threads()
+    for threads in sorted({1, all_threads}):
+        torch.set_num_threads(threads)
+        seconds = interleaved(runs, rounds=61)
+        times = [f"{1e3 * seconds[name]:.0f}" for name in ("capture", "plain")]
+        ratio = f"{seconds['capture'] / seconds['plain']:.2f}"
+        rows.append(["capture to conv8", threads, *times, ratio, "1.15"])
+    torch.set_num_threads(all_threads)
+    return table(["", "threads", "ours, ms", "plain forward, ms", "ratio", "bar"], rows)
 
 
 def against_captum(several: int = 16) -> str:
