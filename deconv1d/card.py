@@ -77,6 +77,8 @@ class ControlCard:
             explain all of it.
         complexity_rise: eMPRT: entropy of the sample values' histogram of the sonification with all
             weights redrawn, over that of the sonification, minus 1; None if that is silent.
+        smooth: sMPRT: similarity of the sonification and of that with all weights redrawn, each
+            the mean over noisy inputs; None if either is silent.
         sounds: The sonification and one sound of each control, (time,), by name.
         sample_rate: In hertz.
     """
@@ -90,6 +92,7 @@ class ControlCard:
     channels: int
     own: Own | None
     complexity_rise: float | None
+    smooth: float | None
     sounds: dict[str, Tensor]
     sample_rate: int
 
@@ -132,11 +135,13 @@ class ControlCard:
     def facts(self) -> str:
         """What does not fit into the table, in a sentence."""
         rise = "silent" if self.complexity_rise is None else f"{self.complexity_rise:+.0%}"
+        smooth = "silent" if self.smooth is None else f"{self.smooth:.2f}"
         return (
             f"The channel answers the sonification with {self.answer:.2f} of what it answers the "
             f"input with; the two sounds are coherent to {self.input:.2f}. {self.channels} "
             f"channels' sonifications are {self.effective_rank:.1f} different sounds. "
-            f"Change in complexity with all weights redrawn (eMPRT): {rise}. {self._contrasted}"
+            f"With all weights redrawn: change in complexity (eMPRT) {rise}, similarity of the "
+            f"means over noisy inputs (sMPRT) {smooth}. {self._contrasted}"
         ).rstrip()
 
     @property

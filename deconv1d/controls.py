@@ -2,8 +2,8 @@
 
 A control is a sound that owes nothing, or less, to what the channel learnt. Where the sonification
 is like its controls, it says little about the channel. Names follow Quantus: MPRT is the model
-parameter randomisation test, eMPRT how much more complex the explanation gets by it, Random Logit
-the comparison with other channels.
+parameter randomisation test, sMPRT the same between means over noisy inputs, eMPRT how much more
+complex the explanation gets by it, Random Logit the comparison with other channels.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from deconv1d.table import Table
 
 DEPTHS = 4
 BINS = 100
+NOISE, NOISY = 0.1, 2  # of the input's range; how many noisy inputs
 
 EVERYTHING = "all weights redrawn (MPRT)"
 RANDOM_SEED = "random seed, same switches"
@@ -70,6 +71,7 @@ def check(
         channels=len(sounds),
         complexity_rise=_entropy(everything[0]) / _entropy(mine) - 1 if everything else None,
         own=trial.own(own, others) if others and own.any() else None,
+        smooth=trial.smooth(),
         sounds={name: _flat(w) for name, w in named.items() if w.any()},
         sample_rate=trial.rate,
     )
@@ -83,7 +85,8 @@ class _Trial:
     ) -> None:
         self.sonifier, self.found, self.draws, self.seeds = sonifier, found, draws, seeds
         self.rate, self.channel = rate_and_channel(found, what="controls")
-        self.whole = float(self._activations(found.input)[self.channel])
+        self.maps = sonifier.maps(found.input, layer=found.layer, tap=found.tap)[0]
+        self.heard = self.maps.flatten(1).mean(1) if self.maps.dim() > 1 else self.maps
         self.owners = _owners(sonifier, found)
         self.rivals = self._other_channels()
 
@@ -141,6 +144,25 @@ class _Trial:
         scores = self._scores(sound, others)
         return Own(similarity=float(scores.clamp(min=0).mean()), answer=self.answer(sound))
 
+    def smooth(self) -> float | None:
+        """sMPRT: similarity of two means over noisy inputs, as it is and with all weights redrawn.
+
+        None if either is silent.
+
+        Source: Hedström et al., "Sanity checks revisited" (2024), section 4.1; noise as in Quantus.
+        """
+        x, twin = self.found.input, redrawn(self.sonifier, self.owners, self.draws)
+        level = NOISE * (x.max() - x.min())
+        noises = [torch.randn(x.shape, generator=self.draws).to(x) for _ in range(NOISY)]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", SilenceWarning)
+            mine, theirs = (
+                torch.stack([self._sonify(x + level * n, sonifier=each) for n in noises]).mean(0)
+                for each in (self.sonifier, twin)
+            )
+        heard = bool(mine.any() and theirs.any())
+        return float(self._scores(mine, [theirs]).clamp(min=0).mean()) if heard else None
+
     def _scores(self, mine: Tensor, sounds: Sequence[Tensor]) -> Tensor:
         """|Spearman|, log-mel correlation and coherence with each of the sounds, (3, sounds)."""
         mine, flat = _flat(mine), torch.stack([_flat(sound) for sound in sounds])
@@ -154,12 +176,9 @@ class _Trial:
 
     def answer(self, sound: Tensor) -> float:
         """The channel's activation on hearing a sound, over that on hearing the input."""
-        heard = float(self._activations(sound)[self.channel])
-        return heard / self.whole if self.whole else 0.0
-
-    def _activations(self, sound: Tensor) -> Tensor:
-        layer, tap = self.found.layer, self.found.tap
-        return activations(self.sonifier, sound, layer=layer, tap=tap)[0]
+        layer, tap, whole = self.found.layer, self.found.tap, float(self.heard[self.channel])
+        heard = activations(self.sonifier, sound, layer=layer, tap=tap)[0, self.channel]
+        return float(heard) / whole if whole else 0.0
 
     def _sonify(
         self,
@@ -190,7 +209,7 @@ class _Trial:
 
     def _filter(self) -> tuple[str, int] | None:
         """Name of the weight that makes the layer's channels, and which of its axes counts them."""
-        channels = self._activations(self.found.input).numel()
+        channels = self.heard.numel()
         own = dict(self.sonifier.model.named_parameters())
         for owner in self.owners:
             name = f"{owner}.weight".removeprefix(".")
@@ -211,9 +230,8 @@ class _Trial:
 
     def _other_channels(self) -> Sonification | None:
         """Of the most active other channels, if any is active."""
-        heard = self._activations(self.found.input)
-        ranked = heard.argsort(descending=True, stable=True).tolist()
-        others = [c for c in ranked if c != self.channel and heard[c] != 0][:OTHERS]
+        ranked = self.heard.argsort(descending=True, stable=True).tolist()
+        others = [c for c in ranked if c != self.channel and self.heard[c] != 0][:OTHERS]
         if not others:
             return None
         x, layer, tap = self.found.input, self.found.layer, self.found.tap
@@ -224,10 +242,9 @@ class _Trial:
     def _baselines(self) -> Iterator[Tensor]:
         """The sounds named in `BASELINES`."""
         x = self.found.input
-        maps = self.sonifier.maps(x, layer=self.found.layer, tap=self.found.tap)[0]
-        gate = _upsampled(maps[self.channel], x)
+        gate = _upsampled(self.maps[self.channel], x)
         gradient = self._sonify(seed="ones", method="gradient")
-        sounds = x, x * gate, gradient, x * gradient, _upsampled(maps.mean(0), x).expand_as(x)
+        sounds = x, x * gate, gradient, x * gradient, _upsampled(self.maps.mean(0), x).expand_as(x)
         return (to_peak_of(x, sound)[0] for sound in sounds)
 
 

@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 from untouched import untouched
 
-from deconv1d import InputError, SilenceWarning, Sonifier
+from deconv1d import InputError, SilenceWarning, Sonifier, measure
 from deconv1d import sonify as sonify_module
 from deconv1d import visit as visit_module
 from deconv1d.controls import (
@@ -158,6 +158,8 @@ def test_redrawn_weights_are_the_same_numbers_in_a_functional_call(x, monkeypatc
     monkeypatch.setattr(Sonifier, "with_weights", watch)
     with untouched(model):
         sonifier.check(x, layer="6", channel=1, seeds=1)
+    everything = given.pop()  # for the smoothed test
+    assert sorted(everything) == sorted(given[4])
     tops = [sorted(weights) for weights in given[:2]]
     assert tops == [["6.bias", "6.weight"], ["3.bias", "3.weight", "6.bias", "6.weight"]]
     bottoms = [sorted(weights) for weights in given[2:4]]
@@ -171,6 +173,37 @@ def test_redrawn_weights_are_the_same_numbers_in_a_functional_call(x, monkeypatc
     assert name == "6.weight"
     changed = (weight != own).flatten(1).any(1)
     assert changed.nonzero().flatten().tolist() == [1]
+
+
+def test_smoothed_randomisation_is_of_means_over_noisy_inputs(x, monkeypatch):
+    """sMPRT by hand: the same noise for both, the mean of the sounds, then the similarity."""
+    sonifier, heard = Sonifier(random_tower(3), sample_rate=RATE), []
+    sonify = Sonifier.sonify
+
+    def watch(self, given, **options):
+        found = sonify(self, given, **options)
+        heard.append((given, found))
+        return found
+
+    monkeypatch.setattr(Sonifier, "sonify", watch)
+    card = sonifier.check(x, layer="3", channel=1)
+    noisy = heard[-4:]
+    assert torch.equal(noisy[0][0], noisy[2][0])
+    assert torch.equal(noisy[1][0], noisy[3][0])
+    for given, _ in noisy:
+        level = 0.1 * float(x.max() - x.min())
+        assert float((given - x).std()) == pytest.approx(level, rel=0.1)
+    mine, theirs = (
+        torch.stack([f.raw / f.raw.abs().max() for _, f in part]).mean(0)
+        for part in (noisy[:2], noisy[2:])
+    )
+    scores = (
+        measure.spearman(mine, theirs),
+        measure.log_mel_correlation(mine, theirs, sample_rate=RATE).clamp(min=0),
+        measure.mean_top_coherence(mine, theirs),
+    )
+    assert card.smooth == pytest.approx(float(sum(scores)) / 3)
+    assert f"(sMPRT) {card.smooth:.2f}" in str(card)
 
 
 def test_the_same_seed_draws_the_same_card(x):
