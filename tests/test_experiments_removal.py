@@ -12,7 +12,9 @@ from sklearn.metrics import average_precision_score
 from deconv1d import Sonifier
 from deconv1d.errors import SilenceWarning
 from reference_models.cnn12 import CNN12
+from reference_models.evaluate import Interval
 from reference_models.experiments import equal_energy, removal, shifts, similarity
+from reference_models.experiments.curves import plot_curves
 from reference_models.experiments.finding import perform
 from reference_models.experiments.removal import REMOVAL
 from reference_models.experiments.shifts import SHIFTS, STRIDED
@@ -321,3 +323,12 @@ def test_claim_f_needs_steadier_and_closer_sounds_of_pooling():
     dead = [*rows((0.2, 0.9), (0.5, 0.6))]
     dead[3] = dead[3] | {"shift error": None}
     assert "0.300 ± 0.000 (N=10)" in shifts.claim_f(dead).evidence
+
+
+def test_panels_of_the_same_curves_share_a_legend():
+    one, two = ({name: [Interval(1.0, 0.1, 3)] for name in names} for names in ("ab", "ac"))
+    figure = plot_curves({"first": one, "second": one, "third": two}, ["conv1"], "mAP")
+    legends = [axes.get_legend() for axes in figure.axes]
+    assert legends[0] is None
+    shown = [[text.get_text() for text in legend.get_texts()] for legend in legends[1:]]
+    assert shown == [["a", "b"], ["a", "c"]]

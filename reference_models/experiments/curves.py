@@ -37,7 +37,10 @@ def plot_curves(
             axes.axhline(dashed[title], color="black", linestyle="--", label="baseline")
         _draw(axes, curves)
     rooms[0].set_ylabel(unit)
-    rooms[-1].legend(fontsize=8)
+    names = [list(curves) for curves in panels.values()]
+    for axes, own, following in zip(rooms, names, [*names[1:], None], strict=True):
+        if own != following:  # one legend for neighbours that have the same curves
+            axes.legend(fontsize=8)
     return figure
 
 
