@@ -1,6 +1,7 @@
-"""What every test shares: where real recordings lie."""
+"""What every test shares: where real recordings lie, and what rendering needs."""
 
 import os
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -17,3 +18,9 @@ def recordings() -> Path:
     if not path.is_dir():
         pytest.skip(f"no recordings at {path}; set DECONV1D_DATA to their folder")
     return path
+
+
+@pytest.fixture(scope="session")
+def soundfont() -> None:
+    if not (find_spec("tinysoundfont") and find_spec("pretty_midi")):
+        pytest.skip("no tinysoundfont, or no pretty_midi with its soundfont")

@@ -1,7 +1,6 @@
 """Rendered words and events: the same every time, apart by split, and heard where labelled."""
 
 import re
-from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -14,12 +13,6 @@ pytest.importorskip("pyarrow")
 @pytest.fixture
 def espeak():
     return pytest.importorskip("espeakng_loader")
-
-
-@pytest.fixture
-def soundfont():
-    if not (find_spec("tinysoundfont") and find_spec("pretty_midi")):
-        pytest.skip("no tinysoundfont, or no pretty_midi with its soundfont")
 
 
 def audio(folder) -> bytes:

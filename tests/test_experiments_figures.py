@@ -39,7 +39,7 @@ DEAD = 8
 
 
 @pytest.fixture(scope="module")
-def study(tmp_path_factory) -> Study:
+def study(soundfont, tmp_path_factory) -> Study:
     """Both networks at 1/64 of the paper's width, one epoch of training."""
     preset = replace(PRESETS["smoke"], channels=3)
     study = Study(tmp_path_factory.mktemp("study"), preset)

@@ -32,7 +32,7 @@ EXPERIMENTS = [REMOVAL, SIMILARITY, SHIFTS, STRIDED]
 
 
 @pytest.fixture(scope="module")
-def study(tmp_path_factory) -> Study:
+def study(soundfont, tmp_path_factory) -> Study:
     """A study of one run whose networks are trained and whose experiments are done."""
     preset = replace(PRESETS["smoke"], runs=1, events=40, clips=4)
     study = Study(tmp_path_factory.mktemp("study"), preset)

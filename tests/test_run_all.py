@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -37,11 +36,9 @@ def finished(folder: Path) -> list[Path]:
 
 
 @pytest.fixture(scope="module")
-def killed(tmp_path_factory) -> Path:
+def killed(soundfont, tmp_path_factory) -> Path:
     """A whole run that was killed after its first networks and started again."""
-    for package in ("tinysoundfont", "pretty_midi", "espeakng_loader"):
-        if find_spec(package) is None:
-            pytest.skip(f"rendered data need {package}")
+    pytest.importorskip("espeakng_loader")
     folder = tmp_path_factory.mktemp("all") / "results"
     run = start(folder)
     deadline = time.monotonic() + 300
