@@ -143,7 +143,8 @@ def list_events(group: str, clips: int, seed: int, lasting: bool = False) -> Cli
         kind = "-lasting" if lasting else ""
         id, path = f"{group}{seed}{kind}-{number:05d}", f"{group}:{seed}:{number}{kind}"
         listed.append(Clip(id, path, 0, 0, 0, labels, score.split, "unread"))
-    return ClipIndex(f"rendered events {group}", tuple(GROUPS[group]), True, tuple(listed))
+    name = f"rendered events {group}{', lasting' if lasting else ''}"
+    return ClipIndex(name, tuple(GROUPS[group]), True, tuple(listed))
 
 
 def draw_score(group: str, seed: int, number: int, lasting: bool = False) -> Score:
