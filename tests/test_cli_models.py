@@ -162,6 +162,14 @@ def test_bad_weights(clip, name, save, words, refused):
 # --- Ctrl-C --------------------------------------------------------------------------------------
 
 
+@pytest.fixture
+def interruptible():
+    """Ctrl-C interrupts, also where the tests run in the background, which ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @contextlib.contextmanager
 def started(arguments: list[str], sign: str):
     """The command in a process of its own, once a file of that name has appeared."""
@@ -192,7 +200,7 @@ def started(arguments: list[str], sign: str):
     ],
     ids=["while the model runs", "while files are written"],
 )
-def test_ctrl_c_leaves_whole_files(model, names, sign):
+def test_ctrl_c_leaves_whole_files(interruptible, model, names, sign):
     clip = write("clip.wav", sound(80_000))
     with started(["sonify", clip, *options(model), *names], sign) as process:
         process.send_signal(signal.SIGINT)
@@ -206,7 +214,7 @@ def test_ctrl_c_leaves_whole_files(model, names, sign):
 
 
 @pytest.mark.parametrize("work", ["read", "write"])
-def test_ctrl_c_is_not_lost_in_the_sound_library(folder, work):
+def test_ctrl_c_is_not_lost_in_the_sound_library(interruptible, folder, work):
     noise = sound(60 * RATE)
     write_audio("in.ogg", noise, RATE)
     threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
