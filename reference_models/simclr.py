@@ -1,7 +1,7 @@
 """Contrastive pretraining of CNN12 by SimCLR (section 3.1, appendix A.2).
 
-    python -m reference_models.data --events A --out cache/events-a
-    python -m reference_models.simclr cache/events-a --preset events --out runs/simclr
+    python -m reference_models.data --events A --lasting --out cache/events-a
+    python -m reference_models.simclr cache/events-a --preset lasting-events --out runs/simclr
 
 On eight GPUs:
 
@@ -59,6 +59,15 @@ class Settings:
 PRESETS = {
     "audioset": Settings(),
     "events": Settings(width=1 / 8, batch_size=32, epochs=40, warmup_epochs=8, peak_rate=3e-4),
+    "lasting-events": Settings(
+        width=1 / 8,
+        seconds=1.25,
+        batch_size=32,
+        epochs=12,
+        warmup_epochs=2.4,
+        peak_rate=5e-4,
+        sonify_every=0,
+    ),
 }
 
 

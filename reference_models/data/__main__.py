@@ -30,6 +30,10 @@ def main() -> None:
     source.add_argument("--speech-commands", metavar="DIR")
     source.add_argument("--words", metavar="VOICES", type=int, help="rendered, e.g. 120")
     source.add_argument("--events", metavar="GROUP", choices=["A", "B"], help="rendered, A or B")
+    parser.add_argument(
+        "--lasting", action="store_true", help="events that last to the end of their clip"
+    )
+    parser.add_argument("--clips", type=int, default=2000, help="of the events (default: 2000)")
     parser.add_argument("--out", metavar="DIR", required=True, help="folder of the cache")
     try:
         clips = _build(parser.parse_args())
@@ -42,7 +46,7 @@ def _build(args: argparse.Namespace) -> ClipSet:
     if args.words is not None:
         return rendered_words(args.out, voices=args.words)
     if args.events:
-        return rendered_events(args.out, group=args.events)
+        return rendered_events(args.out, group=args.events, clips=args.clips, lasting=args.lasting)
     if args.audioset:
         return build_cache(audioset(args.audioset), args.out)
     if args.audioset_balanced:
