@@ -185,7 +185,10 @@ def test_a_folder_that_is_no_data_set_is_one_line(tmp_path, capsys):
 def test_the_report_says_holds_fails_and_undecided(tmp_path, monkeypatch):
     claims = [Claim("a", True, "so"), Claim("b", False, "not so"), Claim("c", None, "so so")]
     experiment = Experiment(
-        "one", "One <b>", lambda preset: (), lambda study: Finding([{"x": 1.23456}], claims)
+        "one",
+        "One <b>",
+        lambda preset: (),
+        lambda study: Finding([{"x": 1.23456, "paper": 2.144}], claims),
     )
     from reference_models.experiments import report
     from reference_models.experiments.finding import perform
@@ -197,7 +200,7 @@ def test_the_report_says_holds_fails_and_undecided(tmp_path, monkeypatch):
     text, page = ((tmp_path / f"report.{kind}").read_text() for kind in ("md", "html"))
     for word, evidence in (("holds", "so"), ("fails", "not so"), ("undecided", "so so")):
         assert f"**{word}**: {evidence}" in text
-    assert "| 1.23 |" in text
+    assert "| 1.23 | 2.144 |" in text
     assert "One &lt;b&gt;" in page
     assert (
         "| d | deep contrastive layers are more active than supervised ones | not looked at |"

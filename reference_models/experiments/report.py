@@ -117,13 +117,15 @@ def _section(study: Study, experiment: Experiment) -> dict[str, Any]:
         "title": experiment.title,
         "claims": claims,
         "columns": list(rows[0]),
-        "rows": [[_short(cell) for cell in row.values()] for row in rows[:SHOWN]],
+        "rows": [[_short(*cell) for cell in row.items()] for row in rows[:SHOWN]],
         "more": max(0, len(rows) - SHOWN),
     }
 
 
-def _short(cell: str) -> str:
-    """A number with three digits that count; other text as it is."""
+def _short(column: str, cell: str) -> str:
+    """A number with three digits that count; text, and what the paper prints, as it is."""
+    if column == "paper":
+        return cell
     try:
         number = float(cell)
     except ValueError:
