@@ -18,6 +18,9 @@ HERE = Path(__file__).parent
 def interleaved(runs: Mapping[str, Callable[[], object]], *, rounds: int) -> dict[str, float]:
     """Median seconds of each run, taken in turns so that all meet the same machine.
 
+    Every other turn goes backwards: what a run leaves behind, such as warm memory, then serves
+    each of the others as often.
+
     Args:
         runs: What to time, by name; each runs once before.
         rounds: How many turns.
@@ -25,8 +28,8 @@ def interleaved(runs: Mapping[str, Callable[[], object]], *, rounds: int) -> dic
     for run in runs.values():
         run()
     seconds: dict[str, list[float]] = {name: [] for name in runs}
-    for _ in range(rounds):
-        for name, run in runs.items():
+    for turn in range(rounds):
+        for name, run in list(runs.items())[:: -1 if turn % 2 else 1]:
             start = time.perf_counter()
             run()
             seconds[name].append(time.perf_counter() - start)
