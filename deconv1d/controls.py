@@ -24,7 +24,7 @@ from deconv1d.errors import InputError, SilenceWarning
 from deconv1d.faithfulness import activations
 from deconv1d.inputs import as_waveform
 from deconv1d.redraw import random_seed, redrawn, shuffled
-from deconv1d.seeds import Seed
+from deconv1d.seeds import Seed, means
 from deconv1d.sonification import Sonification, rate_and_channel
 from deconv1d.sonify import Sonifier, to_peak_of
 from deconv1d.table import Table
@@ -85,8 +85,8 @@ class _Trial:
     ) -> None:
         self.sonifier, self.found, self.draws, self.seeds = sonifier, found, draws, seeds
         self.rate, self.channel = rate_and_channel(found, what="controls")
-        self.maps = sonifier.maps(found.input, layer=found.layer, tap=found.tap)[0]
-        self.heard = self.maps.flatten(1).mean(1) if self.maps.dim() > 1 else self.maps
+        maps = sonifier.maps(found.input, layer=found.layer, tap=found.tap)
+        self.maps, self.heard = maps[0], means(maps)[0]
         self.owners = _owners(sonifier, found)
         self.rivals = self._other_channels()
 

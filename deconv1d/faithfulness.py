@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from deconv1d.errors import InputError
+from deconv1d.seeds import means
 from deconv1d.sonification import Sonification
 from deconv1d.sonify import Sonifier
 
@@ -110,8 +111,7 @@ def activations(
     Raises:
         InputError, LayerError: As for `Sonifier.sonify`.
     """
-    maps = sonifier.maps(x, layer=layer, tap=tap, channel_axis=channel_axis)
-    return maps.flatten(2).mean(2) if maps.dim() > 2 else maps
+    return means(sonifier.maps(x, layer=layer, tap=tap, channel_axis=channel_axis))
 
 
 def faithfulness(sonifier: Sonifier, found: Sonification) -> Faithfulness:

@@ -110,15 +110,19 @@ def leveled(values: Tensor) -> tuple[Tensor, float]:
     return values / level, level
 
 
+def means(maps: Tensor) -> Tensor:
+    """Mean activation of every channel, (batch, channels), of maps (batch, channels, ...)."""
+    return maps.reshape(*maps.shape[:2], -1).mean(-1)
+
+
 def most_active(maps: Tensor) -> Tensor:
     """For each example the channel with the largest mean activation, (batch,)."""
-    return maps.reshape(*maps.shape[:2], -1).mean(-1).argmax(1)
+    return means(maps).argmax(1)
 
 
 def ranked(maps: Tensor, count: int) -> Tensor:
     """For each example the channels with the largest means, best first, (up to count, batch)."""
-    means = maps.reshape(*maps.shape[:2], -1).mean(-1)
-    return means.argsort(dim=1, descending=True, stable=True)[:, :count].T
+    return means(maps).argsort(dim=1, descending=True, stable=True)[:, :count].T
 
 
 def only(values: Tensor, channel: Channel) -> Tensor:

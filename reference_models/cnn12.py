@@ -99,6 +99,12 @@ class MeanOverTime(nn.Module):
         return maps.mean(dim=-1)
 
 
+def end_of_block(encoder: CNN12, block: int) -> str:
+    """Returns the name of a block's last module: its pooling, or its activation."""
+    pooling = f"mp{block}"
+    return pooling if hasattr(encoder.features, pooling) else f"act{block}"
+
+
 def probe(encoder: CNN12, *, layers: int, classes: int) -> nn.Sequential:
     """Returns the first blocks of `encoder`, their mean over time, and a linear `head` on it.
 
@@ -112,7 +118,7 @@ def probe(encoder: CNN12, *, layers: int, classes: int) -> nn.Sequential:
         and adding a classifier on top".
     """
     names = [name for name, _ in encoder.features.named_children()]
-    last = max(names.index(name) for name in (f"act{layers}", f"mp{layers}") if name in names)
+    last = names.index(end_of_block(encoder, layers))
     head = nn.Linear(encoder.features.get_submodule(f"conv{layers}").out_channels, classes)
     kept = encoder.features[: last + 1]
     return nn.Sequential(OrderedDict(features=kept, mean=MeanOverTime(), head=head))

@@ -16,7 +16,7 @@ import multiprocessing
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass
 from functools import partial
@@ -27,6 +27,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from reference_models.data import ClipSet
 from reference_models.experiments import EXPERIMENTS
 from reference_models.experiments.finding import Experiment, is_finished, perform
 from reference_models.experiments.report import write_report
@@ -74,9 +75,9 @@ def run_all(study: Study, *, jobs: int = 1) -> Path:
     if "esc10" in study.sources:
         installed_weights()  # or an error now, not in an hour
     able = [e for e in EXPERIMENTS if set(e.needs) <= study.sources.keys()]
-    for data in DATA:
-        study.clips(data)  # once, before processes share it
-    stages = [*_networks(study, able), *_experiments(study, able)]
+    # Once, before processes share it.
+    training = {data: study.clips(data).subset("train") for data in DATA}
+    stages = [*_networks(study, able, training), *_experiments(study, able)]
     _run(stages, jobs, study.folder / LOG)
     return write_report(study, EXPERIMENTS)
 
@@ -96,14 +97,16 @@ def needed(experiments: Iterable[Experiment], study: Study) -> list[Network]:
     return list(found)
 
 
-def _networks(study: Study, experiments: Sequence[Experiment]) -> list[Stage]:
+def _networks(
+    study: Study, experiments: Sequence[Experiment], training: Mapping[str, ClipSet]
+) -> list[Stage]:
     return [
         Stage(
             name=network.name,
             run=partial(study.train, network),
             done=study.is_trained(network),
             after=(network.start.name,) if network.start else (),
-            cost=study.cost(network),
+            cost=study.cost(network, training[network.data]),
         )
         for network in needed(experiments, study)
     ]

@@ -103,12 +103,7 @@ def check_training(rank: int, folder: Path) -> None:
     clips = open_cache(folder / "data")
     for program in (supervised, simclr):
         out = folder / program.__name__
-        models = []
-        fit = program.fit
-        program.fit = lambda model, *rest, fit=fit, held=models: (
-            held.append(model),
-            fit(model, *rest),
-        )
+        models = keep_models(program)
         result = program.train(clips, program.Settings(**small), out)
         weights = nn.utils.parameters_to_vector(models[0].parameters()).detach()
         both = gather_shards(weights[None], PROCESSES)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from typing import Any
 
 import captum.attr
@@ -102,9 +103,10 @@ class CaptumTarget:
 
     def note(self, method: str) -> str:
         """Where a method does something else than its name says."""
-        kinds, modules = OVERRIDDEN.get(method, ((), ()))
-        steps = self._sonifier.deconvnet(self._given, self.found.layer, tap=self.found.tap).steps
-        met = [step for step in steps if step.rule.kind in kinds]
+        if method not in OVERRIDDEN:
+            return self._note
+        kinds, modules = OVERRIDDEN[method]
+        met = [step for step in self._steps if step.rule.kind in kinds]
         missed = [step for step in met if not isinstance(self._module_of(step), modules)]
         notes = [self._note]
         if missed:
@@ -113,9 +115,17 @@ class CaptumTarget:
             notes.append(f"plain gradient{where}: no {names} module found there")
         return "; ".join(filter(None, notes))
 
+    @cached_property
+    def _steps(self) -> tuple[Step, ...]:
+        """The ops between the map and the waveform."""
+        return self._sonifier.deconvnet(self._given, self.found.layer, tap=self.found.tap).steps
+
+    @cached_property
+    def _modules(self) -> dict[str, nn.Module]:
+        return dict(self._sonifier.model.named_modules())
+
     def _module_of(self, step: Step) -> nn.Module | None:
-        path = step.op.node.meta["label"].partition("#")[0]
-        return dict(self._sonifier.model.named_modules()).get(path)
+        return self._modules.get(step.op.node.meta["label"].partition("#")[0])
 
     def _selector(self, seed: Tensor) -> Any:
         """The scalar whose gradient at the map is the seed's channel."""

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from deconv1d.audio import write_whole
+from reference_models.experiments.comparison import NAMES
 from reference_models.experiments.finding import CLAIMS, FINDING, Experiment, read_rows
 from reference_models.experiments.study import Study
 
 VERDICTS = {True: "holds", False: "fails", None: "undecided"}
 PACKAGES = ("deconv1d", "torch", "numpy", "scipy")
-DATA = {"audioset": "AudioSet", "fsd50k": "FSD50K", "words": "Speech Commands"}
+DATA = {name: NAMES[name] for name in ("audioset", "fsd50k", "words")}
 SHOWN = 60
 """Rows of a table in the report; the CSV file has all."""
 

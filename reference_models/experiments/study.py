@@ -264,8 +264,7 @@ class Study:
 
     def settings(self, network: Network) -> Any:
         """The settings of a network's run."""
-        contrastive = network.regime == "contrastive"
-        preset = self.preset.contrastive if contrastive else self.preset.supervised[network.data]
+        preset = self._preset_of(network)
         settings = replace(
             preset,
             width=preset.width * network.wider,
@@ -276,7 +275,7 @@ class Study:
             settings = replace(
                 settings, keep_every=max(1, preset.epochs // self.preset.checkpoints)
             )
-        if contrastive:
+        if network.regime == "contrastive":
             used = tuple(AUGMENTATIONS)[: network.augmentations]
             return replace(settings, temperature=network.temperature, augmentations=used)
         encoder = str(self.checkpoint(network.start)) if network.start else ""
@@ -288,21 +287,18 @@ class Study:
 
     def checkpoint(self, network: Network, epoch: int | None = None) -> Path:
         """The file with a network's last weights, or with those after some epoch."""
-        contrastive = network.regime == "contrastive"
-        preset = self.preset.contrastive if contrastive else self.preset.supervised[network.data]
-        number = preset.epochs if epoch is None else epoch
+        number = self._preset_of(network).epochs if epoch is None else epoch
         return self._folder(network) / f"epoch-{number:03d}.safetensors"
 
     def is_trained(self, network: Network) -> bool:
         """Whether a network's run is finished."""
         return (self._folder(network) / "result.json").exists()
 
-    def cost(self, network: Network) -> float:
-        """Seconds of audio that training a network passes, times what wider layers cost."""
-        settings = self.settings(network)
-        clips = len(self.clips(network.data).subset("train"))
+    def cost(self, network: Network, training: ClipSet) -> float:
+        """Seconds of audio that training a network on clips passes, times what width costs."""
+        settings, clips = self.settings(network), len(training)
         if network.frozen:
-            return clips * float(np.median(self.clips(network.data).frames)) / SAMPLE_RATE
+            return clips * float(np.median(training.frames)) / SAMPLE_RATE
         views = 2 if network.regime == "contrastive" else 1
         return clips * views * settings.seconds * settings.epochs * network.wider**2
 
@@ -318,6 +314,12 @@ class Study:
     def classifier(self, network: Network) -> nn.Sequential:
         """A trained classifier (`encoder` and `head`), in eval mode, on the study's device."""
         return load_classifier(self.checkpoint(network)).to(self.device)
+
+    def _preset_of(self, network: Network) -> Any:
+        """The preset's settings for a network's kind of run."""
+        if network.regime == "contrastive":
+            return self.preset.contrastive
+        return self.preset.supervised[network.data]
 
     def _folder(self, network: Network) -> Path:
         return self.folder / "networks" / network.name

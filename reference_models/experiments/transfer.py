@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from reference_models.cnn12 import CNN12, probe
+from reference_models.cnn12 import CNN12, end_of_block, probe
 from reference_models.data import ClipSet
 from reference_models.evaluate import predict
 from reference_models.experiments.comparison import (
@@ -67,8 +67,7 @@ class BlockMeans(nn.Module):
     def __init__(self, encoder: CNN12):
         super().__init__()
         self.features = encoder.features
-        names = {name for name, _ in self.features.named_children()}
-        self._ends = {f"mp{k}" if f"mp{k}" in names else f"act{k}" for k in BLOCKS}
+        self._ends = {end_of_block(encoder, block) for block in BLOCKS}
         self.sizes = [self.features.get_submodule(layer).out_channels for layer in LAYERS]
 
     def forward(self, maps: Tensor) -> Tensor:
