@@ -75,8 +75,10 @@ def run_all(study: Study, *, jobs: int = 1) -> Path:
     if "esc10" in study.sources:
         installed_weights()  # or an error now, not in an hour
     able = [e for e in EXPERIMENTS if set(e.needs) <= study.sources.keys()]
-    # Once, before processes share it.
-    training = {data: study.clips(data).subset("train") for data in DATA}
+    # Once, before processes share it. The user's folders first: a wrong one ends the run before
+    # anything is rendered.
+    ordered = sorted(DATA, key=study.is_rendered)
+    training = {data: study.clips(data).subset("train") for data in ordered}
     stages = [*_networks(study, able, training), *_experiments(study, able)]
     _run(stages, jobs, study.folder / LOG)
     return write_report(study, EXPERIMENTS)

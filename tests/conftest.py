@@ -24,3 +24,10 @@ def recordings() -> Path:
 def soundfont() -> None:
     if not (find_spec("tinysoundfont") and find_spec("pretty_midi")):
         pytest.skip("no tinysoundfont, or no pretty_midi with its soundfont")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that ask for the soundfont can be chosen by its marker: `pytest -m rendered`."""
+    for item in items:
+        if "soundfont" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.rendered)
