@@ -20,10 +20,10 @@ from torch.fx import Interpreter, Node
 from benchmarks.controls import networks
 from benchmarks.reporting import HERE, table, write_page
 from deconv1d import Sonification, Sonifier, measure
+from deconv1d.channels import ranked
 from deconv1d.contrast import FRAME, OTHERS, contrasted
-from deconv1d.faithfulness import faithfulness
+from deconv1d.evaluation.faithfulness import faithfulness
 from deconv1d.mirror import Deconvnet
-from deconv1d.seeds import ranked
 from deconv1d.sonify import to_peak_of
 
 MAPS = 8

@@ -17,7 +17,13 @@ from torch import Tensor
 from benchmarks.reporting import HERE, table, write_page
 from deconv1d import Sonifier
 from deconv1d.audio import read_audio
-from deconv1d.controls import EVERYTHING, FILTER, OTHER_CHANNELS, OTHER_SWITCHES, RANDOM_SEED
+from deconv1d.evaluation.controls import (
+    EVERYTHING,
+    FILTER,
+    OTHER_CHANNELS,
+    OTHER_SWITCHES,
+    RANDOM_SEED,
+)
 from reference_models.clips import spoken_words
 from reference_models.cnn12 import demo
 
@@ -45,7 +51,7 @@ def networks(data: Path | None, kinds: Sequence[str] = KINDS) -> Iterator[Networ
 
 def row(name: str, sonifier: Sonifier, layer: str, clips: list[Tensor]) -> list[str]:
     """One layer's line: means over the clips, of the most active map of each."""
-    cards = [sonifier.check(clip, layer=layer) for clip in clips]
+    cards = [sonifier.control_card(clip, layer=layer) for clip in clips]
     print(f"{name}, {layer}: {cards[0].verdict}", flush=True)
     similar = [
         fmean(found)
@@ -55,7 +61,7 @@ def row(name: str, sonifier: Sonifier, layer: str, clips: list[Tensor]) -> list[
     ]
     rank = fmean(card.effective_rank / card.channels for card in cards)
     numbers = fmean(card.specific for card in cards), *similar
-    own = fmean(card[RANDOM_SEED].input for card in cards)
+    own = fmean(card[RANDOM_SEED].input_coherence_margin for card in cards)
     answer = fmean(card.answer for card in cards)
     return [
         name,

@@ -23,10 +23,10 @@ from torch import Tensor, nn
 
 from benchmarks.architectures import ARCHITECTURES, Architecture
 from benchmarks.reporting import HERE, table, write_page
-from deconv1d.capture import Capture, capture
-from deconv1d.layers import find_module
+from deconv1d.layers.names import find_module
 from deconv1d.mirror import Deconvnet, mirror
-from deconv1d.target import Target
+from deconv1d.record.capture import Capture, capture
+from deconv1d.record.request import TapRequest
 from tests.oracles import RectifyingBackward, heard
 
 PACKAGES = ("torch", "captum", "transformers", "torchcrepe", "numpy")
@@ -55,7 +55,9 @@ def listen(architecture: Architecture, method: str) -> Listened:
     model, x = build(architecture)
     layer = architecture.layers[-1]
     found = find_module(model, layer)  # inside TorchScript only ops have names
-    target = Target(found.target, "output") if found else Target(layer, "output", is_op=True)
+    target = (
+        TapRequest(found.target, "output") if found else TapRequest(layer, "output", is_op=True)
+    )
     for _ in range(2):
         torch.manual_seed(2)
         start = time.perf_counter()

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 from benchmarks.reporting import HERE, interleaved, table, write_page
 from deconv1d import Sonifier
-from deconv1d.capture import capture
-from deconv1d.target import Target
+from deconv1d.record.capture import capture
+from deconv1d.record.request import TapRequest
 from reference_models.cnn12 import CNN12
 
 LAYER, MAP, CHANNELS = "features.conv8", "features.mp8", 512
@@ -66,7 +66,7 @@ def _overhead(results: multiprocessing.Queue[list[dict[str, float]]], threads: l
     model, x = network()
     runs = {
         "plain": partial(forward_to, model, x),
-        "capture": partial(capture, model, x, target=Target(f"{LAYER}#1")),
+        "capture": partial(capture, model, x, target=TapRequest(f"{LAYER}#1")),
     }
     seconds = []
     for number in threads:

@@ -16,9 +16,9 @@ from torch import Tensor
 from benchmarks.controls import networks
 from benchmarks.reporting import HERE, table, write_page
 from deconv1d import Sonifier, measure
-from deconv1d.faithfulness import faithfulness
-from deconv1d.seeds import ranked
-from deconv1d.unpooling import UNPOOL
+from deconv1d.channels import ranked
+from deconv1d.evaluation.faithfulness import faithfulness
+from deconv1d.rules.unpooling import UNPOOL
 
 MAPS, SEEDS = 8, 3
 HEAD = (

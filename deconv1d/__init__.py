@@ -12,8 +12,9 @@ from deconv1d.errors import (
     SilenceWarning,
 )
 from deconv1d.mirror import Deconvnet
-from deconv1d.ops import Op, Reach
-from deconv1d.rules import RULES, Rule
+from deconv1d.rules.op import Op
+from deconv1d.rules.reach import Reach
+from deconv1d.rules.table import RULES, Rule
 from deconv1d.sonification import Sonification
 from deconv1d.sonify import Sonifier
 

@@ -2,7 +2,7 @@
 
 import sys
 
-from deconv1d.cli import main
+from deconv1d.cli.commands import main
 
 if __name__ == "__main__":
     sys.exit(main())

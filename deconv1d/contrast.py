@@ -12,9 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from deconv1d.errors import InputError
-from deconv1d.inputs import check_word
-from deconv1d.seeds import Channel, ranked
+from deconv1d.channels import Channel, ranked
+from deconv1d.errors import InputError, check_word
 
 CONTRASTS = ("channels",)
 OTHERS = 8
@@ -31,7 +30,7 @@ def check_contrast(contrast: str, channels: int, chosen: object, layer: str) -> 
     Args:
         contrast: Out of `CONTRASTS`.
         channels: How many the layer has.
-        chosen: What `deconv1d.inputs.check_channels` made of the channels asked for.
+        chosen: What `deconv1d.record.waveform.check_channels` made of the channels asked for.
         layer: The layer's name.
 
     Raises:
@@ -51,11 +50,11 @@ def check_contrast(contrast: str, channels: int, chosen: object, layer: str) -> 
         )
 
 
-def off_others(
+def without_others(
     raw: Tensor,
     channels: Sequence[Channel],
     maps: Tensor,
-    carry: Callable[[Sequence[Channel]], Tensor],
+    carry_back: Callable[[Sequence[Channel]], Tensor],
 ) -> Tensor:
     """Raw sonifications, each without what its clip's `OTHERS` most active other channels explain.
 
@@ -65,10 +64,10 @@ def off_others(
         raw: (sounds, batch, ..., time).
         channels: Whose they are: numbers, or (batch,) each.
         maps: (batch, channels, ...).
-        carry: Channels to their raw sonifications, `raw`'s shape.
+        carry_back: Channels to their raw sonifications, `raw`'s shape.
     """
     most = ranked(maps, OTHERS + 1)
-    rivals = carry(list(most))
+    rivals = carry_back(list(most))
     return torch.stack(
         [
             contrasted(own, torch.where(_others(most, channel, rivals), rivals, 0))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 
 class Deconv1dError(Exception):
     """Every error that this library raises on purpose."""
@@ -37,3 +40,9 @@ class DependencyError(Deconv1dError, ImportError):
 
 class SilenceWarning(UserWarning):
     """The sonification is exact silence: the input is silent or the map is dead."""
+
+
+def check_word(name: str, word: Any, known: Sequence[str]) -> None:
+    """Raises InputError unless a word is one of the known ones."""
+    if word not in known:
+        raise InputError(f"Unknown {name} {word!r}: expected one of {', '.join(map(repr, known))}.")

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 from torch.fx import Graph, GraphModule, Node
 
-from deconv1d import adjoints
-from deconv1d.capture import Capture
 from deconv1d.errors import InputError, PathError
-from deconv1d.ops import Op
-from deconv1d.rules import RULES, UNBATCHED, Rule, Rules, packet, rule_for
+from deconv1d.record.capture import Capture
+from deconv1d.rules import adjoints
+from deconv1d.rules.op import Op
+from deconv1d.rules.table import RULES, UNBATCHED, Rule, Rules, packet, rule_for
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ def mirror(captured: Capture, *, rules: Rules = RULES, method: str = "deconvnet"
             continue
         step = Step(op := Op.of(node), rule := rule_for(rules, op, method))
         steps.append(step)
-        for source, part in rule.carry(op, signal, writer.at(step)):
+        for source, part in rule.carry_back(op, signal, writer.at(step)):
             before = signals.get(source)
             signals[source] = part if before is None else writer(torch.add, before, part)
     if captured.x not in signals:
@@ -149,7 +149,7 @@ def _blocked(captured: Capture, steps: list[Step]) -> str:
 
 
 class _Writer:
-    """What the rules write with; see `deconv1d.rules.Emit`."""
+    """What the rules write with; see `deconv1d.rules.table.Emit`."""
 
     def __init__(self, captured: Capture) -> None:
         self.graph = Graph()
@@ -169,10 +169,10 @@ class _Writer:
     def value(self, argument: Any) -> Any:
         return torch.fx.map_arg(argument, self._value)
 
-    def memory(self, op: Op) -> Node:
+    def recorded(self, op: Op) -> Node:
         kind = rule.kind if (rule := self._step and self._step.rule) else "held"
         prefix = "switches" if kind == "switch" else "held"
-        return self._attribute(f"{prefix}_{_identifier(op.node)}", self._captured.memories[op.node])
+        return self._attribute(f"{prefix}_{_identifier(op.node)}", self._captured.recorded[op.node])
 
     def _value(self, node: Node) -> Node:
         if node not in self._values:

@@ -17,14 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from deconv1d.audio import (
-    Samples,
-    Waveform,
-    as_samples,
-    encode_audio,
-    whole_rate,
-    write_whole,
-)
+from deconv1d.audio import Samples, Waveform, as_samples, encode_audio, whole_rate, write_whole
 from deconv1d.errors import InputError
 
 if TYPE_CHECKING:

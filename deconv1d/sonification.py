@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from deconv1d.errors import InputError
+from deconv1d.layers.axes import Layout
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Sonification:
         sample_rate: In hertz, if known.
         flagged: Share of ops on the way back for which only a gradient is known, 0 to 1.
         tap: Where the map was taken, as `Sonifier.sonify` was told.
-        channel_axis: Which axis of the map counts channels, if `Sonifier.sonify` was told.
+        layout: Which axes of the map count examples and channels.
         contrast: What `raw` was contrasted with, as `Sonifier.sonify` was told; None: nothing.
 
     Source: paper, section 3.2 and figure B.2.
@@ -44,8 +45,8 @@ class Sonification:
     channel: int | list[int] | Tensor | None
     sample_rate: int | None
     flagged: float
+    layout: Layout
     tap: str = "block"
-    channel_axis: int | None = None
     contrast: str | None = None
 
     @property

@@ -13,22 +13,24 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from deconv1d.contrast import check_contrast, off_others
-from deconv1d.errors import InputError, ModelError, SilenceWarning
-from deconv1d.guest import unwrapped
-from deconv1d.inputs import Waveform, check_channels, check_word
-from deconv1d.layers import LayerRow, layer_table
-from deconv1d.maps import LayerMaps, layer_maps, layout_of
+from deconv1d.channels import Channel, carry_back, check_channels, chunk_of, most_active
+from deconv1d.contrast import check_contrast, without_others
+from deconv1d.errors import InputError, ModelError, SilenceWarning, check_word
+from deconv1d.forward import ForwardPass
+from deconv1d.layers.axes import Layout, layout_of
+from deconv1d.layers.maps import LayerMaps, layer_maps, map_of
+from deconv1d.layers.plan import PlanRow, plan_of
+from deconv1d.layers.table import LayerRow, layer_table
 from deconv1d.mirror import Deconvnet, mirror
-from deconv1d.plan import PlanRow, plan_of
-from deconv1d.rules import RULES, Rules
-from deconv1d.seeds import SEEDS, Channel, Seed, carry, chunk_of, leveled, most_active, seed_of
+from deconv1d.record.unchanged import unwrapped
+from deconv1d.record.waveform import Waveform
+from deconv1d.rules.table import RULES, Rules
+from deconv1d.seeds import SEEDS, Seed, scaled_for_half, seed_of
 from deconv1d.sonification import Sonification
 from deconv1d.table import Table
-from deconv1d.visit import Visitor, map_of
 
 if TYPE_CHECKING:
-    from deconv1d.card import ControlCard
+    from deconv1d.evaluation.card import ControlCard
 
 
 class Sonifier:
@@ -49,7 +51,7 @@ class Sonifier:
         rules: The op table; `{**RULES, op: rule}` adds to it or changes it.
         dtype: Run model and mirror in this dtype; None: the model's own. The model's parameters
             are cast for the run, and stay as they are.
-        check: Replay every capture and compare (costs a forward pass).
+        verify: Replay every capture and compare (costs a forward pass).
     """
 
     def __init__(
@@ -60,7 +62,7 @@ class Sonifier:
         forward: Callable[[Any, Tensor], Any] | None = None,
         rules: Rules = RULES,
         dtype: torch.dtype | None = None,
-        check: bool = False,
+        verify: bool = False,
     ) -> None:
         if not isinstance(model, nn.Module):
             raise InputError(
@@ -69,8 +71,11 @@ class Sonifier:
             )
         self.model = unwrapped(model)
         self.sample_rate, self.rules = sample_rate, rules
-        self._forward, self._dtype, self._check = forward, dtype, check
-        self._visitor = Visitor(self.model, forward=forward, rules=rules, dtype=dtype, check=check)
+        self.forward = forward or _call_model
+        self._dtype, self._verify = dtype, verify
+        self._forward_pass = ForwardPass(
+            self.model, forward=forward, rules=rules, dtype=dtype, verify=verify
+        )
 
     def sonify(
         self,
@@ -117,7 +122,7 @@ class Sonifier:
         """
         if not callable(seed):
             check_word("seed", seed, SEEDS)
-        captured, waveform, name = self._visitor.visit(
+        captured, waveform, name = self._forward_pass.run_to(
             x, layer, tap=tap, method=method, unpool=unpool
         )
         deconvnet = mirror(captured, rules=captured.rules, method=method)
@@ -128,21 +133,23 @@ class Sonifier:
         chosen = check_channels(channel, activation.shape[layout.channel], name)
         if contrast is not None:
             check_contrast(contrast, activation.shape[layout.channel], chosen, name)
-        values, level = leveled(seed_of(activation, seed, layout))
+        values, level = scaled_for_half(seed_of(activation, seed, layout))
         answered: list[Channel] | Channel | None = None
         if chosen is None:
             raw = deconvnet(layout.unsorted(values))
         else:
             maps = layout.sorted(activation)
             channels: list[Channel] = [*chosen] if isinstance(chosen, list) else [most_active(maps)]
-            carried = partial(carry, deconvnet, values, layout, chunk=chunk_of(captured))
+            carried = partial(carry_back, deconvnet, values, layout, chunk=chunk_of(captured))
             raw, answered = carried(channels), channels
             if contrast is not None:
-                raw = off_others(raw, channels, maps, carried)
+                raw = without_others(raw, channels, maps, carried)
             if isinstance(chosen, str) or not isinstance(channel, Sequence):
                 raw, answered = raw[0], channels[0]
-        found = self._finish(waveform, raw, level, activation, name, answered, deconvnet, contrast)
-        return replace(found, tap=tap, channel_axis=channel_axis)
+        found = self._finish(
+            waveform, raw, level, activation, layout, name, answered, deconvnet, contrast
+        )
+        return replace(found, tap=tap)
 
     def maps(
         self, x: Any, *, layer: str, tap: str = "block", channel_axis: int | None = None
@@ -161,7 +168,7 @@ class Sonifier:
         Raises:
             InputError, LayerError, PathError: As for `sonify`.
         """
-        captured = self._visitor.tour(x, [layer], tap=tap).captured
+        captured = self._forward_pass.run_through(x, [layer], tap=tap).captured
         assert captured.tap is not None
         return layout_of(captured.tap, channel_axis).sorted(map_of(captured))
 
@@ -179,7 +186,7 @@ class Sonifier:
         Raises:
             InputError, LayerError, PathError: As for `sonify`.
         """
-        captured, names = self._visitor.tour(x, layers, tap=tap)
+        captured, names = self._forward_pass.run_through(x, layers, tap=tap)
         return [
             layer_maps(captured, node, name)
             for node, name in zip(captured.taps, names, strict=True)
@@ -195,7 +202,7 @@ class Sonifier:
         Raises:
             InputError: If the waveform cannot be used.
         """
-        captured = self._visitor.everything(x)
+        captured = self._forward_pass.run_whole(x)
         return layer_table(captured, self.model, self.rules)
 
     def plan(
@@ -219,9 +226,11 @@ class Sonifier:
         Raises:
             InputError, LayerError, PathError: As for `sonify`.
         """
-        captured = self._visitor.visit(x, layer, tap=tap, method=method, unpool=unpool).captured
+        captured = self._forward_pass.run_to(
+            x, layer, tap=tap, method=method, unpool=unpool
+        ).captured
         steps = mirror(captured, rules=captured.rules, method=method).steps
-        return plan_of(steps, captured.fields)
+        return plan_of(steps, captured.receptive_fields)
 
     def deconvnet(
         self,
@@ -247,10 +256,12 @@ class Sonifier:
         Raises:
             InputError, LayerError, PathError: As for `sonify`.
         """
-        captured = self._visitor.visit(x, layer, tap=tap, method=method, unpool=unpool).captured
+        captured = self._forward_pass.run_to(
+            x, layer, tap=tap, method=method, unpool=unpool
+        ).captured
         return mirror(captured, rules=captured.rules, method=method)
 
-    def check(
+    def control_card(
         self,
         x: Any,
         *,
@@ -258,8 +269,8 @@ class Sonifier:
         channel: int | str = "most_active",
         tap: str = "block",
         other: Any = None,
-        seeds: int = 3,
-        seed: int = 0,
+        draws: int = 3,
+        random_state: int = 0,
     ) -> ControlCard:
         """How far to trust a sonification: a card with its controls, to print or look at.
 
@@ -271,18 +282,25 @@ class Sonifier:
             channel: A number or "most_active".
             tap: As for `sonify`.
             other: Another clip of the same shape, for its switches; None: the input rolled by half.
-            seeds: Draws of the redrawn filter and of the random seed.
-            seed: Of all draws.
+            draws: How many draws of the redrawn filter and of the random seed.
+            random_state: Of all draws.
 
         Raises:
             InputError: If the sample rate is unknown, there are several clips or channels, `other`
                 has another shape, or the sonification is silent.
             LayerError, ChannelError, PathError: As for `sonify`.
         """
-        from deconv1d.controls import check
+        from deconv1d.evaluation.controls import control_card
 
-        return check(
-            self, x, layer=layer, channel=channel, tap=tap, other=other, seeds=seeds, seed=seed
+        return control_card(
+            self,
+            x,
+            layer=layer,
+            channel=channel,
+            tap=tap,
+            other=other,
+            draws=draws,
+            random_state=random_state,
         )
 
     def with_weights(self, weights: Mapping[str, Tensor]) -> Sonifier:
@@ -293,7 +311,7 @@ class Sonifier:
         Args:
             weights: By their names in the model's `named_parameters` and `named_buffers`.
         """
-        forward = self._forward or (lambda model, x: model(x))
+        forward = self.forward
         tensors = {f"model.{name}": w.to(self._dtype or w.dtype) for name, w in weights.items()}
 
         def other(model: nn.Module, x: Tensor) -> Any:
@@ -305,7 +323,7 @@ class Sonifier:
             forward=other,
             rules=self.rules,
             dtype=self._dtype,
-            check=self._check,
+            verify=self._verify,
         )
 
     # --- finishing -------------------------------------------------------------------------
@@ -316,6 +334,7 @@ class Sonifier:
         raw: Tensor,
         level: float,
         activation: Tensor,
+        layout: Layout,
         layer: str,
         channel: Any,
         deconvnet: Deconvnet,
@@ -350,9 +369,14 @@ class Sonifier:
             layer=layer,
             channel=channel,
             sample_rate=self.sample_rate,
+            layout=layout,
             flagged=sum(step.rule.flagged for step in steps) / max(len(steps), 1),
             contrast=contrast,
         )
+
+
+def _call_model(model: Any, x: Tensor) -> Any:
+    return model(x)
 
 
 class _Call(nn.Module):

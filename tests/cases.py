@@ -1,4 +1,4 @@
-"""One list of cases: every entry of `deconv1d.rules.RULES`, and what its rule must be.
+"""One list of cases: every entry of `deconv1d.rules.table.RULES`, and what its rule must be.
 
 A case is a function small enough to differentiate densely. It may use several ops; the law is then
 that of the named one, and what else it uses only cuts, shapes or scales.

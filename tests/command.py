@@ -10,7 +10,7 @@ import pytest
 import soundfile
 from torch import nn
 
-from deconv1d.cli import main
+from deconv1d.cli.commands import main
 
 ROOT = Path(__file__).resolve().parents[1]
 RATE = 8000

@@ -15,10 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from deconv1d.capture import Capture, capture
 from deconv1d.mirror import Deconvnet, mirror
-from deconv1d.ops import first_tensor
-from deconv1d.target import Target
+from deconv1d.record.capture import Capture, capture
+from deconv1d.record.request import TapRequest
+from deconv1d.rules.op import first_tensor
 
 Function = Callable[[Tensor], Tensor]
 
@@ -45,7 +45,7 @@ def only_layer(function: Function) -> nn.Sequential:
 
 def captured(function: Function, x: Tensor, method: str = "deconvnet") -> Capture:
     """One pass through a function, up to what it returns."""
-    return capture(only_layer(function), x, target=Target("body#1", "output"), method=method)
+    return capture(only_layer(function), x, target=TapRequest("body#1", "output"), method=method)
 
 
 def mirrored(function: Function, x: Tensor, method: str = "deconvnet") -> Deconvnet:

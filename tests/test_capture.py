@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from deconv1d import LayerError, Sonifier
-from deconv1d.capture import capture, replay
-from deconv1d.rules import METHODS
-from deconv1d.target import Target
+from deconv1d.record.capture import capture, replay
+from deconv1d.record.request import TapRequest
+from deconv1d.rules.table import METHODS
 
 EXACT = {"rtol": 1e-10, "atol": 1e-10}
 
@@ -392,7 +392,7 @@ def test_nothing_runs_after_the_map(kind, tap, last, next_):
     ran = []
     for layer in model[next_:]:
         layer.register_forward_pre_hook(lambda *call: ran.append(call))
-    seen = capture(model, random(1, 1, 19), target=Target("0#1", tap))
+    seen = capture(model, random(1, 1, 19), target=TapRequest("0#1", tap))
     assert ran == []
     assert seen.calls is None
     assert_close(seen.kept[seen.tap], model[: last + 1](random(1, 1, 19)), **EXACT)

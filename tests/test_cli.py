@@ -29,7 +29,7 @@ from matplotlib.image import imread
 
 from deconv1d import Sonifier
 from deconv1d.audio import read_audio
-from deconv1d.cli import COMMANDS, main
+from deconv1d.cli.commands import COMMANDS, main
 from deconv1d.compare import METHODS, compare
 
 
@@ -300,7 +300,7 @@ def test_the_library_and_the_command_import_nothing_heavy():
     late = (
         "{'matplotlib', 'soundfile', 'soxr', 'jinja2', 'tqdm', 'safetensors', 'reference_models'}"
     )
-    code = "import sys, torch; before = set(sys.modules); import deconv1d.cli; "
+    code = "import sys, torch; before = set(sys.modules); import deconv1d.cli.commands; "
     done = run([sys.executable, "-c", f"{code} print(({late} & set(sys.modules)) - before)"])
     assert (done.stdout, done.stderr) == ("set()\n", "")
 
@@ -336,7 +336,7 @@ def test_real_networks_on_a_real_recording(recordings, model, rate, layer, packa
 
 
 def test_check_prints_the_card_and_writes_its_page(clip, capsys):
-    arguments = ["check", clip, *options(), "--layer", "3", "--channel", "1", "--draws", "2"]
+    arguments = ["card", clip, *options(), "--layer", "3", "--channel", "1", "--draws", "2"]
     assert main([*arguments, "-o", "card.html"]) == 0
     text = capsys.readouterr().out
     assert "this filter redrawn" in text
@@ -350,7 +350,7 @@ def test_check_prints_the_card_and_writes_its_page(clip, capsys):
 
 
 def test_check_takes_another_recording_of_any_length(clip, capsys):
-    arguments = ["check", clip, *options(), "--layer", "3", "--draws", "1", "--json"]
+    arguments = ["card", clip, *options(), "--layer", "3", "--draws", "1", "--json"]
     answers = []
     for length in (100, 9000):
         other = write("other.wav", sound(length))
@@ -361,7 +361,7 @@ def test_check_takes_another_recording_of_any_length(clip, capsys):
 
 @pytest.mark.parametrize("channel", ["all", "none", "0,1"])
 def test_check_takes_one_channel(clip, channel, refused):
-    code = main(["check", clip, *options(), "--layer", "3", "--channel", channel])
+    code = main(["card", clip, *options(), "--layer", "3", "--channel", channel])
     refused(code, "One channel is judged at a time")
 
 
@@ -377,7 +377,7 @@ def test_compare_prints_the_table_and_writes_its_page(clip, expected, capsys):
     assert main([*arguments, "--json"]) == 0
     facts = json.loads(capsys.readouterr().out)
     sonifier, x = expected
-    found = compare(sonifier, x, "3", 1, methods=methods, seeds=2).to_dict()
+    found = compare(sonifier, x, "3", 1, methods=methods, draws=2).to_dict()
     for row in (*found["methods"], *facts["methods"]):
         row.pop("seconds")
     assert facts == found

@@ -35,7 +35,7 @@ from deconv1d.compare import (
     quantus_explain,
 )
 from deconv1d.compare.captum_methods import CAPTUM, CaptumTarget
-from deconv1d.faithfulness import faithfulness
+from deconv1d.evaluation.faithfulness import faithfulness
 
 RATE = 8000
 
@@ -372,7 +372,7 @@ def test_coherence_is_shown_minus_that_of_random_seeds(model, clip, monkeypatch)
 
     monkeypatch.setattr(side_by_side, "random_seed", drawn)
     sonifier = Sonifier(model, sample_rate=RATE)
-    row = compare(sonifier, clip, "3", 2, methods=["deconvnet"], seeds=3)["deconvnet"]
+    row = compare(sonifier, clip, "3", 2, methods=["deconvnet"], draws=3)["deconvnet"]
     assert len(seeds) == 3
     controls = [
         float(sonifier.sonify(clip, layer="3", channel=2, seed=lambda _, s=s: s).coherence())

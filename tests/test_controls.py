@@ -12,9 +12,9 @@ from torch.nn import functional as F
 from untouched import untouched
 
 from deconv1d import InputError, SilenceWarning, Sonifier, measure
+from deconv1d import forward as forward_module
 from deconv1d import sonify as sonify_module
-from deconv1d import visit as visit_module
-from deconv1d.controls import (
+from deconv1d.evaluation.controls import (
     BASELINES,
     CONTRASTED,
     EVERYTHING,
@@ -23,7 +23,7 @@ from deconv1d.controls import (
     OTHER_SWITCHES,
     RANDOM_SEED,
 )
-from deconv1d.faithfulness import faithfulness
+from deconv1d.evaluation.faithfulness import faithfulness
 from deconv1d.mirror import Deconvnet
 
 
@@ -53,7 +53,7 @@ def random_tower(depth: int, seed: int = 0) -> nn.Sequential:
 
 @pytest.mark.parametrize("channel", range(len(BANDS)))
 def test_a_band_pass_channel_is_specific(channel, x):
-    card = Sonifier(bank(*BANDS), sample_rate=RATE).check(x, layer="0", channel=channel)
+    card = Sonifier(bank(*BANDS), sample_rate=RATE).control_card(x, layer="0", channel=channel)
     assert card.specific >= 0.4
     assert "specific to the channel" in card.verdict
     assert card[OTHER_CHANNELS].similarity < 0.3
@@ -65,7 +65,7 @@ def test_a_band_pass_channel_is_specific(channel, x):
 @pytest.mark.parametrize("depth", [3, 5])
 def test_a_channel_of_random_layers_is_not(depth, seed, x):
     sonifier = Sonifier(random_tower(depth, seed), sample_rate=RATE)
-    card = sonifier.check(x, layer=str(3 * depth), channel="most_active")
+    card = sonifier.control_card(x, layer=str(3 * depth), channel="most_active")
     assert card.specific <= 0.3
     assert "mostly the input" in card.verdict
 
@@ -74,10 +74,10 @@ def test_a_linear_network_has_no_switches_and_is_its_own_adjoint(x):
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv1d(1, 3, 33, bias=False), nn.Conv1d(3, 5, 9, bias=False)).double()
     sonifier = Sonifier(model, sample_rate=RATE)
-    card = sonifier.check(x, layer="1", channel=2, tap="output")
+    card = sonifier.control_card(x, layer="1", channel=2, tap="output")
     same = card[OTHER_SWITCHES]
     assert (same.spearman, same.log_mel, same.coherence) == pytest.approx((1, 1, 1))
-    assert (same.input, same.answer) == pytest.approx((0, 0), abs=1e-9)
+    assert (same.input_coherence_margin, same.response_margin) == pytest.approx((0, 0), abs=1e-9)
     seed = torch.zeros_like(model(x[None, None]))
     seed[:, 2] = 1
     inner = F.conv_transpose1d(seed, model[1].weight)
@@ -92,7 +92,7 @@ def test_a_linear_network_has_no_switches_and_is_its_own_adjoint(x):
 @pytest.fixture(scope="module")
 def card(x):
     sonifier = Sonifier(random_tower(3, seed=3), sample_rate=RATE)
-    return sonifier.check(x, layer="9", channel="most_active", seeds=2)
+    return sonifier.control_card(x, layer="9", channel="most_active", draws=2)
 
 
 def test_every_control_has_its_row(card):
@@ -104,17 +104,17 @@ def test_every_control_has_its_row(card):
     assert [control.control for control in card.controls] == expected
     for control in card.controls:
         assert control.draws == several.get(control.control, 1)
-        assert (control.spread > 0) == (control.draws > 1)
+        assert (control.similarity_std > 0) == (control.draws > 1)
         assert 0 <= control.similarity <= 1
-    assert card["input"].input == pytest.approx(card.input - 1, abs=1e-6)
-    assert card["input"].answer == pytest.approx(card.answer - 1)
+    assert card["input"].input_coherence_margin == pytest.approx(card.input - 1, abs=1e-6)
+    assert card["input"].response_margin == pytest.approx(card.answer - 1)
     assert 1 <= card.effective_rank <= card.channels == 9
 
 
 def test_the_contrasted_sound_is_the_one_that_sonify_makes(x):
     sonifier = Sonifier(random_tower(3, seed=3), sample_rate=RATE)
     for options in ({"layer": "9", "channel": "most_active"}, {"layer": "6", "channel": 5}):
-        card = sonifier.check(x, seeds=1, **options)
+        card = sonifier.control_card(x, draws=1, **options)
         found = sonifier.sonify(x, contrast="channels", **options)
         torch.testing.assert_close(card.sounds[CONTRASTED], found.waveform)
         heard = faithfulness(sonifier, found)
@@ -124,21 +124,21 @@ def test_the_contrasted_sound_is_the_one_that_sonify_makes(x):
 
 def test_contrast_takes_off_what_channels_share(x):
     sonifier = Sonifier(shared_carrier(), sample_rate=RATE)
-    card = sonifier.check(x, layer="0", channel=1, seeds=1)
+    card = sonifier.control_card(x, layer="0", channel=1, draws=1)
     assert card[OTHER_CHANNELS].similarity > 0.7
     assert card.own.similarity < 0.4
 
 
 def test_a_random_seed_is_positive_with_the_maps_energy_and_support(x, monkeypatch):
     seeds = []
-    carried = sonify_module.carry
+    carried = sonify_module.carry_back
 
     def watch(deconvnet, values, layout, channels, chunk):
         seeds.append(values[:, channels].clone())
         return carried(deconvnet, values, layout, channels, chunk)
 
-    monkeypatch.setattr(sonify_module, "carry", watch)
-    Sonifier(bank((200, 400)), sample_rate=RATE).check(x, layer="0", channel=0, seeds=2)
+    monkeypatch.setattr(sonify_module, "carry_back", watch)
+    Sonifier(bank((200, 400)), sample_rate=RATE).control_card(x, layer="0", channel=0, draws=2)
     own, random = seeds[0], seeds[4:6]  # after all weights redrawn, and the filter twice
     for seed in random:
         assert torch.equal(seed > 0, own > 0)
@@ -157,7 +157,7 @@ def test_redrawn_weights_are_the_same_numbers_in_a_functional_call(x, monkeypatc
 
     monkeypatch.setattr(Sonifier, "with_weights", watch)
     with untouched(model):
-        sonifier.check(x, layer="6", channel=1, seeds=1)
+        sonifier.control_card(x, layer="6", channel=1, draws=1)
     everything = given.pop()  # for the smoothed test
     assert sorted(everything) == sorted(given[4])
     tops = [sorted(weights) for weights in given[:2]]
@@ -186,7 +186,7 @@ def test_smoothed_randomisation_is_of_means_over_noisy_inputs(x, monkeypatch):
         return found
 
     monkeypatch.setattr(Sonifier, "sonify", watch)
-    card = sonifier.check(x, layer="3", channel=1)
+    card = sonifier.control_card(x, layer="3", channel=1)
     noisy = heard[-4:]
     assert torch.equal(noisy[0][0], noisy[2][0])
     assert torch.equal(noisy[1][0], noisy[3][0])
@@ -209,14 +209,14 @@ def test_smoothed_randomisation_is_of_means_over_noisy_inputs(x, monkeypatch):
 def test_the_same_seed_draws_the_same_card(x):
     sonifier = Sonifier(random_tower(1), sample_rate=RATE)
     one, two, three = (
-        str(sonifier.check(x, layer="3", channel=1, seed=seed)) for seed in (0, 0, 1)
+        str(sonifier.control_card(x, layer="3", channel=1, random_state=seed)) for seed in (0, 0, 1)
     )
     assert one == two != three
 
 
 def test_a_card_costs_at_most_forty_sonifications(x, monkeypatch):
     count = {"captures": 0, "seeds": 0}
-    capture, forward = visit_module.capture, Deconvnet.__call__
+    capture, forward = forward_module.capture, Deconvnet.__call__
 
     def counted_capture(*arguments, **more):
         count["captures"] += 1
@@ -226,13 +226,13 @@ def test_a_card_costs_at_most_forty_sonifications(x, monkeypatch):
         count["seeds"] += seed.shape[0] if seed.dim() > 3 else 1
         return forward(self, seed)
 
-    monkeypatch.setattr(visit_module, "capture", counted_capture)
+    monkeypatch.setattr(forward_module, "capture", counted_capture)
     monkeypatch.setattr(Deconvnet, "__call__", counted_forward)
     sonifier = Sonifier(random_tower(4), sample_rate=RATE)
     sonifier.sonify(x, layer="12", channel="most_active")
     assert count["seeds"] == 1
     count.update(captures=0, seeds=0)
-    sonifier.check(x, layer="12")
+    sonifier.control_card(x, layer="12")
     assert (count["captures"] + count["seeds"]) / 2 <= 40
     assert count["seeds"] >= 24
 
@@ -268,17 +268,17 @@ def test_a_card_prints_and_goes_into_json_and_html(card):
 def test_what_cannot_be_checked_is_said(more, message, x):
     sonifier = Sonifier(bank(*BANDS), sample_rate=RATE)
     with pytest.raises(InputError, match=message):
-        sonifier.check(x, **{"layer": "0", "channel": 0, **more})
+        sonifier.control_card(x, **{"layer": "0", "channel": 0, **more})
 
 
 def test_several_clips_no_rate_and_silence_are_errors(x):
     sonifier = Sonifier(bank(*BANDS), sample_rate=RATE)
     with pytest.raises(InputError, match="one channel and one clip"):
-        sonifier.check(torch.stack([x, x])[:, None], layer="0", channel=0)
+        sonifier.control_card(torch.stack([x, x])[:, None], layer="0", channel=0)
     with pytest.raises(InputError, match="sample rate"):
-        Sonifier(bank(*BANDS)).check(x, layer="0", channel=0)
+        Sonifier(bank(*BANDS)).control_card(x, layer="0", channel=0)
     with pytest.warns(SilenceWarning), pytest.raises(InputError, match="Silence has no controls"):
-        sonifier.check(torch.zeros_like(x), layer="0", channel=0)
+        sonifier.control_card(torch.zeros_like(x), layer="0", channel=0)
 
 
 def test_a_layer_of_one_channel_without_a_filter_cannot_be_told(x):
@@ -286,7 +286,7 @@ def test_a_layer_of_one_channel_without_a_filter_cannot_be_told(x):
         def forward(self, x):
             return F.relu(x)
 
-    card = Sonifier(Rectified(), sample_rate=RATE).check(x, layer="relu#1", channel=0)
+    card = Sonifier(Rectified(), sample_rate=RATE).control_card(x, layer="relu#1", channel=0)
     assert card.nearest is None
     assert card.own is None
     assert CONTRASTED not in card.sounds
@@ -303,13 +303,15 @@ def test_controls_that_are_silent_do_not_count(x):
         model[0].weight[3] = 0
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        card = Sonifier(model, sample_rate=RATE).check(x, layer="0", channel=0)
+        card = Sonifier(model, sample_rate=RATE).control_card(x, layer="0", channel=0)
     assert card[OTHER_CHANNELS].draws == 2
     assert card.channels == 3
 
 
 def test_a_channel_that_its_twin_explains_has_no_own_sound(x):
-    card = Sonifier(bank(BANDS[0], BANDS[0]), sample_rate=RATE).check(x, layer="0", channel=0)
+    card = Sonifier(bank(BANDS[0], BANDS[0]), sample_rate=RATE).control_card(
+        x, layer="0", channel=0
+    )
     assert card.own is None
     assert CONTRASTED not in card.sounds
     assert "nothing is left" in card.facts

@@ -245,10 +245,10 @@ def test_the_plan_says_where_the_model_calls_each_op(x):
 def test_rules_are_extended_by_value(model, x, method):
     relu = torch.ops.aten.relu
 
-    def carry(op, signal, emit):
+    def carry_back(op, signal, emit):
         yield op["self"], emit(torch.mul, signal, 3.0)
 
-    rules = {**RULES, relu: Rule("pass", carry)}
+    rules = {**RULES, relu: Rule("pass", carry_back)}
     found = Sonifier(model, rules=rules).sonify(
         x, layer="act1", channel=1, tap="output", method=method
     )

@@ -320,11 +320,11 @@ class BehindTorchsBack(nn.Module):
 
 @pytest.mark.filterwarnings("error")
 def test_check_finds_a_capture_that_does_not_replay(x):
-    honest = Sonifier(BehindTorchsBack(1), check=True)
+    honest = Sonifier(BehindTorchsBack(1), verify=True)
     assert honest.sonify(x, layer="relu#1", channel=1).raw.any()
     model = BehindTorchsBack(2)
     message = r"does not replay: expected the map .* again, got a difference of .*report this model"
-    asked = {"layer": "relu#1", "sonifier": Sonifier(model, check=True)}
+    asked = {"layer": "relu#1", "sonifier": Sonifier(model, verify=True)}
     fails(model, ModelError, message, x, **asked)
 
 
@@ -340,13 +340,13 @@ def test_a_rule_that_carries_nothing_blocks_the_path(model, x):
 
 
 def test_a_rule_must_name_the_values_that_it_reads(model, x):
-    def carry(op, signal, emit):
+    def carry_back(op, signal, emit):
         yield op["self"], emit(torch.mul, signal, emit.value(op["self"]))
 
     message = r"reads the forward value of 'bn1\.batch_norm#1', which was not kept\. Name .*`keeps`"
-    rules = {**RULES, relu: Rule("gradient", carry)}
+    rules = {**RULES, relu: Rule("gradient", carry_back)}
     fails(model, InputError, message, x, sonifier=Sonifier(model, rules=rules))
-    named = {**RULES, relu: Rule("gradient", carry, keeps=lambda op: [op["self"]])}
+    named = {**RULES, relu: Rule("gradient", carry_back, keeps=lambda op: [op["self"]])}
     assert Sonifier(model, rules=named).sonify(x, layer="conv2", channel=0).flagged == 1 / 5
 
 

@@ -16,7 +16,7 @@ pytest.importorskip("pyarrow")
 from deconv1d import Sonifier
 from deconv1d.audio import read_audio
 from deconv1d.measure import log_mel_correlation, mean_top_coherence
-from deconv1d.mined import Mined
+from deconv1d.mining.mined import Mined
 from reference_models.checkpoint import load_checkpoint, save_checkpoint
 from reference_models.experiments.activity import ACTIVITY
 from reference_models.experiments.evolution import EVOLUTION

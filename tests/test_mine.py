@@ -28,8 +28,8 @@ from deconv1d import (
     PathError,
     Sonifier,
 )
-from deconv1d.mine import mine
-from deconv1d.mined import Mined, MinedRow
+from deconv1d.mining.mine import mine
+from deconv1d.mining.mined import Mined, MinedRow
 
 pytest.importorskip("pyarrow")
 
@@ -189,7 +189,7 @@ def test_a_layer_that_does_not_run_or_carries_nothing_is_named():
 
 
 def test_captures_are_replayed_if_asked():
-    mine(Sonifier(Functional().double(), check=True), waveforms().items(), layers=LAYERS)
+    mine(Sonifier(Functional().double(), verify=True), waveforms().items(), layers=LAYERS)
 
 
 def test_the_window_holds_the_samples_that_the_moment_reads(sonifier):
@@ -349,7 +349,7 @@ import os, signal, sys
 from test_mine import LAYERS, Functional, waveforms
 import torch
 from deconv1d import Sonifier
-from deconv1d.mine import mine
+from deconv1d.mining.mine import mine
 
 def clips():
     for place, pair in enumerate(waveforms().items()):

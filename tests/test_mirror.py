@@ -30,7 +30,7 @@ from torch.testing import assert_close
 from benchmarks.architectures import trained_like
 from deconv1d import InputError, Sonifier
 from deconv1d.mirror import mirror
-from deconv1d.rules import METHODS
+from deconv1d.rules.table import METHODS
 from reference_models.cnn12 import CNN12
 
 pytestmark = pytest.mark.filterwarnings("ignore::deconv1d.SilenceWarning")
@@ -274,7 +274,7 @@ def check_gradient(plan: list[Step], length: int) -> None:
     assert_close(map_, network(plan, Pure)(x), **EXACT)
     signal = random(*map_.shape, seed=1)
     assert_close(deconvnet(signal), expected(plan, x, signal), **EXACT)
-    if (field := seen.fields[seen.tap]) is not None:
+    if (field := seen.receptive_fields[seen.tap]) is not None:
         moment = map_.shape[field.axis] // 2
         alone = torch.zeros_like(map_)
         alone.select(field.axis, moment).copy_(signal.select(field.axis, moment))

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from benchmarks.architectures import ARCHITECTURES, Architecture
 from benchmarks.architectures.interfaces import Answering
 from deconv1d import Sonifier
-from deconv1d.capture import Capture, capture, replay
 from deconv1d.mirror import Deconvnet, mirror
-from deconv1d.target import Target
+from deconv1d.record.capture import Capture, capture, replay
+from deconv1d.record.request import TapRequest
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning"),
@@ -153,7 +153,7 @@ def captured(architecture: Architecture, method: str) -> Capture:
     return capture(
         built(architecture, torch.float64),
         waveforms(architecture, torch.float64),
-        target=Target(call, "output", is_op=scripted),
+        target=TapRequest(call, "output", is_op=scripted),
         method=method,
         forward=architecture.forward,
     )
@@ -169,7 +169,7 @@ def test_replay_is_the_map_that_was_seen(architecture):
 def test_field_holds_what_the_last_layer_reads(architecture):
     """The gradient of a single value in the middle of the map is zero outside its field."""
     seen = captured(architecture, "gradient")
-    field, deconvnet = seen.fields[seen.tap], mirror(seen, method="gradient")
+    field, deconvnet = seen.receptive_fields[seen.tap], mirror(seen, method="gradient")
     if field is None:
         return
     seed = torch.zeros(deconvnet.map_shape, dtype=torch.float64).movedim(field.axis, -1)

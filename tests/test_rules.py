@@ -18,10 +18,11 @@ from torch.testing import assert_close
 
 from benchmarks.architectures import ARCHITECTURES, RECTIFIERS
 from deconv1d import Sonifier
-from deconv1d.capture import replay
 from deconv1d.mirror import Deconvnet, mirror
-from deconv1d.ops import Field, Op
-from deconv1d.rules import GRADIENT, LAWS, METHODS, RULES, packet, rule_for
+from deconv1d.record.capture import replay
+from deconv1d.record.receptive_fields import ReceptiveField
+from deconv1d.rules.op import Op
+from deconv1d.rules.table import GRADIENT, LAWS, METHODS, RULES, packet, rule_for
 
 pytestmark = pytest.mark.filterwarnings("ignore:There is a performance drop:UserWarning")
 
@@ -69,7 +70,9 @@ def test_cases_have_names_of_their_own():
 def test_kind(case):
     """The case records its op, and the table has the expected rule for it."""
     ops = [Op.of(node) for node in captured(case.run, case.x).graph.nodes]
-    named = [op for op in ops if op.carrying and getattr(packet(op.node), "__name__", 0) == case.op]
+    named = [
+        op for op in ops if op.dependent and getattr(packet(op.node), "__name__", 0) == case.op
+    ]
     assert case.kind in [rule_for(RULES, op).kind for op in named]
 
 
@@ -220,7 +223,7 @@ def test_spellings_of_an_activation_are_one(family, number, method):
 # --- reach -------------------------------------------------------------------------------------
 
 
-def check_reach(run: Function, x: Tensor, field: Field, exact: bool, edges: bool):
+def check_reach(run: Function, x: Tensor, field: ReceptiveField, exact: bool, edges: bool):
     """The field holds every sample that each moment of the output reads; `exact`: no more."""
     samples = x.shape[-1]
     for moment, read in enumerate(extents(run, x, field.axis)):
@@ -237,7 +240,7 @@ def check_reach(run: Function, x: Tensor, field: Field, exact: bool, edges: bool
 @by_kind(*LAWS)
 def test_reach(case):
     seen = captured(case.run, case.x)
-    field = seen.fields[seen.tap]
+    field = seen.receptive_fields[seen.tap]
     exact = case.op in WINDOWS and case.kind != "gradient" and case.shape[-1] > 1
     assert field is not None or not exact
     if field is not None:
@@ -328,7 +331,7 @@ def takes(layer: nn.Module, shape: tuple[int, ...]) -> bool:
 def check_geometry(layer: nn.Module, x: Tensor) -> None:
     """The dense transpose (with ties, where two equal maxima meet) and the exact reach."""
     seen = captured(layer, x)
-    deconvnet, field = mirror(seen), seen.fields[seen.tap]
+    deconvnet, field = mirror(seen), seen.receptive_fields[seen.tap]
     carried, expected = deconvnet(basis(deconvnet.map_shape)), jacobian(layer, x)
     assert torch.allclose(carried, expected, **EXACT), (layer, x.shape)
     if field is not None:

@@ -195,9 +195,9 @@ def test_the_mirror_runs_outside_the_models_lock(x):
         assert not visit.is_alive()
         return F.relu(signal)
 
-    def carry(op, signal, emit):
+    def carry_back(op, signal, emit):
         yield op["self"], emit(meanwhile, signal)
 
-    rules = {**RULES, torch.ops.aten.relu: Rule("rectify", carry, block=True)}
+    rules = {**RULES, torch.ops.aten.relu: Rule("rectify", carry_back, block=True)}
     found = Sonifier(model, rules=rules).sonify(x, layer="3", channel=2).raw
     assert torch.equal(found, heard(model, x)[1])

@@ -13,8 +13,8 @@ from torch.testing import assert_close
 
 from deconv1d import InputError, Sonifier
 from deconv1d.mirror import mirror
-from deconv1d.rules import RULES
-from deconv1d.unpooling import UNPOOL, VARIANTS, rules_with
+from deconv1d.rules.table import RULES
+from deconv1d.rules.unpooling import UNPOOL, VARIANTS, rules_with
 
 VARIANT = ("spread", "interpolate")
 GRID = [

@@ -17,11 +17,10 @@ from captum.attr._core.deep_lift import SUPPORTED_NON_LINEAR
 from torch import Tensor, nn
 
 from deconv1d.errors import LayerError
-from deconv1d.faithfulness import SEGMENTS
-from deconv1d.guest import undo_writes, visiting
-from deconv1d.inputs import as_waveform
+from deconv1d.evaluation.faithfulness import SEGMENTS
 from deconv1d.mirror import Step
-from deconv1d.seeds import layout_of
+from deconv1d.record.unchanged import unchanged, undo_writes
+from deconv1d.record.waveform import as_waveform
 from deconv1d.sonification import Sonification
 from deconv1d.sonify import Sonifier
 
@@ -73,8 +72,7 @@ class CaptumTarget:
                 f"Captum cannot see the map of {found.layer!r}: expected a module that returns it, "
                 f"got none. Compare at a layer that is a module."
             )
-        maps = sonifier.maps(found.input, layer=found.layer, tap=self.found.tap)
-        self._layout = layout_of(maps, self.found.activation)
+        self._layout = self.found.layout
 
     def attribute(self, method: str, seed: Tensor) -> Tensor:
         """A waveform for the input: what a method of Captum's attributes to its samples.
@@ -177,7 +175,7 @@ class _AnyOutput(nn.Module):
     def __init__(self, sonifier: Sonifier) -> None:
         super().__init__()
         self.model = sonifier.model
-        self._call = sonifier._forward or (lambda model, x: model(x))
+        self._call = sonifier.forward
 
     def forward(self, x: Tensor) -> Tensor:
         self._call(self.model, x)
@@ -188,7 +186,7 @@ class _AnyOutput(nn.Module):
 def _hookable(model: nn.Module) -> Iterator[None]:
     """For others to hook and differentiate; afterwards the model is as it was."""
     buffers = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
-    with visiting(model), torch.enable_grad():
+    with unchanged(model), torch.enable_grad():
         try:
             yield
         finally:

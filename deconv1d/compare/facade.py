@@ -15,8 +15,9 @@ from captum.metrics import sensitivity_max as captum_sensitivity_max
 from torch import Tensor, nn
 
 from deconv1d.errors import InputError, LayerError
-from deconv1d.inputs import as_waveform
-from deconv1d.seeds import Seed, layout_of
+from deconv1d.layers.axes import Layout
+from deconv1d.record.waveform import as_waveform
+from deconv1d.seeds import Seed
 from deconv1d.sonify import Sonifier
 
 
@@ -92,8 +93,12 @@ class NeuronSonification(NeuronAttribution):  # type: ignore[misc]  # Captum has
                 f"The input of layer {self._name!r} cannot be sonified: expected "
                 f"attribute_to_neuron_input=False. Give the module before it as the layer."
             )
-        maps = partial(sonifier.maps, x, layer=self._name, tap=self._tap)
-        channel, seed = _target(neuron_selector, maps)
+
+        def layout() -> Layout:
+            (maps,) = sonifier.all_maps(x, layers=[self._name], tap=self._tap)
+            return maps.layout
+
+        channel, seed = _target(neuron_selector, layout)
         found = sonifier.sonify(
             x,
             layer=self._name,
@@ -137,7 +142,7 @@ def _single(inputs: Any) -> Any:
     return inputs[0] if isinstance(inputs, tuple) else inputs
 
 
-def _target(selector: Any, maps: Callable[[], Tensor]) -> tuple[int | None, Seed]:
+def _target(selector: Any, layout: Callable[[], Layout]) -> tuple[int | None, Seed]:
     """Channel and seed, as `Sonifier.sonify` takes them, that a neuron selector means."""
     if callable(selector):
         return None, partial(_gradient_of, selector)
@@ -153,7 +158,7 @@ def _target(selector: Any, maps: Callable[[], Tensor]) -> tuple[int | None, Seed
         )
     if len(whole) == 1 and isinstance(whole[0], int):
         return whole[0], "activation"
-    return None, partial(_only, tuple(whole), maps)
+    return None, partial(_only, tuple(whole), layout)
 
 
 def _gradient_of(selector: Callable[[Tensor], Any], activation: Tensor) -> Tensor:
@@ -172,10 +177,12 @@ def _gradient_of(selector: Callable[[Tensor], Any], activation: Tensor) -> Tenso
         return torch.autograd.grad(value.sum(), here)[0]
 
 
-def _only(parts: tuple[int | slice, ...], maps: Callable[[], Tensor], activation: Tensor) -> Tensor:
+def _only(
+    parts: tuple[int | slice, ...], layout: Callable[[], Layout], activation: Tensor
+) -> Tensor:
     """The map, zero but at some channels and moments."""
     mask = torch.zeros_like(activation)
-    ordered = layout_of(maps(), activation).sorted(mask)
+    ordered = layout().sorted(mask)
     try:
         ordered[(slice(None), *parts)] = 1
     except IndexError as error:
@@ -196,7 +203,7 @@ def infidelity(
     tap: str = "block",
     noise: float = 0.02,
     samples: int = 10,
-    seed: int = 0,
+    random_state: int = 0,
 ) -> Tensor:
     """How badly a sonification predicts what noise in the input does to the channel.
 
@@ -213,7 +220,7 @@ def infidelity(
         tap: As for `Sonifier.sonify`.
         noise: Standard deviation, as a part of each waveform's peak.
         samples: Noises for each waveform.
-        seed: Of the noise.
+        random_state: Of the noise.
 
     Returns:
         Mean squared error, (batch,): 0 is best.
@@ -223,7 +230,7 @@ def infidelity(
 
     Source: Yeh et al., "On the (in)fidelity and sensitivity of explanations" (2019), section 2.
     """
-    x, draws = _batch(x), torch.Generator().manual_seed(seed)
+    x, generator = _batch(x), torch.Generator().manual_seed(random_state)
     facade = NeuronSonification(sonifier, layer, tap=tap, method=method)
     raw = facade.attribute(x, channel)
 
@@ -236,7 +243,7 @@ def infidelity(
         return answer.to(x)
 
     def perturbed(waveforms: Tensor) -> tuple[Tensor, Tensor]:
-        change = noise * _peaks(waveforms) * torch.randn(waveforms.shape, generator=draws).to(x)
+        change = noise * _peaks(waveforms) * torch.randn(waveforms.shape, generator=generator).to(x)
         return change, waveforms - change
 
     score: Tensor = captum_infidelity(
@@ -261,7 +268,7 @@ def max_sensitivity(
     tap: str = "block",
     radius: float = 0.02,
     samples: int = 10,
-    seed: int = 0,
+    random_state: int = 0,
 ) -> Tensor:
     """How much a raw sonification can change when the input hardly does.
 
@@ -276,7 +283,7 @@ def max_sensitivity(
         tap: As for `Sonifier.sonify`.
         radius: Largest change of a sample, as a part of each waveform's peak.
         samples: Changed inputs for each waveform.
-        seed: Of the changes.
+        random_state: Of the changes.
 
     Returns:
         The largest distance from the sonification, over its norm, (batch,).
@@ -286,11 +293,11 @@ def max_sensitivity(
 
     Source: Yeh et al., "On the (in)fidelity and sensitivity of explanations" (2019), section 4.
     """
-    x, draws = _batch(x), torch.Generator().manual_seed(seed)
+    x, generator = _batch(x), torch.Generator().manual_seed(random_state)
     facade = NeuronSonification(sonifier, layer, tap=tap, method=method)
 
     def perturbed(waveforms: Tensor) -> Tensor:
-        change = 2 * torch.rand(waveforms.shape, generator=draws).to(x) - 1
+        change = 2 * torch.rand(waveforms.shape, generator=generator).to(x) - 1
         return waveforms + radius * _peaks(waveforms) * change
 
     score: Tensor = captum_sensitivity_max(

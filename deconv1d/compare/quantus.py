@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from deconv1d.faithfulness import activations
+from deconv1d.evaluation.faithfulness import activations
 from deconv1d.sonify import Sonifier
 
 Explain = Callable[..., npt.NDArray[Any]]

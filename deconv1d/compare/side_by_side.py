@@ -17,9 +17,9 @@ from deconv1d import measure
 from deconv1d.compare.captum_methods import CAPTUM, CaptumTarget
 from deconv1d.compare.comparison import Compared, Comparison
 from deconv1d.errors import InputError, ModelError
-from deconv1d.faithfulness import faithfulness
-from deconv1d.redraw import random_seed
-from deconv1d.rules import METHODS as OURS
+from deconv1d.evaluation.faithfulness import faithfulness
+from deconv1d.evaluation.randomisation import random_seed
+from deconv1d.rules.table import METHODS as OURS
 from deconv1d.sonification import Sonification, rate_and_channel
 from deconv1d.sonify import Sonifier, to_peak_of
 from deconv1d.table import Table
@@ -35,8 +35,8 @@ def compare(
     *,
     methods: Sequence[str] = METHODS,
     tap: str = "block",
-    seeds: int = 1,
-    seed: int = 0,
+    draws: int = 1,
+    random_state: int = 0,
 ) -> Comparison:
     """Our methods and Captum's on one channel of one clip: a table, pictures and sounds.
 
@@ -61,8 +61,8 @@ def compare(
         channel: A number or "most_active".
         methods: Some of `METHODS`, in the order of the rows.
         tap: As for `Sonifier.sonify`.
-        seeds: Draws of the random seed, the control; each is a run of every method.
-        seed: Of the draws.
+        draws: How many draws of the random seed, the control; each is a run of every method.
+        random_state: Of the draws.
 
     Raises:
         InputError: If a method is unknown, the sample rate is, there are several clips or channels,
@@ -74,13 +74,13 @@ def compare(
             f"Unknown methods {unknown if methods else list(methods)}: expected some of "
             f"{', '.join(METHODS)}. Leave `methods` out for all of them."
         )
-    if seeds < 1:
+    if draws < 1:
         raise InputError(
             f"A comparison needs its control: expected at least 1 draw of the random seed, got "
-            f"{seeds}. Give seeds=1."
+            f"{draws}. Give draws=1."
         )
     found = sonifier.sonify(x, layer=layer, channel=channel, tap=tap)
-    trial = _Trial(sonifier, found, seeds, seed)
+    trial = _Trial(sonifier, found, draws, random_state)
     judged = [trial.judged(method) for method in methods]
     sounds = {row.method: sound for row, sound in judged if sound is not None}
     return Comparison(
@@ -95,9 +95,16 @@ def compare(
 class _Trial:
     """One target, and the means to run and judge methods on it."""
 
-    def __init__(self, sonifier: Sonifier, found: Sonification, seeds: int, seed: int) -> None:
+    def __init__(
+        self, sonifier: Sonifier, found: Sonification, draws: int, random_state: int
+    ) -> None:
         self.rate, self.channel = rate_and_channel(found, what="comparisons")
-        self._sonifier, self._found, self._seeds, self._seed = sonifier, found, seeds, seed
+        self._sonifier, self._found, self._draws, self._random_state = (
+            sonifier,
+            found,
+            draws,
+            random_state,
+        )
 
     @cached_property
     def _captum(self) -> CaptumTarget:
@@ -132,9 +139,9 @@ class _Trial:
     def _heard(self, method: str) -> tuple[Sonification, list[Sonification], float]:
         """The method on the map, on random seeds, and the median of their seconds."""
         found = self._captum.found if method in CAPTUM else self._found
-        draws = torch.Generator().manual_seed(self._seed)
+        generator = torch.Generator().manual_seed(self._random_state)
         seeds = [found.activation]
-        seeds += [random_seed(found.activation, draws) for _ in range(self._seeds)]
+        seeds += [random_seed(found.activation, generator) for _ in range(self._draws)]
         heard, seconds = [], []
         for seed in seeds:
             start = time.perf_counter()

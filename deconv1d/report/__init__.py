@@ -15,7 +15,7 @@ from deconv1d.errors import FileError
 from deconv1d.render import player_html
 
 if TYPE_CHECKING:
-    from deconv1d.card import ControlCard
+    from deconv1d.evaluation.card import ControlCard
 
 PAGE = "index.html"
 MADE_BY = '<meta name="generator" content="deconv1d">'

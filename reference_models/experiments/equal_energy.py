@@ -4,8 +4,8 @@ import torch
 from torch import Tensor
 
 from deconv1d import Sonifier
-from deconv1d.redraw import random_seed, redrawn
-from deconv1d.seeds import only
+from deconv1d.channels import only
+from deconv1d.evaluation.randomisation import random_seed, shuffle_weights
 from deconv1d.sonify import to_peak_of
 from reference_models.experiments.hearing import sonified
 
@@ -15,7 +15,7 @@ CONTROLS = ("random weights", "random seed", "another channel", "noise like the 
 
 def twin_of(sonifier: Sonifier, draws: torch.Generator) -> Sonifier:
     """A sonifier of the same network with all its weights shuffled."""
-    return redrawn(sonifier, [name for name, _ in sonifier.model.named_modules()], draws)
+    return shuffle_weights(sonifier, [name for name, _ in sonifier.model.named_modules()], draws)
 
 
 def sounds(

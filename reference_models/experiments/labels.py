@@ -6,7 +6,7 @@ from statistics import mean
 import torch
 from torch import Tensor
 
-from deconv1d.mined import Ranking
+from deconv1d.mining.mined import Ranking
 from reference_models.data import ClipSet
 from reference_models.evaluate import over_runs
 from reference_models.experiments.finding import (

@@ -245,7 +245,7 @@ def _verdicts(trial: _Trial, layer: str) -> dict[str, str]:
     paths = esc10_paths(trial.study.sources["esc10"])
     chosen = {kind: next(path for path in paths if kind in path.parent.name) for kind in KINDS}
     clips = {kind: trial.clip(path) for kind, path in chosen.items()}
-    return {kind: trial.sonifier.check(x, layer=layer).verdict for kind, x in clips.items()}
+    return {kind: trial.sonifier.control_card(x, layer=layer).verdict for kind, x in clips.items()}
 
 
 def _numbers(removed: Answers, baseline: Answers) -> Row:

@@ -3,8 +3,8 @@
 from collections import Counter
 from typing import Any
 
-from deconv1d.mine import mine
-from deconv1d.mined import Mined, Ranking
+from deconv1d.mining.mine import mine
+from deconv1d.mining.mined import Mined, Ranking
 from reference_models.experiments.finding import Experiment, Finding, Row
 from reference_models.experiments.hearing import (
     first_networks,

@@ -1,0 +1,125 @@
+"""Which channels are carried back (those asked for, the most active), and how many at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+from operator import index
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from deconv1d.errors import ChannelError, InputError
+from deconv1d.layers.axes import Layout
+from deconv1d.mirror import Deconvnet
+from deconv1d.record.capture import Capture
+from deconv1d.rules.op import depends_on_input, shape_of
+
+Channel = int | Tensor
+"""A number, or one for each example, (batch,)."""
+
+
+CHUNK_BYTES = 2**25
+"""Size of the largest value of one chunk of channels. Larger ones are slower on a CPU, where fresh
+memory costs more than the convolutions gain."""
+
+
+def check_channels(channel: Any, channels: int, layer: str) -> list[int] | str | None:
+    """Channel numbers asked for: a list, "most_active", or None for all maps at once.
+
+    Raises:
+        ChannelError: If a number is out of range.
+        InputError: If it is neither a number, a sequence of numbers nor a known word.
+    """
+    if channel is None or channel == "most_active":
+        return channel  # type: ignore[no-any-return]  # one of the two
+    if channel == "all":
+        return list(range(channels))
+    numbers = channel if isinstance(channel, Sequence) else [channel]
+    if isinstance(channel, str) or not numbers or not all(map(_is_whole, numbers)):
+        raise InputError(
+            f"Unknown channel {channel!r} for layer {layer!r}: expected a number from 0 to "
+            f'{channels - 1}, a list of them, "all", "most_active" or None (all maps at once).'
+        )
+    for number in numbers:
+        if not 0 <= int(number) < channels:
+            raise ChannelError(
+                f"Channel {int(number)} is out of range in layer {layer!r}: expected 0 to "
+                f"{channels - 1}. sonifier.layers(x) lists how many each layer has."
+            )
+    return [int(number) for number in numbers]
+
+
+def _is_whole(number: Any) -> bool:
+    if isinstance(number, bool) or "bool" in str(getattr(number, "dtype", "")):
+        return False
+    try:
+        index(number)
+    except TypeError:
+        return False
+    return True
+
+
+def means(maps: Tensor) -> Tensor:
+    """Mean activation of every channel, (batch, channels), of maps (batch, channels, ...)."""
+    return maps.reshape(*maps.shape[:2], -1).mean(-1)
+
+
+def most_active(maps: Tensor) -> Tensor:
+    """For each example the channel with the largest mean activation, (batch,)."""
+    return means(maps).argmax(1)
+
+
+def ranked(maps: Tensor, count: int) -> Tensor:
+    """For each example the channels with the largest means, best first, (up to count, batch)."""
+    return means(maps).argsort(dim=1, descending=True, stable=True)[:, :count].T
+
+
+def only(values: Tensor, channel: Channel) -> Tensor:
+    """The seed with every channel zero but one."""
+    kept = torch.zeros_like(values)
+    examples = torch.arange(len(values), device=values.device)
+    kept[examples, channel] = values[examples, channel]
+    return kept
+
+
+def carry_back(
+    deconvnet: Deconvnet, values: Tensor, layout: Layout, channels: Sequence[Channel], chunk: int
+) -> Tensor:
+    """Carries single channels back, some at a time.
+
+    Args:
+        deconvnet: The mirror.
+        values: Seed of every map, (batch, channels, ...).
+        layout: The axes of the model's maps.
+        channels: Which to carry.
+        chunk: How many at a time.
+
+    Returns:
+        (channels, *waveform shape).
+    """
+    carried: Tensor | None = None
+    for start in range(0, len(channels), chunk):
+        some = channels[start : start + chunk]
+        seeds = torch.stack([layout.unsorted(only(values, channel)) for channel in some])
+        raw = deconvnet(seeds) if len(some) > 1 else deconvnet(seeds[0])[None]
+        if carried is None:  # kept together: small results in between would scatter the heap
+            carried = raw.new_empty(len(channels), *raw.shape[1:])
+        carried[start : start + chunk] = raw
+    assert carried is not None
+    return carried
+
+
+def chunk_of(captured: Capture) -> int:
+    """How many channels to carry at a time.
+
+    Args:
+        captured: The forward pass, whose largest value on the signal's way decides.
+    """
+    sizes = [
+        prod(shape_of(node)) * int(node.meta["dtype"].itemsize)
+        for node in captured.graph.nodes
+        if depends_on_input(node)
+    ]
+    return max(1, CHUNK_BYTES // max(sizes))

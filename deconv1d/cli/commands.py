@@ -1,0 +1,340 @@
+"""The command `deconv1d`: what `Sonifier` does, from a sound file to sound files."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from torch import Tensor
+
+import deconv1d
+from deconv1d.audio import Samples, read_audio, write_audio, write_whole
+from deconv1d.cli import options
+from deconv1d.cli.models import blaming, load_model
+from deconv1d.cli.options import MARK
+from deconv1d.errors import Deconv1dError, InputError
+from deconv1d.render import plot_spectrograms, save_figure
+from deconv1d.report import render_document
+from deconv1d.sonification import Sonification
+from deconv1d.sonify import Sonifier
+
+CHANNELS_AT_ONCE = 16
+INTERRUPTED = 130
+"""Exit code of a program that Ctrl-C ended."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command.
+
+    Args:
+        argv: Its arguments; None: those of this process.
+
+    Returns:
+        Exit code: 0; 2 after an error of the user's, which one line on stderr explains; 130 after
+        Ctrl-C.
+    """
+    try:
+        arguments = _parser().parse_args(argv)
+        with _warnings_in_one_line(), redirect_stdout(sys.stderr):  # a model may print
+            answer = arguments.run(arguments)
+    except Deconv1dError as error:
+        _say(error)
+        return 2
+    except KeyboardInterrupt:
+        _say("interrupted")
+        return INTERRUPTED
+    print(json.dumps(answer.facts) if arguments.json else answer.text)
+    return 0
+
+
+class Answer(NamedTuple):
+    """What a command has to say: for people, and for programs (`--json`)."""
+
+    text: str
+    facts: dict[str, Any]
+
+
+# --- commands ------------------------------------------------------------------------------------
+
+
+def _layers(arguments: argparse.Namespace) -> Answer:
+    with _opened(arguments) as (sonifier, x):
+        table = sonifier.layers(x)
+    return Answer(str(table), {"layers": [asdict(row) for row in table]})
+
+
+def _plan(arguments: argparse.Namespace) -> Answer:
+    with _opened(arguments) as (sonifier, x):
+        table = sonifier.plan(x, arguments.layer, tap=arguments.tap, method=arguments.method)
+    return Answer(str(table), {"plan": [asdict(row) for row in table]})
+
+
+def _sonify(arguments: argparse.Namespace) -> Answer:
+    from tqdm import tqdm
+
+    _check_names(arguments)
+    sounds: list[dict[str, Any]] = []
+    with _opened(arguments) as (sonifier, x):
+        parts = _parts(sonifier, x, arguments)
+        for channel in tqdm(parts, unit="batch", disable=None if len(parts) > 1 else True):
+            found = sonifier.sonify(
+                x,
+                layer=arguments.layer,
+                channel=channel,
+                tap=arguments.tap,
+                seed=arguments.seed,
+                method=arguments.method,
+                contrast=arguments.contrast,
+            )
+            sounds += _write(found, arguments)
+    shared = {"layer": found.layer, "flagged": found.flagged, "contrast": found.contrast}
+    facts = {**shared, "sounds": sounds}
+    return Answer("\n".join(f"{s['sound']}: {s['title']}" for s in sounds), facts)
+
+
+def _card(arguments: argparse.Namespace) -> Answer:
+    with _opened(arguments) as (sonifier, x):
+        other = None if arguments.other is None else _like(x, arguments)
+        card = sonifier.control_card(
+            x,
+            layer=arguments.layer,
+            channel=_one(arguments.channel),
+            tap=arguments.tap,
+            other=other,
+            draws=arguments.draws,
+        )
+    _write_page(arguments.output, card.layer, card._repr_html_())
+    return Answer(str(card), card.to_dict())
+
+
+def _compare(arguments: argparse.Namespace) -> Answer:
+    from deconv1d.compare import METHODS, compare
+
+    methods = METHODS if arguments.methods is None else arguments.methods.split(",")
+    channel = _one(arguments.channel)
+    with _opened(arguments) as (sonifier, x):
+        found = compare(
+            sonifier,
+            x,
+            arguments.layer,
+            channel,
+            methods=methods,
+            tap=arguments.tap,
+            draws=arguments.draws,
+        )
+    _write_page(arguments.output, found.title, found._repr_html_())
+    return Answer(str(found), found.to_dict())
+
+
+def _demo(arguments: argparse.Namespace) -> Answer:
+    from deconv1d.cli.demo import write_demo
+
+    page = write_demo(arguments.output)
+    return Answer(f"Open {page} in a browser.", {"page": str(page)})
+
+
+# --- from a file to a waveform -------------------------------------------------------------------
+
+
+@contextmanager
+def _opened(arguments: argparse.Namespace) -> Iterator[tuple[Sonifier, Samples]]:
+    """The sonifier of the model, and the waveform; any failure of the model is the model's."""
+    model = load_model(arguments.model, arguments.weights)
+    sonifier = Sonifier(model, sample_rate=arguments.sample_rate)
+    channels, _ = read_audio(arguments.audio, arguments.sample_rate, mono=False)
+    with blaming(f"The model on {arguments.audio!r}", "Give it what it takes."):
+        yield sonifier, _as_the_model_takes_it(sonifier, channels)
+
+
+def _as_the_model_takes_it(sonifier: Sonifier, channels: Samples) -> Samples:
+    """The mean of the channels; all of them, (1, channels, time), if the model runs on no less."""
+    mixed: Samples = channels.mean(0)
+    several = len(channels) > 1 and not _runs(sonifier, mixed) and _runs(sonifier, channels[None])
+    return channels[None] if several else mixed
+
+
+def _runs(sonifier: Sonifier, x: Samples) -> bool:
+    try:
+        sonifier.layers(x)
+    except Exception:
+        return False
+    return True
+
+
+# --- from channels to files ----------------------------------------------------------------------
+
+
+def _parts(sonifier: Sonifier, x: Samples, arguments: argparse.Namespace) -> list[Any]:
+    """The channels asked for, some at a time: so progress shows, and memory lasts."""
+    wanted = arguments.channel
+    if wanted == "all":
+        rows = [row for row in sonifier.layers(x) if f".{row.name}".endswith(f".{arguments.layer}")]
+        wanted = list(range(rows[0].channels)) if len(rows) == 1 else "all"
+    if not isinstance(wanted, list):
+        return [wanted]
+    starts = range(0, len(wanted), CHANNELS_AT_ONCE)
+    return [wanted[start : start + CHANNELS_AT_ONCE] for start in starts]
+
+
+def _write(found: Sonification, arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    """Writes each sound, and its picture if one is wanted; returns what was written."""
+    channels, sounds = _channels(found), found.sounds().values()
+    given = found.input if found.input.dim() == 1 else found.input[0]
+    written = []
+    for channel, gain, sound in zip(channels, found.gain.flatten().tolist(), sounds, strict=True):
+        word = _word(channel)
+        title, path = f"{found.layer}, channel {word}", arguments.output.replace(MARK, word)
+        write_audio(path, sound, arguments.sample_rate, subtype=arguments.subtype)
+        written.append({"channel": channel, "title": title, "gain": gain, "sound": path})
+        if arguments.spectrogram is not None:
+            picture = arguments.spectrogram.replace(MARK, word)
+            tracks = {"input": given, title: sound}
+            figure = plot_spectrograms(tracks, arguments.sample_rate, dark=arguments.dark)
+            save_figure(figure, picture)
+            written[-1]["spectrogram"] = picture
+    return written
+
+
+def _channels(found: Sonification) -> list[Any]:
+    """What each sound is of: a channel; None, all at once; or a list, where frames differ."""
+    if isinstance(found.channel, Tensor):
+        numbers = found.channel.tolist()
+        return [numbers if len(numbers) > 1 else numbers[0]]
+    return found.channel if isinstance(found.channel, list) else [found.channel]
+
+
+def _one(channel: list[int] | str | None) -> int | str:
+    """The one channel that was asked for."""
+    if channel == "most_active":
+        return "most_active"
+    if isinstance(channel, list) and len(channel) == 1:
+        return channel[0]
+    raise InputError(
+        f"One channel is judged at a time: expected a number or most_active, got {channel}. "
+        f"Give --channel 3."
+    )
+
+
+def _like(x: Samples, arguments: argparse.Namespace) -> Samples:
+    """The other recording, cut or padded with zeros to the length of the first."""
+    other, _ = read_audio(arguments.other, arguments.sample_rate, mono=x.ndim == 1)
+    fitted = np.zeros_like(x)
+    samples = min(x.shape[-1], other.shape[-1])
+    fitted[..., :samples] = other[..., :samples]
+    return fitted
+
+
+def _write_page(name: str | None, title: str, part: str) -> None:
+    if name is not None:
+        write_whole(name, render_document(title, part).encode())
+
+
+def _word(channel: int | list[int] | None) -> str:
+    """A channel in titles and file names."""
+    if isinstance(channel, list):
+        return "most_active"
+    return "all" if channel is None else str(channel)
+
+
+def _check_names(arguments: argparse.Namespace) -> None:
+    """Several channels need a name for each."""
+    wanted = arguments.channel
+    if wanted == "all" or (isinstance(wanted, list) and len(wanted) > 1):
+        for name in (arguments.output, arguments.spectrogram):
+            if name is not None and MARK not in name:
+                raise InputError(
+                    f"{name!r} is one name for several channels: expected {MARK} in it, got none. "
+                    f"Give one such as {Path(name).stem}-{MARK}{Path(name).suffix}."
+                )
+
+
+# --- the command line ----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command: what it does, its options, and the function that does it."""
+
+    about: str
+    options: tuple[Callable[[argparse.ArgumentParser], None], ...]
+    run: Callable[[argparse.Namespace], Answer]
+
+
+COMMANDS = {
+    "layers": Command("list the layers that can be sonified", (options.model_options,), _layers),
+    "plan": Command(
+        "list each op between a layer and the waveform",
+        (options.model_options, options.layer_options, options.method_options),
+        _plan,
+    ),
+    "sonify": Command(
+        "write what a layer's maps respond to as sound",
+        (
+            options.model_options,
+            options.layer_options,
+            options.method_options,
+            options.sound_options,
+        ),
+        _sonify,
+    ),
+    "card": Command(
+        "say how far to trust a sonification, by its controls",
+        (
+            options.model_options,
+            options.layer_options,
+            options.judging_options,
+            options.card_options,
+        ),
+        _card,
+    ),
+    "compare": Command(
+        "set methods of ours and Captum's side by side",
+        (
+            options.model_options,
+            options.layer_options,
+            options.judging_options,
+            options.compare_options,
+        ),
+        _compare,
+    ),
+    "demo": Command("write a page to look at and listen to", (options.demo_options,), _demo),
+}
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = options.Parser(prog="deconv1d", description=deconv1d.__doc__)
+    parser.add_argument("--version", action="version", version=deconv1d.__version__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for name, command in COMMANDS.items():
+        own = commands.add_parser(name, help=command.about, description=command.about)
+        for add_options in command.options:
+            add_options(own)
+        own.add_argument("--json", action="store_true", help="answer in one line of JSON")
+        own.set_defaults(run=command.run)
+    return parser
+
+
+# --- lines on stderr -----------------------------------------------------------------------------
+
+
+def _say(message: object) -> None:
+    """Prints one line to stderr."""
+    print(f"deconv1d: {' '.join(str(message).split())}", file=sys.stderr)
+
+
+@contextmanager
+def _warnings_in_one_line() -> Iterator[None]:
+    def show(message: Warning | str, *_where: Any, **_more: Any) -> None:
+        _say(message)
+
+    with warnings.catch_warnings():
+        warnings.showwarning = show
+        yield

@@ -1,0 +1,155 @@
+"""The demo: a page on what each layer of two small trained networks responds to in words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from torch import Tensor
+
+from deconv1d.audio import read_audio, write_audio, write_whole
+from deconv1d.layers.table import LayerRow
+from deconv1d.render import plot_spectrograms, save_figure
+from deconv1d.report import PAGE, LayerEntry, Recording, render_page, whole_folder
+from deconv1d.sonify import Sonifier
+
+if TYPE_CHECKING:
+    from reference_models.clips import SpokenWord
+
+Regime = Literal["supervised", "contrastive"]
+WORDS = ("marvin", "seven", "happy")
+REGIMES: tuple[Regime, ...] = ("supervised", "contrastive")
+SAMPLE_RATE = 8000
+LEVEL = 0.5
+"""Peak of the input as the page plays it; the residual's is at most twice that."""
+INPUT, SONIFICATION, RESIDUAL = "input.wav", "sonification.wav", "residual.wav"
+CONTRASTED = "contrasted.wav"
+PICTURE, DARK_PICTURE = "light.webp", "dark.webp"
+FILES = (PAGE, INPUT, SONIFICATION, CONTRASTED, RESIDUAL, PICTURE, DARK_PICTURE)
+PICTURE_SIZE = (7.6, 5.4)  # inches
+
+TITLE = "What a network hears in a word"
+PARAGRAPHS = (
+    "CNN12 reads raw waveforms; these two, an eighth as wide as the paper’s, were trained in "
+    "different ways. The supervised one learned to tell 35 spoken words apart. The contrastive one "
+    "learned, without any label, to tell which two excerpts are of one clip of sound events "
+    "(instruments and effects); it never heard speech. For each of their convolutions this page "
+    "takes the one map, or channel, that is most active on a recording and carries it back to the "
+    "waveform: its sonification is what that map responds to; contrasted, it is the part of that "
+    "which the most active other maps’ sonifications do not explain. The residual is the input "
+    "without the sonification.",
+    "The hop is the time from one value of the map to the next; each value reads the given stretch "
+    "of the recording. Every sonification is scaled to its input’s peak. All sounds are played at "
+    "half their level, so that no residual is clipped, and the colours of one picture share one "
+    "scale.",
+    "A sonification that resembles its input need not say much about its channel: compare channels "
+    "and layers before you conclude. The words are synthetic speech (eSpeak NG), in voices that "
+    "neither network was trained on.",
+)
+
+
+def write_demo(folder: str | Path) -> Path:
+    """Writes a page about the networks that ship with the package, and its sounds and pictures.
+
+    Args:
+        folder: Where; an older demo there is replaced.
+
+    Returns:
+        The page.
+
+    Raises:
+        FileError: If the folder cannot be written or holds something else.
+    """
+    from reference_models.clips import spoken_words
+    from reference_models.cnn12 import demo
+
+    networks = {r: Sonifier(demo(regime=r), sample_rate=SAMPLE_RATE) for r in REGIMES}
+    spoken = [spoken for spoken in spoken_words() if spoken.word in WORDS]
+    with whole_folder(folder, names=FILES) as part:
+        recordings = [_recording(networks[r], r, word, part) for word in spoken for r in REGIMES]
+        write_whole(part / PAGE, render_page(TITLE, PARAGRAPHS, recordings).encode())
+    return Path(folder) / PAGE
+
+
+def _recording(sonifier: Sonifier, regime: Regime, spoken: SpokenWord, part: Path) -> Recording:
+    from tqdm import tqdm
+
+    waveform = torch.from_numpy(read_audio(spoken.path, SAMPLE_RATE)[0])
+    folder = part / f"{spoken.word}-{regime}"
+    folder.mkdir()
+    _write_sound(folder / INPUT, waveform)
+    rows = [row for row in sonifier.layers(waveform) if row.type == "Conv1d"]
+    bar = tqdm(rows, desc=folder.name, unit="layer", disable=None)
+    known = _recognised(sonifier, waveform) if regime == "supervised" else "It knows no words."
+    return Recording(
+        title=f"{spoken.word}, {regime}",
+        about=f"Voice {spoken.voice}. {known}",
+        layers=[_layer(sonifier, waveform, row, folder) for row in bar],
+    )
+
+
+def _recognised(sonifier: Sonifier, waveform: Tensor) -> str:
+    from reference_models.data.layouts import WORDS as classes
+
+    with torch.inference_mode():
+        probabilities = sonifier.model(waveform[None, None]).softmax(-1)[0]
+    best = int(probabilities.argmax())
+    return f"The network takes it for “{classes[best]}” ({probabilities[best]:.0%})."
+
+
+def _layer(sonifier: Sonifier, waveform: Tensor, row: LayerRow, folder: Path) -> LayerEntry:
+    """Writes a layer's sounds and pictures into its own folder in the word's."""
+    name = row.name.rpartition(".")[2]
+    place = folder / name
+    place.mkdir()
+    found, own = (
+        sonifier.sonify(waveform, layer=row.name, channel="most_active", contrast=contrast)
+        for contrast in (None, "channels")
+    )
+    assert isinstance(found.channel, Tensor)
+    tracks = {
+        "input": waveform,
+        "sonification": found.waveform,
+        "contrasted": own.waveform,
+        "residual": found.residual,
+    }
+    _write_sound(place / SONIFICATION, found.waveform)
+    _write_sound(place / CONTRASTED, own.waveform)
+    _write_sound(place / RESIDUAL, found.residual)
+    for picture, dark in ((PICTURE, False), (DARK_PICTURE, True)):
+        figure = plot_spectrograms(tracks, SAMPLE_RATE, dark=dark)
+        figure.set_size_inches(PICTURE_SIZE)
+        save_figure(figure, place / picture)
+    return LayerEntry(
+        name=name,
+        facts=_facts(row, int(found.channel)),
+        sounds={
+            "input": f"{folder.name}/{INPUT}",
+            "sonification": f"{folder.name}/{name}/{SONIFICATION}",
+            "contrasted": f"{folder.name}/{name}/{CONTRASTED}",
+            "residual": f"{folder.name}/{name}/{RESIDUAL}",
+        },
+        picture=f"{folder.name}/{name}/{PICTURE}",
+        dark_picture=f"{folder.name}/{name}/{DARK_PICTURE}",
+    )
+
+
+def _facts(row: LayerRow, channel: int) -> dict[str, str]:
+    """What the page says of a layer, beside its name."""
+    assert row.hop is not None
+    assert row.receptive_field is not None
+    return {
+        "maps": str(row.channels),
+        "channel": str(channel),
+        "hop": _duration(int(row.hop)),
+        "reads": _duration(row.receptive_field),
+    }
+
+
+def _duration(samples: int) -> str:
+    return f"{1000 * samples / SAMPLE_RATE:.3g} ms"
+
+
+def _write_sound(path: Path, waveform: Tensor) -> None:
+    write_audio(path, LEVEL * waveform, SAMPLE_RATE, subtype="PCM_16")

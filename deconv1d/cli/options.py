@@ -1,0 +1,132 @@
+"""The options of the command `deconv1d`, in the groups that its commands share."""
+
+from __future__ import annotations
+
+import argparse
+from typing import NoReturn
+
+from deconv1d.contrast import CONTRASTS
+from deconv1d.errors import InputError
+from deconv1d.forward import TAPS
+from deconv1d.rules.table import METHODS
+from deconv1d.seeds import SEEDS
+
+MARK = "{channel}"
+"""What stands for the channel in the name of a file."""
+
+
+class Parser(argparse.ArgumentParser):
+    """Raises its errors, which then end in one line as all others do."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raises what argparse has to say."""
+        raise InputError(f"{message}. See {self.prog} --help.")
+
+
+def model_options(parser: argparse.ArgumentParser) -> None:
+    """The recording, and the model."""
+    parser.add_argument("audio", metavar="AUDIO", help="sound file of any kind libsndfile reads")
+    parser.add_argument(
+        "--model",
+        required=True,
+        metavar="FACTORY",
+        help="package.module:function or path.py:function that makes the model",
+    )
+    parser.add_argument(
+        "--weights", metavar="FILE", help="its state dict: .safetensors, or what torch.save wrote"
+    )
+    parser.add_argument(
+        "--sample-rate",
+        required=True,
+        type=int,
+        metavar="HZ",
+        help="what the model was trained at; the file is resampled to it",
+    )
+
+
+def layer_options(parser: argparse.ArgumentParser) -> None:
+    """The layer, and where its map is taken."""
+    parser.add_argument(
+        "--layer", required=True, help="a name that `deconv1d layers` lists, or its unique ending"
+    )
+    parser.add_argument(
+        "--tap", choices=TAPS, default="block", help="take the layer's map where its block ends"
+    )
+
+
+def method_options(parser: argparse.ArgumentParser) -> None:
+    """How a map is carried back."""
+    parser.add_argument("--method", choices=METHODS, default="deconvnet")
+
+
+def sound_options(parser: argparse.ArgumentParser) -> None:
+    """Channels, their seed, and the files to write."""
+    parser.add_argument(
+        "--channel",
+        type=_channel,
+        default="most_active",
+        help="number, list such as 0,3,17, all, most_active (the default), or none: every map at "
+        "once",
+    )
+    parser.add_argument("--seed", choices=SEEDS, default="activation", help="what is carried back")
+    parser.add_argument(
+        "--contrast",
+        choices=CONTRASTS,
+        help="write only what other channels' sonifications do not explain",
+    )
+    parser.add_argument(
+        "-o",
+        "--output",
+        required=True,
+        metavar="FILE",
+        help=f"sound file to write, .wav, .flac or .ogg; {MARK} in it stands for the channel",
+    )
+    parser.add_argument("--subtype", help="its sample format, such as PCM_16 (default: float)")
+    parser.add_argument("--spectrogram", metavar="FILE", help="picture to write, such as .png")
+    parser.add_argument("--dark", action="store_true", help="light on dark in the picture")
+
+
+def judging_options(parser: argparse.ArgumentParser) -> None:
+    """The one channel to judge, and a page to write."""
+    parser.add_argument(
+        "--channel", type=_channel, default="most_active", help="number, or most_active (default)"
+    )
+    parser.add_argument("-o", "--output", metavar="FILE", help="page to write, with the sounds")
+
+
+def card_options(parser: argparse.ArgumentParser) -> None:
+    """The controls."""
+    parser.add_argument("--other", metavar="AUDIO", help="another recording, for its switches")
+    parser.add_argument(
+        "--draws", type=int, default=3, metavar="N", help="of each random control (default: 3)"
+    )
+
+
+def compare_options(parser: argparse.ArgumentParser) -> None:
+    """The methods and their control."""
+    parser.add_argument(
+        "--methods",
+        metavar="LIST",
+        help="such as deconvnet,guided,NeuronDeconvolution (default: all of ours and Captum's)",
+    )
+    parser.add_argument(
+        "--draws", type=int, default=1, metavar="N", help="of the random seed (default: 1)"
+    )
+
+
+def demo_options(parser: argparse.ArgumentParser) -> None:
+    """Where the page goes."""
+    parser.add_argument(
+        "-o", "--output", default="deconv1d-demo", metavar="FOLDER", help="default: %(default)s"
+    )
+
+
+def _channel(text: str) -> list[int] | str | None:
+    if text in ("all", "most_active", "none"):
+        return None if text == "none" else text
+    try:
+        return [int(number) for number in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"expected a number, a list such as 0,3,17, all, most_active or none, got {text!r}"
+        ) from None

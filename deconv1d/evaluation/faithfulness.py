@@ -1,0 +1,264 @@
+"""Whether a channel answers its sonification: the model hears it, and the input without it.
+
+A channel's activation here is the mean of its map over time. Its *share* is that activation out of
+all channels' of the layer, each rectified: a number from 0 to 1 that plays the part of the class
+probability in the definitions of L-MAC.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from deconv1d.channels import means
+from deconv1d.errors import InputError
+from deconv1d.sonification import Sonification
+from deconv1d.sonify import Sonifier
+
+SEGMENTS = 50
+STEPS = 10
+
+
+@dataclass(frozen=True)
+class Faithfulness:
+    """How a channel answers what it was sonified to; shapes are those of `Sonification.gain`.
+
+    Attributes:
+        activation: Of the channel, when the model hears the input.
+        mask_in: When it hears the sonification.
+        mask_out: When it hears the residual.
+        rank_in: The channel's rank among all channels on the sonification, 1 the most active.
+        rank_out: The same on the residual.
+        selectivity: `mask_in` over the median of the other channels' activations on the
+            sonification; infinite where that is not above 0 (and in a layer of one channel).
+        increase: 1 where the share on the sonification is above that on the input, else 0 (AI).
+        drop: How much of the share is lost on the sonification, 0 to 1 (AD).
+        average_gain: How much of what the share lacks to 1 is gained on the sonification, 0 to 1
+            (AG).
+        removed: Share on the input minus share on the residual.
+
+    Source:
+        Paissan et al., "Listenable maps for audio classifiers" (2024), section 4: AI, AD, AG and
+        FF (`removed`), there of a class probability and in percent over a data set: average here.
+    """
+
+    activation: Tensor
+    mask_in: Tensor
+    mask_out: Tensor
+    rank_in: Tensor
+    rank_out: Tensor
+    selectivity: Tensor
+    increase: Tensor
+    drop: Tensor
+    average_gain: Tensor
+    removed: Tensor
+
+    def to_dict(self) -> dict[str, Any]:
+        """The numbers as lists, for JSON."""
+        return {name: value.tolist() for name, value in vars(self).items()}
+
+
+@dataclass(frozen=True)
+class Curves:
+    """The channel's share while moments of the input are deleted or inserted.
+
+    Attributes:
+        fraction: Of the clip that is deleted or inserted, (steps + 1,), 0 to 1.
+        deletion: Activation over that on the whole input, (steps + 1,): the moments where the
+            sonification is strongest go first.
+        insertion: The same when they come first, into silence.
+        random_deletion: Mean of `deletion` over random orders of the moments.
+        random_insertion: Mean of `insertion` over random orders.
+
+    Source: Petsiuk et al., "RISE" (2018), section 4.2, with segments of time for pixels.
+    """
+
+    fraction: Tensor
+    deletion: Tensor
+    insertion: Tensor
+    random_deletion: Tensor
+    random_insertion: Tensor
+
+    @property
+    def deletion_area(self) -> float:
+        """Area under `deletion`, minus that of the random orders: below 0 is better than chance."""
+        return float(torch.trapezoid(self.deletion - self.random_deletion, self.fraction))
+
+    @property
+    def insertion_area(self) -> float:
+        """Area under `insertion`, minus that of the random orders: above 0 beats chance."""
+        return float(torch.trapezoid(self.insertion - self.random_insertion, self.fraction))
+
+
+def activations(
+    sonifier: Sonifier, x: Any, *, layer: str, tap: str = "block", channel_axis: int | None = None
+) -> Tensor:
+    """Mean activation of every channel of a layer.
+
+    Args:
+        sonifier: Of the model.
+        x: Waveform, as for `Sonifier.sonify`.
+        layer: As for `Sonifier.sonify`.
+        tap: As for `Sonifier.sonify`.
+        channel_axis: As for `Sonifier.sonify`.
+
+    Returns:
+        (batch, channels).
+
+    Raises:
+        InputError, LayerError: As for `Sonifier.sonify`.
+    """
+    return means(sonifier.maps(x, layer=layer, tap=tap, channel_axis=channel_axis))
+
+
+def faithfulness(sonifier: Sonifier, found: Sonification) -> Faithfulness:
+    """Lets the model hear a sonification and its residual, and measures the channel's answers.
+
+    Args:
+        sonifier: The one that made the sonification.
+        found: Of one channel, several, or the most active one of each example.
+
+    Raises:
+        InputError: If the sonification is of all maps at once (`channel=None`).
+    """
+    on_input = _heard(sonifier, found.input, found)
+    rows = []
+    for sound, channels in _sounds(found, len(on_input)):
+        on_sound, on_rest = (_heard(sonifier, x, found) for x in (sound, found.input - sound))
+        rows.append(_answers(on_input, on_sound, on_rest, channels))
+    if not isinstance(found.channel, list):
+        return Faithfulness(**rows[0])
+    return Faithfulness(**{name: torch.stack([row[name] for row in rows]) for name in rows[0]})
+
+
+def deletion_and_insertion(
+    sonifier: Sonifier,
+    found: Sonification,
+    *,
+    steps: int = STEPS,
+    segments: int = SEGMENTS,
+    orders: int = 3,
+    random_state: int = 0,
+) -> Curves:
+    """Deletes, and inserts, the input's moments in the order of the sonification's energy.
+
+    Args:
+        sonifier: The one that made the sonification.
+        found: Of one channel and one clip.
+        steps: Points of each curve, but for its first.
+        segments: Stretches of equal length into which the clip is cut.
+        orders: Random orders to compare with.
+        random_state: Of the random orders.
+
+    Raises:
+        InputError: If the sonification is of several clips or channels, or the clip has fewer
+            samples than segments.
+    """
+    x, sound = found.input, found.waveform
+    clips = 1 if x.dim() == 1 else len(x)
+    if (
+        found.channel is None
+        or isinstance(found.channel, list)
+        or clips > 1
+        or x.shape[-1] < segments
+    ):
+        raise InputError(
+            f"Deletion and insertion need one channel, one clip and {segments} samples: got channel"
+            f" {found.channel} and waveform {tuple(x.shape)}. Sonify one channel of one clip."
+        )
+    channel = int(found.channel)
+    place = torch.arange(x.shape[-1], device=x.device) * segments // x.shape[-1]
+    energy = sound.square().reshape(-1, x.shape[-1]).sum(0)
+    by_energy = torch.zeros(segments, dtype=energy.dtype, device=x.device).index_add(
+        0, place, energy
+    )
+    generator = torch.Generator().manual_seed(random_state)
+    ranked = [by_energy.argsort(descending=True, stable=True)]
+    ranked += [torch.randperm(segments, generator=generator).to(x.device) for _ in range(orders)]
+    counts = [round(step * segments / steps) for step in range(steps + 1)]
+
+    def answer(kept: Tensor) -> Tensor:
+        masked = torch.where(kept[place], x, 0)
+        return _heard(sonifier, masked, found)[0, channel]
+
+    curves = []
+    for order in ranked:
+        position = order.argsort()
+        deleted = torch.stack([answer(position >= count) for count in counts])
+        inserted = torch.stack([answer(position < count) for count in counts])
+        curves.append(torch.stack([deleted, inserted]))
+    whole = curves[0][0, 0]
+    curves = [_ratio(curve, whole) for curve in curves]
+    deletion, insertion = curves[0]
+    random_deletion, random_insertion = torch.stack(curves[1:]).mean(0)
+    fraction = torch.tensor(counts, dtype=deletion.dtype, device=x.device) / segments
+    return Curves(fraction, deletion, insertion, random_deletion, random_insertion)
+
+
+def _heard(sonifier: Sonifier, x: Tensor, found: Sonification) -> Tensor:
+    """Activations on another sound, where `found` was taken."""
+    return activations(
+        sonifier, x, layer=found.layer, tap=found.tap, channel_axis=found.layout.channel
+    )
+
+
+def _sounds(found: Sonification, batch: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Each sonification, of the input's shape, with its channel for every example, (batch,)."""
+    if found.channel is None:
+        raise InputError(
+            "The faithfulness of all maps at once is not defined: expected a sonification of "
+            "single channels, got channel=None. Sonify channels by number."
+        )
+    if isinstance(found.channel, list):
+        for sound, channel in zip(found.waveform, found.channel, strict=True):
+            yield sound, torch.full((batch,), channel)
+    else:
+        yield found.waveform, torch.as_tensor(found.channel).expand(batch)
+
+
+def _answers(
+    on_input: Tensor, on_sound: Tensor, on_rest: Tensor, channels: Tensor
+) -> dict[str, Tensor]:
+    """The numbers of `Faithfulness` from every channel's activations, (batch, channels) each."""
+    own = channels.to(on_input.device)[:, None]
+    whole, heard, rest = (a.gather(1, own)[:, 0] for a in (on_input, on_sound, on_rest))
+    before, after, without = (_share(a).gather(1, own)[:, 0] for a in (on_input, on_sound, on_rest))
+    return {
+        "activation": whole,
+        "mask_in": heard,
+        "mask_out": rest,
+        "rank_in": (on_sound > heard[:, None]).sum(1) + 1,
+        "rank_out": (on_rest > rest[:, None]).sum(1) + 1,
+        "selectivity": _selectivity(on_sound, own),
+        "increase": (after > before).to(whole),
+        "drop": _ratio((before - after).clamp(min=0), before),
+        "average_gain": _ratio((after - before).clamp(min=0), 1 - before),
+        "removed": before - without,
+    }
+
+
+def _share(activation: Tensor) -> Tensor:
+    """Each channel's part of a layer's rectified activation, (batch, channels); of silence 0."""
+    rectified = activation.clamp(min=0)
+    return _ratio(rectified, rectified.sum(1, keepdim=True))
+
+
+def _selectivity(activation: Tensor, own: Tensor) -> Tensor:
+    """Own activation over the median of the other channels', (batch,)."""
+    others = torch.ones_like(activation, dtype=torch.bool).scatter(1, own, False)
+    rest = activation[others].reshape(len(activation), activation.shape[1] - 1)
+    heard = activation.gather(1, own)[:, 0]
+    median = rest.quantile(0.5, dim=1) if rest.shape[1] else torch.zeros_like(heard)
+    alone = torch.where(heard > 0, torch.inf, 0.0).to(heard)
+    return torch.where(median > 0, heard / torch.where(median > 0, median, 1), alone)
+
+
+def _ratio(numerator: Tensor, denominator: Tensor) -> Tensor:
+    """The quotient, 0 where nothing is divided by nothing."""
+    return torch.where(
+        denominator != 0, numerator / torch.where(denominator != 0, denominator, 1), 0
+    )

@@ -1,0 +1,318 @@
+"""A forward pass on a waveform up to a named layer, or an error that says what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.fx import Node
+
+from deconv1d.errors import Deconv1dError, InputError, LayerError, ModelError, check_word
+from deconv1d.layers.maps import map_of
+from deconv1d.layers.names import Layer, find_module, find_op
+from deconv1d.record.capture import Capture, capture, replay
+from deconv1d.record.request import Failure, TapRequest
+from deconv1d.record.waveform import Waveform, as_waveform, shortest
+from deconv1d.rules.op import shape_of
+from deconv1d.rules.table import METHODS, Rules, packet
+from deconv1d.rules.unpooling import UNPOOL, rules_with
+
+TAPS = ("block", "output")
+
+
+class Visit(NamedTuple):
+    """One forward pass up to a layer: what ran, on which waveform, and the layer's full name."""
+
+    captured: Capture
+    waveform: Waveform
+    layer: str
+
+
+class Tour(NamedTuple):
+    """One forward pass by way of several layers: what ran, and the layers' full names."""
+
+    captured: Capture
+    layers: tuple[str, ...]
+
+
+class ForwardPass:
+    """Runs a model on waveforms, up to layers that are given by their names.
+
+    Args:
+        model: The model, not wrapped.
+        forward: As for `Sonifier`.
+        rules: As for `Sonifier`.
+        dtype: As for `Sonifier`.
+        verify: As for `Sonifier`.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        forward: Callable[[Any, Tensor], Any] | None,
+        rules: Rules,
+        dtype: torch.dtype | None,
+        verify: bool,
+    ) -> None:
+        self.model, self.rules = model, rules
+        self._forward, self._dtype, self._verify = forward, dtype, verify
+        self._called_once: set[tuple[str, torch.Size]] = set()
+        self._ops: dict[str, Layer] = {}
+
+    def run_whole(self, x: Any) -> Capture:
+        """The whole forward pass.
+
+        Args:
+            x: As for `Sonifier.sonify`.
+
+        Raises:
+            InputError: If the waveform cannot be used.
+        """
+        return self._run(as_waveform(x), None, "deconvnet", run_on=False)
+
+    def run_to(
+        self, x: Any, name: str, *, tap: str, method: str = "deconvnet", unpool: str = "switches"
+    ) -> Visit:
+        """One forward pass up to a layer.
+
+        Args:
+            x: As for `Sonifier.sonify`.
+            name: As for `Sonifier.sonify`.
+            tap: As for `Sonifier.sonify`.
+            method: As for `Sonifier.sonify`.
+            unpool: As for `Sonifier.sonify`.
+
+        Raises:
+            InputError, LayerError, PathError: As for `Sonifier.sonify`.
+        """
+        check_word("tap", tap, TAPS)
+        check_word("method", method, METHODS)
+        check_word("unpool", unpool, UNPOOL)
+        if unpool != "switches" and method == "gradient":
+            raise InputError(
+                f"A gradient goes through the switches: expected unpool='switches' with "
+                f"method='gradient', got {unpool!r}. Choose method='deconvnet' or 'guided'."
+            )
+        waveform = as_waveform(x)
+        layer = self._find(waveform, name)
+        captured = self._reach(waveform, [layer], tap, method, rules_with(self.rules, unpool))
+        return Visit(captured, waveform, str(layer))
+
+    def run_through(self, x: Any, names: Sequence[str], *, tap: str) -> Tour:
+        """One forward pass by way of several layers, that nothing is to be carried back from.
+
+        Args:
+            x: As for `Sonifier.sonify`.
+            names: Each as for `Sonifier.sonify`.
+            tap: As for `Sonifier.sonify`.
+
+        Raises:
+            InputError, LayerError, PathError: As for `Sonifier.sonify`.
+        """
+        check_word("tap", tap, TAPS)
+        check_names(names)
+        waveform = as_waveform(x)
+        layers = [self._find(waveform, name) for name in names]
+        captured = self._reach(waveform, layers, tap, "forward", self.rules)
+        return Tour(captured, tuple(map(str, layers)))
+
+    def _reach(
+        self, waveform: Waveform, layers: Sequence[Layer], tap: str, method: str, rules: Rules
+    ) -> Capture:
+        shape = waveform.given.shape
+        counted = all(layer.is_op or (layer.path, shape) in self._called_once for layer in layers)
+        targets = [TapRequest(layer.target, tap, layer.is_op) for layer in layers]
+        captured = self._run(waveform, targets, method, run_on=not counted, rules=rules)
+        for layer, node in zip(layers, captured.taps, strict=True):
+            self._check_calls(layer, node, captured, waveform)
+            if self._verify:
+                _check_replay(captured, node)
+        return captured
+
+    def _find(self, waveform: Waveform, name: str) -> Layer:
+        if not isinstance(name, str):
+            raise LayerError(
+                f"The layer is a {type(name).__name__}: expected a module path such as 'conv8'. "
+                f"sonifier.layers(x) lists them."
+            )
+        layer = find_module(self.model, name) or self._ops.get(name)
+        if layer is None:
+            captured = self._run(waveform, None, "deconvnet", run_on=False)
+            layer = self._ops[name] = find_op(captured, self.model, name)
+        return layer
+
+    def _check_calls(
+        self, layer: Layer, tap: Node | None, captured: Capture, waveform: Waveform
+    ) -> None:
+        """Whether the model called the layer as often as its name says."""
+        if captured.calls is None:
+            return
+        calls = 0 if layer.is_op else captured.calls[layer.path]
+        if calls == 1 and layer.call is None and not captured.decides:
+            self._called_once.add((layer.path, waveform.given.shape))
+        if calls > 1 and layer.call is None:
+            names = ", ".join(repr(f"{layer.path}#{n + 1}") for n in range(calls))
+            raise LayerError(
+                f"Layer {layer.path!r} is called {calls} times: expected the call to be named, "
+                f"got its bare name. Give one of {names}."
+            )
+        if tap is None:
+            raise LayerError(_never_ran(layer, calls))
+
+    def _run(
+        self,
+        waveform: Waveform,
+        target: Sequence[TapRequest] | None,
+        method: str,
+        *,
+        run_on: bool,
+        rules: Rules | None = None,
+    ) -> Capture:
+        """Captures the model on the waveform, in the first shape that it takes."""
+        errors = []
+        for shape in waveform.shapes:
+            try:
+                x = waveform.given.reshape(shape)
+                captured = self._attempt(x, target, method, run_on, rules)
+            except Deconv1dError:
+                raise
+            except Exception as error:
+                errors.append((shape, error))
+            else:
+                _check_batch(captured)
+                return captured
+        shape, cause = errors[0]
+        if isinstance(cause, RuntimeError | ValueError | IndexError | AssertionError):
+            self._check_length(waveform, target, method)
+        explained = explain(shape, cause)
+        raise explained from (None if explained is cause else cause)
+
+    def _attempt(
+        self,
+        x: Tensor,
+        target: Sequence[TapRequest] | None,
+        method: str,
+        run_on: bool = False,
+        rules: Rules | None = None,
+    ) -> Capture:
+        parameter = next((p for p in self.model.parameters() if p.is_floating_point()), None)
+        own = x if parameter is None else parameter
+        return capture(
+            self.model,
+            x.to(device=own.device, dtype=self._dtype or own.dtype),
+            target=target,
+            rules=rules or self.rules,
+            method=method,
+            forward=self._forward,
+            dtype=self._dtype,
+            run_on=run_on,
+        )
+
+    def _check_length(
+        self, waveform: Waveform, target: Sequence[TapRequest] | None, method: str
+    ) -> None:
+        """Whether the model fails for want of samples."""
+        given = waveform.given
+        length = given.shape[-1]
+
+        def runs(samples: int) -> bool:
+            longer = given.repeat(*[1] * (given.dim() - 1), -(-samples // length))[..., :samples]
+            for shape in waveform.shapes:
+                try:
+                    self._attempt(longer.reshape(*shape[:-1], samples), target, method)
+                except Exception:
+                    continue
+                return True
+            return False
+
+        if (needed := shortest(runs, length)) is not None:
+            raise InputError(
+                f"The waveform is too short for this model: expected at least {needed} samples, "
+                f"got {length}. Give a longer one, or pad it with zeros."
+            )
+
+
+def check_names(names: Sequence[str]) -> None:
+    """Raises InputError unless there are names of layers."""
+    if isinstance(names, str) or not names:
+        raise InputError(
+            f"The layers cannot be used: expected a list of one or more names, got {names!r}. "
+            f"Give for example ['conv1', 'conv2']; sonifier.layers(x) lists them."
+        )
+
+
+def explain(shape: tuple[int, ...], error: Exception) -> Exception:
+    """Our error for a model that failed on a waveform, or the model's own where it is its own."""
+    failure: Failure | None = getattr(error, "failure", None)
+    if failure is None:
+        return error
+    where = f"layer {failure.label!r} ({failure.source})"
+    if "conv" in failure.op and len(failure.shapes) > 1:
+        got, weight = failure.shapes[:2]
+        if len(got) != len(weight):
+            return InputError(
+                f"The waveform's rank does not fit {where}: expected rank {len(weight)}, "
+                f"(batch, channels, time), got shape {shape}. Add or remove an axis, "
+                f"or give one clip as a 1-D array."
+            )
+        if got[1] != weight[1]:
+            return InputError(
+                f"The number of channels does not fit {where}: expected {weight[1]}, got {got[1]} "
+                f"(waveform {shape}). Give (batch, {weight[1]}, time)."
+            )
+    return ModelError(
+        f"The model failed on a waveform of shape {shape}: {failure.op} in {where} got shapes "
+        f"{failure.shapes}: {error}. Give what the model takes, batch first, or forward=."
+    )
+
+
+def _check_batch(captured: Capture) -> None:
+    if captured.tap is None:
+        return
+    x, tap = shape_of(captured.x), shape_of(captured.tap)
+    if len(x) == 2 and any(map(_is_unbatched, captured.graph.nodes)):
+        raise InputError(
+            f"The waveform's rank does not fit {captured.tap.meta['label']!r}: expected a batch "
+            f"first, got shape {x}, which became a map of shape {tap}: the model took the first "
+            f"axis for channels. Give (batch, channels, time), or one clip as a 1-D array."
+        )
+
+
+def _is_unbatched(node: Node) -> bool:
+    """Whether a convolution took its input for (channels, time) and added a batch itself."""
+    if packet(node) is not torch.ops.aten.convolution:
+        return False
+    source = node.args[0]
+    assert isinstance(source, Node)
+    return packet(source) is torch.ops.aten.unsqueeze and bool(source.args[1] == 0)
+
+
+def _check_replay(captured: Capture, tap: Node | None) -> None:
+    """Whether the recorded ops, run again, give the map that was seen."""
+    again, seen = replay(captured, tap), map_of(captured, tap)
+    difference = float((again - seen).abs().max())
+    if difference > 1e-4 * float(seen.abs().max()):
+        raise ModelError(
+            f"The capture does not replay: expected the map of {tap!s} again, "
+            f"got a difference of {difference:.2g}. Please report this model."
+        )
+
+
+def _never_ran(layer: Layer, calls: int) -> str:
+    if calls:
+        return (
+            f"Layer {str(layer)!r} cannot be sonified: expected a call of that number that "
+            f"returns a floating tensor, got {calls} call(s). sonifier.layers(x) lists what can."
+        )
+    if layer.is_op:
+        return (
+            f"Op {layer.path!r} did not run on this waveform: expected the model to take the same "
+            f"path for every input, got another. sonifier.layers(x) lists what runs on this one."
+        )
+    return (
+        f"Layer {layer.path!r} never ran: expected the model's forward pass to call it. Choose one "
+        f"that sonifier.layers(x) lists; inside TorchScript name an op, such as 'convolution#1'."
+    )

@@ -1,0 +1,95 @@
+"""Names of layers: from what a user writes to one module call or op, and the table of all."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from operator import getitem
+
+import torch
+from torch import nn
+
+from deconv1d.errors import LayerError
+from deconv1d.record.capture import Capture
+from deconv1d.rules.op import depends_on_input
+
+aten = torch.ops.aten
+
+WRAPPERS = ("_orig_mod.", "module.")
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A layer as asked for: a module's path, or an op's name; and which call of it."""
+
+    path: str
+    call: int | None = None
+    is_op: bool = False
+
+    @property
+    def target(self) -> str:
+        """What the recorder stops at."""
+        return self.path if self.is_op else f"{self.path}#{1 if self.call is None else self.call}"
+
+    def __str__(self) -> str:
+        return self.path if self.call is None else f"{self.path}#{self.call}"
+
+
+def find_module(model: nn.Module, name: str) -> Layer | None:
+    """The module that a name means: its dotted path, or any unique suffix of it; with "#n".
+
+    Raises:
+        LayerError: If several modules answer to the name.
+    """
+    name, call = call_number(_without_wrappers(model, name))
+    paths = {module: path for path, module in reversed(list(model.named_modules()))}
+    every = {p: paths[m] for p, m in model.named_modules(remove_duplicate=False) if p}
+    every = {**{alias.replace("_orig_mod.", ""): path for alias, path in every.items()}, **every}
+    if name in every:
+        return Layer(every[name], call)
+    found = sorted({path for alias, path in every.items() if alias.endswith(f".{name}")})
+    if len(found) > 1:
+        raise LayerError(_ambiguous(name, found))
+    return Layer(found[0], call) if found else None
+
+
+def find_op(captured: Capture, model: nn.Module, name: str) -> Layer:
+    """The op that a name means: "<module path>.<op>#n", or any unique suffix of it.
+
+    Raises:
+        LayerError: If several ops, or neither op nor module, answer to the name.
+    """
+    calls = [n for n in captured.graph.nodes if n.op == "call_function" and n.target is not getitem]
+    ops = [n.meta["name"] for n in calls if depends_on_input(n)]
+    found = [op for op in ops if op == name] or [op for op in ops if op.endswith(f".{name}")]
+    if len(found) > 1:
+        raise LayerError(_ambiguous(name, found))
+    if found:
+        return Layer(found[0], is_op=True)
+    modules = [path for path, _ in model.named_modules() if path]
+    near = difflib.get_close_matches(name, [*modules, *ops], n=5, cutoff=0.3)
+    raise LayerError(
+        f"No layer {name!r} in this model: expected a module path or a unique suffix of one, "
+        f"such as {', '.join(map(repr, near or modules[:5]))}. sonifier.layers(x) lists them all."
+    )
+
+
+def call_number(name: str) -> tuple[str, int | None]:
+    """Splits "relu#2" into ("relu", 2); a name without a number has None."""
+    base, mark, number = name.rpartition("#")
+    return (base, int(number)) if mark and number.isdigit() else (name, None)
+
+
+def _without_wrappers(model: nn.Module, name: str) -> str:
+    own = {path for path, _ in model.named_modules()}
+    while name.split("#")[0] not in own and name.startswith(WRAPPERS):
+        name = name.split(".", 1)[1]
+    return name
+
+
+def _ambiguous(name: str, found: Iterable[str]) -> str:
+    return (
+        f"Layer {name!r} is ambiguous: expected a name that one layer answers to, "
+        f"got {', '.join(map(repr, found))}. Give one of these in full."
+    )

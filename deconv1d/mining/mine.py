@@ -1,0 +1,254 @@
+"""The clips of a data set that each map of a model answers most strongly."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Iterable, Sequence
+from fractions import Fraction
+from math import lcm, prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from deconv1d.errors import InputError, LayerError, ModelError, check_word
+from deconv1d.forward import TAPS, check_names
+from deconv1d.layers.maps import LayerMaps
+from deconv1d.mining.mined import Array, Mined, Ranking, Settings, import_parquet, merge
+from deconv1d.record.receptive_fields import ReceptiveField
+from deconv1d.sonify import Sonifier
+
+SCORES = ("peak", "mean")
+
+
+def mine(
+    sonifier: Sonifier,
+    clips: Iterable[tuple[str, Any]],
+    *,
+    layers: Sequence[str],
+    k: int = 3,
+    score: str = "peak",
+    tap: str = "block",
+    path: str | Path | None = None,
+    save_seconds: float = 10.0,
+    skip_unusable: bool = False,
+) -> Mined:
+    """The top k clips of each channel of some layers, from one forward pass a clip.
+
+    The result does not depend on the order of the clips: the larger value comes first, among
+    equals the smaller clip id. A clip has one place in a channel's ranking, that of its strongest
+    moment (the first among equals). A silent clip is a clip like any other.
+
+    Args:
+        sonifier: Of the model.
+        clips: Pairs of a clip's id and its waveform, one clip, as for `Sonifier.sonify`.
+        layers: Each as for `Sonifier.sonify`.
+        k: How many clips to keep for each channel.
+        score: What a clip is ranked by: "peak", the map's largest value (Zeiler & Fergus 2014,
+            figure 2), or "mean", its mean over time (as `channel="most_active"`).
+        tap: As for `Sonifier.sonify`.
+        path: A Parquet file for the result; needs pyarrow. Until it is complete, what is found so
+            far lies beside it in a file with ".part" at its end, and mining again goes on from
+            there; the result is the same as without a break.
+        save_seconds: How often what is found so far is written.
+        skip_unusable: Whether a clip that cannot be used, such as one that is too short, is noted
+            in `Mined.skipped` instead of raising.
+
+    Raises:
+        InputError: If a clip or an argument cannot be used; the unfinished file is of another
+            model, of other settings, or of clips that are not given; or no clip can be used.
+        LayerError, PathError, ModelError: As for `Sonifier.sonify`.
+        FileError: If a file cannot be read or written.
+        DependencyError: If `path` is given and pyarrow is not installed.
+
+    Example:
+        >>> import torch
+        >>> from deconv1d import Sonifier
+        >>> model = torch.nn.Sequential(torch.nn.Conv1d(1, 4, 9), torch.nn.ReLU())
+        >>> clips = ((f"clip{n}", torch.randn(800)) for n in range(5))
+        >>> mine(Sonifier(model), clips, layers=["0"]).top("0", channel=3)[0].rank
+        0
+    """
+    check_names(layers)
+    check_word("score", score, SCORES)
+    check_word("tap", tap, TAPS)
+    _check_k(k)
+    part = None if path is None else Path(f"{path}.part")
+    run = _Run(sonifier, layers, k=k, score=score, tap=tap, skip=skip_unusable)
+    if part is not None:
+        run.resume(part)
+    saved = time.monotonic()
+    for clip, waveform in clips:
+        run.take(clip, waveform)
+        if part is not None and run.clips and time.monotonic() - saved >= save_seconds:
+            run.found().save(part)
+            saved = time.monotonic()
+    found = run.finished()
+    if path is not None and part is not None:
+        found.save(path)
+        part.unlink(missing_ok=True)
+    return found
+
+
+class _Run:
+    """What is found so far, and by which settings."""
+
+    def __init__(
+        self, sonifier: Sonifier, layers: Sequence[str], *, k: int, score: str, tap: str, skip: bool
+    ) -> None:
+        self.sonifier, self.layers = sonifier, layers
+        self.k, self.score, self.tap, self.skip = k, score, tap, skip
+        self.weights = weights_hash(sonifier.model)
+        self.settings: Settings | None = None
+        self.before: Mined | None = None
+        self.rankings: dict[str, Ranking] = {}
+        self.clips: set[str] = set()
+        self.skipped: dict[str, str] = {}
+        self.given: set[str] = set()
+
+    def resume(self, part: Path) -> None:
+        """Goes on from an unfinished file, if there is one."""
+        import_parquet()  # before hours of work, not after
+        if not part.exists():
+            return
+        self.before = before = Mined.read(part)
+        self.rankings, self.clips = dict(before.rankings), set(before.clips)
+        self.skipped = dict(before.skipped) if self.skip else {}
+
+    def take(self, clip: str, waveform: Any) -> None:
+        """Hears one clip, unless it was heard before the break."""
+        self._check_id(clip)
+        self.given.add(clip)
+        known = clip in self.clips or clip in self.skipped
+        if known and self.settings is not None:
+            return
+        try:
+            heard = self._hear(waveform)
+        except (InputError, ModelError) as error:
+            if not (self.skip and isinstance(error, InputError)):
+                raise type(error)(f"Clip {clip!r} cannot be used. {error}") from error
+            self.skipped[clip] = str(error)
+            return
+        self._settle([maps.layer for maps in heard])
+        if known:
+            return
+        for maps in heard:
+            here = _ranking(maps, clip, self.score)
+            self.rankings[maps.layer] = merge(self.rankings.get(maps.layer), here, self.k)
+        self.clips.add(clip)
+
+    def _hear(self, waveform: Any) -> list[LayerMaps]:
+        heard = self.sonifier.all_maps(waveform, layers=self.layers, tap=self.tap)
+        examples = len(heard[0].maps)
+        if examples != 1:
+            raise InputError(
+                f"The waveform holds several clips: expected a batch of 1, got {examples}. Give "
+                f"each its own id."
+            )
+        return heard
+
+    def _settle(self, layers: list[str]) -> None:
+        """With the first clip that is heard the layers' full names are known."""
+        if self.settings is not None:
+            return
+        twice = [name for name in layers if layers.count(name) > 1]
+        if twice:
+            raise LayerError(
+                f"Layer {twice[0]!r} is asked for twice: expected different layers, got "
+                f"{list(self.layers)}. Name it once."
+            )
+        found = Settings(tuple(layers), self.k, self.score, self.tap, self.weights)
+        if self.before is not None and self.before.settings != found:
+            raise InputError(
+                f"The unfinished file cannot be gone on with: expected the model and settings it "
+                f"was begun with, {self.before.settings}, got {found}. Give those, or delete the "
+                f"file that ends in .part."
+            )
+        self.settings = found
+
+    def _check_id(self, clip: Any) -> None:
+        if not isinstance(clip, str):
+            raise InputError(
+                f"The clip id {clip!r} cannot be used: expected a string, got a "
+                f"{type(clip).__name__}. Give pairs of an id and a waveform, such as "
+                f"zip(clips.ids, waveforms)."
+            )
+        if clip in self.given:
+            raise InputError(
+                f"Clip {clip!r} is given twice: expected ids that differ. Rename one of the two."
+            )
+
+    def found(self) -> Mined:
+        """What is found so far."""
+        if self.settings is None:
+            reason = next(iter(self.skipped.values()), "None was given.")
+            raise InputError(
+                f"No clip could be used: expected at least one, got {len(self.given)}, of which "
+                f"{len(self.skipped)} were skipped. The first: {reason}"
+            )
+        skipped = dict(sorted(self.skipped.items()))
+        return Mined(self.settings, dict(self.rankings), tuple(sorted(self.clips)), skipped)
+
+    def finished(self) -> Mined:
+        """What is found, now that all clips were taken."""
+        others = self.clips.union(self.skipped) - self.given
+        if others:
+            raise InputError(
+                f"The unfinished file holds {len(others)} clips that were not given, such as "
+                f"{min(others)!r}: expected the clips it was begun with. Give those, or delete the "
+                f"file that ends in .part."
+            )
+        return self.found()
+
+
+def _ranking(found: LayerMaps, clip: str, score: str) -> Ranking:
+    """One clip's place in every channel's ranking."""
+    maps = found.maps[0]
+    flat = maps if found.time is None else maps.movedim(found.time - 1, 1)
+    moment = prod(flat.shape[2:])  # values of one moment
+    flat = flat.reshape(len(maps), -1)
+    strongest = flat.argmax(1, keepdim=True)  # the first among equals
+    value = flat.gather(1, strongest) if score == "peak" else _mean(maps)
+    position = strongest if found.time is None else strongest // moment
+    places = _array(position)
+    window = _window(None if found.time is None else found.field, places, found.samples)
+    return Ranking(_array(value.double()), np.full(places.shape, clip), places, *window)
+
+
+def _mean(maps: Tensor) -> Tensor:
+    return maps.reshape(len(maps), -1).mean(-1, keepdim=True)
+
+
+def _array(values: Tensor) -> Array:
+    return values.detach().cpu().numpy()
+
+
+def _window(field: ReceptiveField | None, position: Array, samples: int) -> tuple[Array, Array]:
+    """The samples that moments read, within the clip: the first, and the one after the last."""
+    if field is None:
+        return np.zeros_like(position), np.full_like(position, samples)
+    unit = lcm(*(Fraction(x).denominator for x in (field.hop, field.start, field.stop)))
+    hop, start, stop = (int(x * unit) for x in (field.hop, field.start, field.stop))
+    first = -(-(position * hop + start) // unit)  # rounded up
+    end = (position * hop + stop) // unit + 1
+    return np.clip(first, 0, samples), np.clip(end, 0, samples)
+
+
+def weights_hash(model: nn.Module) -> str:
+    """SHA-256 of a model's parameters and buffers, by their names."""
+    digest = hashlib.sha256()
+    for name, x in [*model.named_parameters(), *model.named_buffers()]:
+        digest.update(f"{name} {x.dtype} {tuple(x.shape)}".encode())
+        digest.update(x.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _check_k(k: Any) -> None:
+    if isinstance(k, bool) or not isinstance(k, int) or k < 1:
+        raise InputError(
+            f"k={k!r} cannot be used: expected a whole number of clips above 0. Give how many to "
+            f"keep for each channel."
+        )

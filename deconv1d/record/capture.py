@@ -1,0 +1,250 @@
+"""One forward pass, as the model is, recorded as a graph of the ops that ran.
+
+The model is stopped as soon as the wanted map is complete and is left exactly as it was.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from operator import getitem
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.fx import Graph, Interpreter, Node
+from torch.nn.modules.module import (
+    register_module_forward_hook,
+    register_module_forward_pre_hook,
+)
+
+from deconv1d.record.receptive_fields import ReceptiveField, receptive_fields_of
+from deconv1d.record.recorder import Recorder, Stop
+from deconv1d.record.request import TapRequest
+from deconv1d.record.schema import is_random
+from deconv1d.record.unchanged import unchanged, undo_writes
+from deconv1d.rules.table import RULES, Rules
+
+
+@dataclass(frozen=True)
+class Capture:
+    """What one forward pass did.
+
+    Attributes:
+        graph: Every op that ran, in order. A node's meta has `label` (module path with call
+            number), `name` (label.op#n), `source` (file:line), `shape`, `dtype`,
+            `depends_on_input` (whether
+            it carries the waveform) and `constant` (whether it follows from the model alone).
+        x: The waveform's node.
+        taps: The nodes of the wanted maps, in the order asked for; None for one not reached.
+        kept: Values of nodes that the mirror needs; a map's own is `kept[tap]`.
+        recorded: What the rules recorded (switches, statistics), by node.
+        constants: What `get_attr` nodes name: parameters are the model's own objects.
+        outputs: The node that each module call returned, by "path#call".
+        calls: How often each module ran; None if the model was stopped before its end.
+        decides: Whether the model looked at a value, so that another input may run otherwise.
+        rules: The op table it was recorded for.
+        method: "deconvnet", "guided", "gradient" or "forward".
+    """
+
+    graph: Graph
+    x: Node
+    taps: tuple[Node | None, ...]
+    kept: Mapping[Node, Tensor]
+    recorded: Mapping[Node, Tensor]
+    constants: Mapping[str, Tensor]
+    outputs: Mapping[str, Node]
+    calls: Counter[str] | None
+    decides: bool
+    rules: Rules
+    method: str
+
+    @property
+    def tap(self) -> Node | None:
+        """The node of the first wanted map; None if none was wanted, or it was not reached."""
+        return self.taps[0] if self.taps else None
+
+    @cached_property
+    def receptive_fields(self) -> dict[Node, ReceptiveField | None]:
+        """What each value reads of the waveform, by node; None: all of it."""
+        return receptive_fields_of(self.graph, self.x, self.rules, self.method)
+
+
+def capture(
+    model: nn.Module,
+    x: Tensor,
+    *,
+    target: TapRequest | Sequence[TapRequest] | None = None,
+    rules: Rules = RULES,
+    method: str = "deconvnet",
+    forward: Callable[[Any, Tensor], Any] | None = None,
+    dtype: torch.dtype | None = None,
+    run_on: bool = False,
+) -> Capture:
+    """Runs the model on a waveform and writes down what it computes.
+
+    Args:
+        model: Any module; not wrapped by torch.compile or DistributedDataParallel.
+        x: The waveform as the model takes it; it is not written into.
+        target: The map to stop at, or several: the last of them; None runs to the end.
+        rules: The op table: what has to be kept for the mirror.
+        method: "deconvnet", "guided" or "gradient"; or "forward", for maps that nothing is to be
+            carried back from: only they are kept.
+        forward: `forward(model, x)`, for models that take more than a waveform.
+        dtype: Run with the parameters cast to this; None: as they are.
+        run_on: Whether to let the model run to its end once the maps are complete, which fills
+            `calls`.
+
+    Raises:
+        PathError: If a map does not depend on the waveform by differentiable ops.
+        Exception: Whatever the model raises; if an op did, its `failure` says which and where.
+    """
+    x = x.detach().clone()
+    state = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    with unchanged(model):
+        recorder = Recorder(
+            x, state, targets=_listed(target), rules=rules, method=method, run_on=run_on
+        )
+        try:
+            ended = _run(recorder, model, x, forward, dtype)
+        finally:
+            undo_writes(recorder.undo)
+            recorder.release()
+    if recorder.error is not None:
+        raise recorder.error
+    return Capture(
+        graph=recorder.graph,
+        x=recorder.x,
+        taps=tuple(None if tap.tip is None else tap.tip[0] for tap in recorder.taps),
+        kept=recorder.kept,
+        recorded=recorder.recorded,
+        constants=recorder.constants,
+        outputs=recorder.outputs,
+        calls=recorder.calls if ended else None,
+        decides=recorder.decides,
+        rules=rules,
+        method=method,
+    )
+
+
+def _listed(target: TapRequest | Sequence[TapRequest] | None) -> Sequence[TapRequest]:
+    if target is None:
+        return ()
+    return (target,) if isinstance(target, TapRequest) else target
+
+
+def _run(
+    recorder: Recorder,
+    model: nn.Module,
+    x: Tensor,
+    forward: Callable[[Any, Tensor], Any] | None,
+    dtype: torch.dtype | None,
+) -> bool:
+    """Runs the model under the recorder; whether it came to its end."""
+    try:
+        # Below autograd composite ops (linear, max_pool1d, attention) arrive whole.
+        with _hooks(model, recorder), torch._C._AutoDispatchBelowAutograd(), recorder:
+            with _cast(model, dtype):
+                model(x) if forward is None else forward(model, x)
+            if not recorder.complete:
+                recorder.run_on = True  # nothing left to stop
+                recorder.finish(recorder.taps)
+    except Stop:
+        return False
+    except Exception as error:
+        if recorder.complete:  # the map was there before; scripts rename the exception
+            return False
+        if recorder.failure is not None and recorder.failure.error is error:
+            error.failure = recorder.failure  # type: ignore[attr-defined]  # for the front door
+        raise
+    return True
+
+
+@contextmanager
+def _hooks(model: nn.Module, recorder: Recorder) -> Iterator[None]:
+    """Forward hooks that tell the recorder, in this thread alone, which module runs."""
+    thread = threading.get_ident()
+    paths = {module: path for path, module in model.named_modules() if path}
+
+    def enter(module: nn.Module, args: Any) -> None:
+        if threading.get_ident() == thread and module in paths:
+            recorder.enter(paths[module])
+
+    def leave(module: nn.Module, args: Any, output: Any) -> None:
+        if threading.get_ident() == thread and module in paths:
+            recorder.leave(output)
+
+    def enter_script(module: nn.Module, args: Any) -> None:
+        if isinstance(module, torch.jit.ScriptModule):
+            enter(module, args)
+
+    def leave_script(module: nn.Module, args: Any, output: Any) -> None:
+        if isinstance(module, torch.jit.ScriptModule):
+            leave(module, args, output)
+
+    handles = []
+    scripts = [module for module in paths if isinstance(module, torch.jit.ScriptModule)]
+    try:
+        for module in paths.keys() - scripts:
+            handles.append(module.register_forward_pre_hook(enter, prepend=True))
+            handles.append(module.register_forward_hook(leave, always_call=True))
+        if scripts:  # which take no hooks but those of all modules
+            handles.append(register_module_forward_pre_hook(enter_script))
+            handles.append(register_module_forward_hook(leave_script, always_call=True))
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def _cast(model: nn.Module, dtype: torch.dtype | None) -> Iterator[None]:
+    """The model's floating tensors in another dtype, as ops of the graph: they stay tied."""
+    if dtype is None:
+        yield
+        return
+    tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    floating = {name: t.to(dtype) for name, t in tensors.items() if t.is_floating_point()}
+    with torch.nn.utils.stateless._reparametrize_module(model, floating, tie_weights=True):
+        yield
+
+
+def replay(captured: Capture, tap: Node | None = None) -> Tensor:
+    """A map again, by running the recorded ops on the recorded waveform and random draws.
+
+    Args:
+        captured: A capture that wanted it.
+        tap: Its node; None: the first wanted one's.
+    """
+    tap = tap or captured.tap
+    assert tap is not None
+    graph = Graph()
+    copies: dict[Node, Node] = {}
+    graph.graph_copy(captured.graph, copies)
+    graph.output(copies[tap])
+    with torch.no_grad():
+        return _Replay(captured, graph, copies).run(captured.kept[captured.x])  # type: ignore[no-any-return]  # fx is untyped
+
+
+class _Replay(Interpreter):
+    """Runs a copy of a captured graph, with recorded values for random ops."""
+
+    def __init__(self, captured: Capture, graph: Graph, copies: dict[Node, Node]) -> None:
+        super().__init__(nn.Module(), graph=graph)
+        self._constants = captured.constants
+        self._drawn = {copies[n].name: x for n, x in captured.kept.items() if _is_drawn(n)}
+
+    def run_node(self, n: Node) -> Any:
+        return self._drawn[n.name] if n.name in self._drawn else super().run_node(n)
+
+    def get_attr(self, target: Any, args: Any, kwargs: Any) -> Tensor:
+        return self._constants[target]
+
+
+def _is_drawn(node: Node) -> bool:
+    call = node.args[0] if node.target is getitem else node
+    return isinstance(call, Node) and is_random(call)

@@ -1,0 +1,96 @@
+"""What every value of a captured graph reads of the waveform, masks included."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from math import ceil, floor
+from operator import getitem
+
+from torch.fx import Graph, Node
+
+from deconv1d.record.schema import is_random, is_shaped
+from deconv1d.rules.op import Op, shape_of
+from deconv1d.rules.reach import Reach, unknown
+from deconv1d.rules.table import Reader, Rules, packet, rule_for
+
+
+@dataclass(frozen=True)
+class ReceptiveField:
+    """What value t of a map reads of the waveform: samples t * hop + start ... t * hop + stop.
+
+    Attributes:
+        axis: The map's time axis, counted from the end.
+        hop: Samples from one value to the next.
+        start: First sample read, relative to t * hop.
+        stop: Last sample read, relative to t * hop.
+    """
+
+    axis: int = -1
+    hop: Fraction | int = 1
+    start: Fraction | int = 0
+    stop: Fraction | int = 0
+
+    @property
+    def size(self) -> int:
+        """The receptive field in samples."""
+        return floor(self.stop) - ceil(self.start) + 1
+
+    def through(self, reach: Reach, axis: int) -> ReceptiveField:
+        """The field of an op's output whose input has this one."""
+        start = self.start + self.hop * reach.offset
+        stop = self.stop + self.hop * (reach.offset + reach.kernel - 1)
+        return ReceptiveField(axis, self.hop * reach.stride, start, stop)
+
+
+def joined(fields: Sequence[ReceptiveField | None]) -> ReceptiveField | None:
+    """The field of a value computed from several; None (all of time) unless they march in step."""
+    first = fields[0]
+    if first is None or any(
+        f is None or (f.axis, f.hop) != (first.axis, first.hop) for f in fields
+    ):
+        return None
+    starts, stops = zip(*((f.start, f.stop) for f in fields if f is not None), strict=True)
+    return ReceptiveField(first.axis, first.hop, min(starts), max(stops))
+
+
+def receptive_fields_of(
+    graph: Graph, x: Node, rules: Rules, method: str
+) -> dict[Node, ReceptiveField | None]:
+    """Returns the field of each node that follows from the waveform's values.
+
+    Args:
+        graph: Of a capture.
+        x: The waveform's node.
+        rules: The op table, whose `reach` is asked.
+        method: "deconvnet", "guided" or "gradient".
+
+    Returns:
+        By node, its values in time; None for a value that may read all of it. A node that reads
+        nothing of the waveform, such as a weight or random numbers, is not in it.
+    """
+    fields: dict[Node, ReceptiveField | None] = {x: ReceptiveField()}
+    for node in graph.nodes:
+        sources = [source for source in node.all_input_nodes if source in fields]
+        drawn = is_random(node) and packet(node) not in rules
+        if not sources or drawn or is_shaped(node) or "shape" not in node.meta:
+            continue
+        if node.target is getitem:
+            fields[node] = fields[sources[0]]
+        else:
+            op = Op.of(node)
+            reach = rule_for(rules, op, method).reach if op.dependent else unknown
+            fields[node] = joined([_through(op, reach, x, fields[x]) for x in sources])
+    return fields
+
+
+def _through(
+    op: Op, reach: Reader, x: Node, before: ReceptiveField | None
+) -> ReceptiveField | None:
+    """What the op's output reads by way of one input."""
+    placed = None if before is None else reach(op, before.axis)
+    if before is None or placed is None:
+        return None
+    one_moment_for_all = shape_of(x)[before.axis] == 1 < op.shape[placed[1]]
+    return None if one_moment_for_all else before.through(*placed)

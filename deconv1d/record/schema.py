@@ -1,0 +1,127 @@
+"""What an op is, before it runs: what it writes, what it draws, what it reads of its input."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._ops import OpOverload
+from torch.fx import Node
+from torch.utils import _pytree as pytree
+
+from deconv1d.rules.op import leaves
+from deconv1d.rules.table import packet
+
+aten = torch.ops.aten
+
+DECISIONS = frozenset({aten._local_scalar_dense, aten.equal, aten.is_nonzero, aten.item})
+NEW = frozenset({aten.new_zeros, aten.new_ones, aten.new_full, aten.new_empty})
+NORMALISATIONS = frozenset({aten.batch_norm, aten.instance_norm})
+
+
+@dataclass(frozen=True)
+class Schema:
+    """What is known of an op by itself.
+
+    Attributes:
+        packet: The op, whichever its overload.
+        name: What it is called: add for add_ and for add(out=).
+        composite: Whether it is only a name for other ops.
+        decides: Whether it tells Python a value, on which the model may decide.
+        writes: Number and name of each argument that it writes into.
+        outs: The arguments by which a caller gives it memory for its results.
+        pure: The op that returns what this one writes: add for add_ and for add(out=).
+    """
+
+    packet: Any
+    name: str
+    composite: bool
+    decides: bool
+    writes: list[tuple[int, str]]
+    outs: frozenset[str]
+    pure: Callable[..., Any]
+
+    def written(self, args: Any, kwargs: Any) -> list[Tensor]:
+        """The tensors that a call writes into."""
+        if not self.writes:
+            return []
+        given = [args[n] if n < len(args) else kwargs.get(name) for n, name in self.writes]
+        return [x for x in leaves(given) if isinstance(x, Tensor)]
+
+    def statistics(self, args: Any) -> list[Tensor]:
+        """Running statistics that a normalisation updates although its schema does not say so."""
+        if self.packet not in NORMALISATIONS or not args[5]:
+            return []
+        return [x for x in args[3:5] if isinstance(x, Tensor)]
+
+
+@cache
+def schema_of(func: OpOverload) -> Schema:
+    """Returns what is known of an op by itself."""
+    key = "CompositeImplicitAutograd"
+    marked = enumerate(func._schema.arguments)
+    pure = _pure(func)
+    return Schema(
+        packet=func.overloadpacket,
+        name=getattr(pure, "overloadpacket", pure).__name__.lstrip("_"),
+        composite=bool(torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), key)),
+        decides=func.overloadpacket in DECISIONS,
+        writes=[(n, a.name) for n, a in marked if a.alias_info and a.alias_info.is_write],
+        outs=_outs(func),
+        pure=pure,
+    )
+
+
+def _outs(func: OpOverload) -> frozenset[str]:
+    return frozenset(a.name for a in func._schema.arguments if a.is_out)
+
+
+def _pure(func: OpOverload) -> Callable[..., Any]:
+    if not func._schema.is_mutable:
+        return func
+    namespace, name = func._schema.name.split("::")
+    twins = getattr(getattr(torch.ops, namespace), name.removesuffix("_"), None)
+    wanted = [(a.name, str(a.type)) for a in func._schema.arguments if a.name not in _outs(func)]
+    for overload in () if twins is None else twins.overloads():
+        twin = getattr(twins, overload)
+        takes = [(a.name, str(a.type)) for a in twin._schema.arguments]
+        if takes == wanted and not twin._schema.is_mutable:
+            return twin  # type: ignore[no-any-return]  # ops are untyped
+    return _on_copies(func)
+
+
+def _on_copies(func: OpOverload) -> Callable[..., tuple[Any, ...]]:
+    """A pure function of any op that writes: its results, and what it wrote to copies."""
+
+    def run(*args: Any, **kwargs: Any) -> tuple[Any, ...]:
+        args, kwargs = pytree.tree_map_only(Tensor, Tensor.clone, (args, kwargs))
+        output = func(*args, **kwargs)
+        return (*leaves(output), *schema_of(func).written(args, kwargs))
+
+    run.tags = func.tags  # type: ignore[attr-defined]  # read as an op's
+    run.__name__ = f"pure_{func._schema.name.split('::')[1]}"
+    return run
+
+
+def is_shaped(node: Node) -> bool:
+    """Whether an op reads of its input no more than shape and dtype."""
+    return _is_shaped(packet(node))
+
+
+@cache
+def _is_shaped(op: Any) -> bool:
+    return getattr(op, "__name__", "").endswith("_like") or op in NEW
+
+
+def is_random(node: Node) -> bool:
+    """Whether an op draws random numbers."""
+    return _is_random(node.target)
+
+
+@cache
+def _is_random(target: Any) -> bool:
+    return torch.Tag.nondeterministic_seeded in getattr(target, "tags", ())

@@ -1,0 +1,101 @@
+"""What a user hands in, checked at the front door: waveforms and channels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from deconv1d.errors import InputError
+
+LONGEST_TRIAL = 2**18
+"""How many samples the search for a model's shortest input goes up to."""
+
+
+@dataclass(frozen=True)
+class Waveform:
+    """A checked waveform.
+
+    Attributes:
+        given: As a tensor in the user's dtype.
+        mono: Whether it came as one clip without batch and channel axes.
+        shapes: How the model may want it, in the order to try.
+    """
+
+    given: Tensor
+    mono: bool
+
+    @property
+    def shapes(self) -> tuple[tuple[int, ...], ...]:
+        """(1, 1, time) and (1, time) for one mono clip; any other waveform as it is."""
+        time = self.given.shape[-1]
+        return ((1, 1, time), (1, time)) if self.mono else (tuple(self.given.shape),)
+
+
+def as_waveform(x: Any) -> Waveform:
+    """Checks a waveform.
+
+    Args:
+        x: Torch tensor, NumPy array or sequence of numbers, floating; 1-D for one mono clip, else
+            what the model takes, batch first.
+
+    Raises:
+        InputError: If it is none of these, empty, complex, not floating, or not finite.
+    """
+    given = _as_tensor(x)
+    if given.is_complex() or not given.is_floating_point():
+        raise InputError(
+            f"The waveform has dtype {given.dtype}: expected a floating dtype. "
+            f"Convert it first, 16-bit samples by x / 32768."
+        )
+    if given.dim() == 0 or given.numel() == 0:
+        raise InputError(
+            f"The waveform is empty: expected samples along the last axis, "
+            f"got shape {tuple(given.shape)}. Check how it was read or cut."
+        )
+    bad = ~torch.isfinite(given)
+    if bad.any():
+        first = tuple(int(i) for i in bad.nonzero()[0])
+        raise InputError(
+            f"The waveform is not finite: expected finite samples, got {int(bad.sum())} NaN or "
+            f"infinite of {given.numel()}, the first at index {first}. Repair or cut them."
+        )
+    return Waveform(given, mono=given.dim() == 1)
+
+
+def _as_tensor(x: Any) -> Tensor:
+    if isinstance(x, Tensor):
+        return x.detach()
+    try:
+        array = np.asarray(x)
+        if array.dtype == object:
+            raise TypeError("object array")
+        return torch.from_numpy(np.ascontiguousarray(array).copy())
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"The waveform is a {type(x).__name__}: expected a tensor or an array of numbers "
+            f"({error}). Read files with soundfile or deconv1d.render.read_audio first."
+        ) from error
+
+
+def shortest(runs: Callable[[int], bool], failing: int) -> int | None:
+    """The fewest samples that a model runs on, or None if more samples do not help.
+
+    Args:
+        runs: Whether the model runs on this many samples.
+        failing: A number of samples that it does not run on.
+    """
+    longest = max(LONGEST_TRIAL, 2 * failing)
+    enough = 2 * failing
+    while not runs(enough):
+        failing, enough = enough, 2 * enough
+        if enough > longest:
+            return None
+    while enough - failing > 1:
+        middle = (failing + enough) // 2
+        failing, enough = (failing, middle) if runs(middle) else (middle, enough)
+    return enough

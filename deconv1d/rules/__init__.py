@@ -1,0 +1,1 @@
+"""How each op carries a signal back: the table, and what it is made of."""

@@ -1,0 +1,245 @@
+"""Tensor functions that the mirror is made of: each carries a signal one op back.
+
+They are what a printed deconvnet calls. All take the signal first, work under `torch.func.vmap`
+(which is how many channels run at once) and leave their arguments as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import accumulate
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils import _pytree as pytree
+
+
+def conv_transpose(
+    signal: Tensor,
+    weight: Tensor,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    groups: int,
+    size: Sequence[int],
+) -> Tensor:
+    """The transpose of a convolution, with its own weight and to its input's exact `size`."""
+    if weight.shape[1] == groups == 1 and len(stride) == 1 and stride[0] == 1:
+        return _conv_transpose_to_mono(signal, weight, padding[0], dilation[0], size[0])
+    # A stride drops samples at the end: of all inputs with this output, `size` is the one meant.
+    extra = [
+        n - ((out - 1) * s - 2 * p + d * (k - 1) + 1)
+        for n, out, s, p, d, k in zip(
+            size, signal.shape[2:], stride, padding, dilation, weight.shape[2:], strict=True
+        )
+    ]
+    return torch.ops.aten.convolution(  # type: ignore[no-any-return]  # ops are untyped
+        signal, weight, None, stride, padding, dilation, True, extra, groups
+    )
+
+
+def _conv_transpose_to_mono(
+    signal: Tensor, weight: Tensor, padding: int, dilation: int, size: int
+) -> Tensor:
+    """One product for all taps, then each tap's row added at its delay: faster than torch's."""
+    rows = weight[:, 0].mT @ signal
+    full = signal.new_zeros(*signal.shape[:-2], 1, max(size + padding, _span(rows, dilation)))
+    for tap in range(rows.shape[-2]):
+        start = tap * dilation
+        full[..., 0, start : start + rows.shape[-1]] += rows[..., tap, :]
+    return full[..., padding : padding + size]
+
+
+def _span(rows: Tensor, dilation: int) -> int:
+    return (rows.shape[-2] - 1) * dilation + rows.shape[-1]
+
+
+def conv_of_transpose(
+    signal: Tensor,
+    weight: Tensor,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    groups: int,
+    size: Sequence[int],
+) -> Tensor:
+    """The transpose of a transposed convolution: the convolution with the same weight."""
+    none = [0] * len(stride)
+    full = torch.ops.aten.convolution(
+        signal, weight, None, stride, padding, dilation, False, none, groups
+    )
+    return full[(..., *(slice(n) for n in size))]  # type: ignore[no-any-return]  # ops are untyped
+
+
+def pool_switches(
+    x: Tensor, pooled: Tensor, kernel: int, stride: int, padding: int, dilation: int
+) -> Tensor:
+    """The place in its window that each pooled value came from (uint8; the first, if tied)."""
+    reach = (pooled.shape[-1] - 1) * stride + (kernel - 1) * dilation + 1
+    if padding or reach > x.shape[-1]:
+        x = F.pad(x, (padding, reach - padding - x.shape[-1]), value=float("-inf"))
+    # The switch counts the places up to which everything has been below the maximum.
+    starts = range(0, (kernel - 1) * dilation, dilation)
+    length = (pooled.shape[-1] - 1) * stride + 1
+    below = (x[..., start : start + length : stride] < pooled for start in starts)
+    counts = [so_far.view(torch.uint8) for so_far in accumulate(below, torch.logical_and)]
+    return sum(counts[1:], counts[0]) if counts else torch.zeros_like(pooled, dtype=torch.uint8)
+
+
+def unpool(
+    signal: Tensor,
+    switches: Tensor,
+    kernel: int,
+    stride: int,
+    padding: int,
+    dilation: int,
+    size: int,
+) -> Tensor:
+    """Max-unpooling: each value back to the place its maximum came from; meeting values add up.
+
+    Source: paper, section 3.2 (3 i). `torch.nn.functional.max_unpool1d` keeps only one of the
+    values that meet where windows overlap; the adjoint of pooling is their sum.
+    """
+    starts = torch.arange(switches.shape[-1], device=switches.device) * stride - padding
+    places = starts + (switches if dilation == 1 else switches.long() * dilation)
+    if padding:  # a window that lies in the padding alone
+        places.clamp_(0, size - 1)
+    return unpool_at(signal, places, (size,))
+
+
+def unpool_at(signal: Tensor, indices: Tensor, size: Sequence[int]) -> Tensor:
+    """Max-unpooling at flat positions in an array of shape `size`; meeting values add up."""
+    axes = len(size)
+    values, places = signal.flatten(-axes), indices.flatten(-axes).long()
+    full = signal.new_zeros(*signal.shape[:-axes], prod(size))
+    return full.scatter_add_(-1, places.expand_as(values), values).reshape(
+        *signal.shape[:-axes], *size
+    )
+
+
+def unpool_along(signal: Tensor, indices: Tensor, axis: int, size: int) -> Tensor:
+    """Each value back to its index on one axis of length `size`, zero elsewhere."""
+    shape = list(signal.shape)
+    shape[axis] = size
+    return signal.new_zeros(shape).scatter(axis, indices.long(), signal)
+
+
+def unbroadcast(signal: Tensor, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+    """The transpose of broadcasting and type promotion: summed to `shape`, cast to `dtype`."""
+    if signal.is_complex() and not dtype.is_complex:
+        signal = signal.real
+    return signal.sum_to_size(shape).to(dtype)
+
+
+def normalization_transpose(
+    signal: Tensor, scale: Tensor, weight: Tensor | None, axes: list[int]
+) -> Tensor:
+    """The transpose of (x - mean(x)) * scale * weight, with the statistic `scale` held."""
+    weighted = signal if weight is None else signal * weight
+    return (weighted - weighted.mean(axes, keepdim=True)) * scale
+
+
+def group_normalization_transpose(
+    signal: Tensor, scale: Tensor, weight: Tensor | None, groups: int
+) -> Tensor:
+    """The same for channels in `groups`, on (batch, channels, ...)."""
+    weighted = signal if weight is None else signal * per_channel(weight, signal.dim())
+    grouped = weighted.reshape(signal.shape[0], groups, -1)
+    return normalization_transpose(grouped, scale, None, [-1]).reshape(signal.shape)
+
+
+def per_channel(values: Tensor, rank: int) -> Tensor:
+    """(channels,) values shaped to multiply (batch, channels, ...) of this rank."""
+    return values.reshape(-1, *[1] * (rank - 2))
+
+
+def inverse_deviation(x: Tensor, axes: list[int], eps: float) -> Tensor:
+    """1 / sqrt(var + eps) over `axes`, in float32 or better, in x's dtype, axes kept."""
+    wide = x.to(torch.promote_types(x.dtype, torch.float32))
+    return torch.rsqrt(wide.var(axes, correction=0, keepdim=True) + eps).to(x.dtype)
+
+
+def batch_norm_scale(signal: Tensor, weight: Tensor | None, variance: Tensor, eps: float) -> Tensor:
+    """Eval batch norm without its shift: one factor a channel."""
+    factor = torch.rsqrt(variance + eps)
+    factor = factor if weight is None else factor * weight
+    return signal * per_channel(factor, signal.dim()).to(signal.dtype)
+
+
+def attention_transpose(
+    signal: Tensor,
+    query: Tensor,
+    key: Tensor,
+    mask: Tensor | None,
+    causal: bool,
+    scale: float | None,
+) -> Tensor:
+    """The signal of attention's values: its weights, recomputed from query and key, are held."""
+    scores = query @ key.mT * (query.shape[-1] ** -0.5 if scale is None else scale)
+    if causal:
+        later = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).triu(1)
+        scores = scores.masked_fill(later, float("-inf"))
+    if mask is not None:
+        scores = (
+            scores.masked_fill(~mask, float("-inf")) if mask.dtype == torch.bool else scores + mask
+        )
+    return scores.softmax(-1).mT @ signal
+
+
+def glu_transpose(signal: Tensor, x: Tensor, axis: int) -> Tensor:
+    """The transpose of value * sigmoid(gate), both halves of x, with the gate held."""
+    gate_half = x.chunk(2, axis)[1]
+    return torch.cat([signal * gate_half.sigmoid(), torch.zeros_like(signal)], axis)
+
+
+def gate(signal: Tensor, forward_input: Tensor) -> Tensor:
+    """Guided backpropagation's second gate: nothing passes where the input was not positive."""
+    return torch.where(forward_input > 0, signal, 0)
+
+
+def blank(signal: Tensor, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+    """Zeros on the signal's device: where a linear op is differentiated, any point will do."""
+    return torch.zeros(shape, dtype=dtype, device=signal.device)
+
+
+def pull_back(function: Callable[..., Any], places: Sequence[int]) -> Callable[..., Any]:
+    """The vector-Jacobian product of an op, as a function of the signal and the op's arguments.
+
+    Args:
+        function: The op.
+        places: The tensors to differentiate by, counted over the flattened arguments.
+
+    Returns:
+        `carry_back(signal, args, kwargs)` -> a tuple with a signal for each place. `signal` is
+        a list
+        for an op with several outputs, None where an output has no signal.
+    """
+
+    def carry_back(signal: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        flat, structure = pytree.tree_flatten((args, kwargs))
+        flat = [_savable(value) if isinstance(value, Tensor) else value for value in flat]
+        several = isinstance(signal, list | tuple)
+        present = [i for i, part in enumerate(signal) if part is not None] if several else []
+
+        def forward(*inputs: Tensor) -> Any:
+            filled = list(flat)
+            for place, value in zip(places, inputs, strict=True):
+                filled[place] = value
+            filled_args, filled_kwargs = pytree.tree_unflatten(filled, structure)
+            out = function(*filled_args, **filled_kwargs)
+            return tuple(out[i] for i in present) if several else out
+
+        with torch.enable_grad():
+            pull = torch.func.vjp(forward, *(flat[place] for place in places))[1]
+        return pull(tuple(signal[i] for i in present) if several else signal)
+
+    carry_back.__name__ = f"pull_back_{getattr(function, '__name__', 'op').split('.')[0]}"
+    return carry_back
+
+
+def _savable(x: Tensor) -> Tensor:
+    """Autograd cannot save inference tensors for its backward pass; a clone it can."""
+    return x.clone() if x.is_inference() else x

@@ -1,0 +1,732 @@
+"""The op table: how each op carries a signal from its output back to its inputs.
+
+`RULES` is the support matrix of this library. To support an op, add one entry here and one case in
+`tests/cases.py`. An op without an entry carries its exact vector-Jacobian product and is *flagged*.
+
+| kind     | the signal is carried by                                    | law                     |
+|----------|-------------------------------------------------------------|-------------------------|
+| adjoint  | the linear part's transpose, weights tied, bias dropped     | <A x, y> = <x, A' y>    |
+| switch   | the places that the forward pass chose                      | adjoint at the switches |
+| rectify  | relu(signal); "guided": also where the input was positive   | relu(signal)            |
+| hold     | the op with a recorded value (statistic, gate) as constant  | linear in the signal    |
+| pass     | nothing: the signal is unchanged                            | identity                |
+| gradient | the vector-Jacobian product at the recorded input, flagged  | equals autograd         |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from operator import getitem
+from typing import Any, Literal, Protocol
+
+import torch
+from torch import Tensor
+from torch.fx import Node
+from torch.utils import _pytree as pytree
+
+from deconv1d.rules import adjoints, reach
+from deconv1d.rules.op import Op, depends_on_input, shape_of
+from deconv1d.rules.reach import Placed, from_end, permutation, pointwise
+
+aten = torch.ops.aten
+
+Kind = Literal["adjoint", "switch", "rectify", "hold", "pass", "gradient"]
+LAWS: Mapping[Kind, str] = {
+    "adjoint": "<Ax, y> = <x, A'y>",
+    "switch": "adjoint at the switches",
+    "rectify": "relu(signal)",
+    "hold": "linear in the signal",
+    "pass": "identity",
+    "gradient": "equals autograd",
+}
+METHODS = ("deconvnet", "guided", "gradient")
+
+Signals = Iterator[tuple[Node, Node]]
+Values = Callable[[Any], Any]
+Reader = Callable[[Op, int], Placed]
+
+
+class Emit(Protocol):
+    """What a rule writes its part of the mirror with."""
+
+    def __call__(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Node:
+        """Appends a call and returns its node."""
+
+    def value(self, argument: Any) -> Any:
+        """A forward value: recomputed from the parameters, or kept from the forward pass."""
+
+    def recorded(self, op: Op) -> Node:
+        """What the rule's `record` returned during the forward pass."""
+
+
+def _nothing(op: Op) -> Iterable[Node]:
+    return ()
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How one op carries a signal back.
+
+    Attributes:
+        kind: See this module's table.
+        carry_back: `carry_back(op, signal, emit)` yields (input node, its signal). For an op with
+            several outputs `signal` is a list, None where an output has no signal.
+        reach: `reach(op, axis)`: what the output reads of its input's time axis.
+        keeps: Inputs whose forward value `carry_back` reads although they carry the waveform.
+        record: `record(op, value, output)` -> a tensor to remember; `value(node)` gives inputs.
+        block: Whether a layer's block goes on through this op (normalisation, activation,
+            max-pooling, pass).
+        source: Where the rule comes from, and departures.
+    """
+
+    kind: Kind
+    carry_back: Callable[[Op, Any, Emit], Signals]
+    reach: Callable[[Op, int], Placed] = pointwise
+    keeps: Callable[[Op], Iterable[Node]] = _nothing
+    record: Callable[[Op, Callable[[Any], Any], Any], Tensor] | None = None
+    block: bool = False
+    source: str = ""
+
+    @property
+    def flagged(self) -> bool:
+        """Whether nothing better than the op's gradient is known."""
+        return self.kind == "gradient"
+
+
+Entry = Rule | Callable[[Op], Rule]
+Rules = Mapping[Any, Entry]
+
+
+def packet(argument: Any) -> Any:
+    """The op of a node, whichever its overload: aten.add for aten.add.Tensor."""
+    target = argument.target if isinstance(argument, Node) else None
+    return getattr(target, "overloadpacket", target)
+
+
+def rule_for(rules: Rules, op: Op, method: str = "deconvnet") -> Rule:
+    """The rule of one recorded op under "deconvnet", "guided", "gradient" or "forward"."""
+    entry = rules.get(packet(op.node), GRADIENT)
+    rule = entry if isinstance(entry, Rule) else entry(op)
+    if method == "forward":
+        return replace(rule, keeps=_nothing, record=None)
+    if method == "gradient" and rule.kind in ("rectify", "hold", "pass"):
+        return replace(rule, carry_back=_pull_back, keeps=_dependent, record=None)
+    if method == "guided" and rule.kind == "rectify":
+        return replace(rule, carry_back=_rectify_guided, keeps=_dependent)
+    return rule
+
+
+# --- gradient, and linear ops whose transpose autograd knows ------------------------------------
+
+
+def _dependent(op: Op) -> Iterable[Node]:
+    return op.dependent
+
+
+def _pull_back(op: Op, signal: Any, emit: Emit) -> Signals:
+    yield from _differentiate(op, signal, emit, op.dependent, emit.value)
+
+
+def _transpose(op: Op, signal: Any, emit: Emit) -> Signals:
+    yield from _transpose_by(op, signal, emit, op.dependent)
+
+
+def _transpose_held(op: Op, signal: Any, emit: Emit) -> Signals:
+    held = _held(op)
+    yield from _transpose_by(op, signal, emit, [x for x in op.dependent if x is not held])
+
+
+def _transpose_by(op: Op, signal: Any, emit: Emit, live: list[Node]) -> Signals:
+    """The derivative of a linear op does not depend on its input: take it at zero."""
+    like = signal if isinstance(signal, Node) else next(s for s in signal if s is not None)
+
+    def zeros(argument: Any) -> Any:
+        if argument in live:
+            return emit(adjoints.blank, like, shape_of(argument), argument.meta["dtype"])
+        return emit.value(argument)
+
+    yield from _differentiate(op, signal, emit, live, zeros)
+
+
+def _differentiate(
+    op: Op, signal: Any, emit: Emit, live: list[Node], value: Callable[[Any], Any]
+) -> Signals:
+    flat, structure = pytree.tree_flatten((tuple(op.node.args), dict(op.node.kwargs)))
+    places = [place for place, argument in enumerate(flat) if argument in live]
+    args, kwargs = pytree.tree_unflatten([value(argument) for argument in flat], structure)
+    pulled = emit(adjoints.pull_back(_function(op), places), signal, args, kwargs)
+    for number, place in enumerate(places):
+        yield flat[place], emit(getitem, pulled, number)
+
+
+def _function(op: Op) -> Callable[..., Any]:
+    assert callable(op.node.target)
+    return op.node.target
+
+
+def _gradient(reach: Reader = reach.unknown, *, block: bool = False) -> Rule:
+    return Rule("gradient", _pull_back, reach, keeps=_dependent, block=block)
+
+
+def _linear(reach: Reader = reach.pointwise) -> Rule:
+    return Rule("adjoint", _transpose, reach)
+
+
+GRADIENT = _gradient()
+"""Every op without an entry."""
+
+# --- adjoint ------------------------------------------------------------------------------------
+
+
+def _convolve_back(op: Op, signal: Node, emit: Emit) -> Signals:
+    back = adjoints.conv_of_transpose if op["transposed"] else adjoints.conv_transpose
+    geometry = (op["stride"], op["padding"], op["dilation"], op["groups"])
+    size = shape_of(op["input"])[2:]
+    yield op["input"], emit(back, signal, emit.value(op["weight"]), *geometry, size)
+
+
+def _convolution(op: Op) -> Rule:
+    if depends_on_input(op["weight"]):
+        return _gradient(reach.everywhere)
+    return _linear(reach.windowed) if op["weight"].meta["dtype"].is_complex else CONVOLUTION
+
+
+CONVOLUTION = Rule(
+    "adjoint",
+    _convolve_back,
+    reach.windowed,
+    source="Zeiler & Fergus 2014; paper, section 3.2 (3 iii)",
+)
+
+
+def _linear_layer_back(op: Op, signal: Node, emit: Emit) -> Signals:
+    yield op["input"], emit(torch.matmul, signal, emit.value(op["weight"]))
+
+
+def _linear_layer(op: Op) -> Rule:
+    if depends_on_input(op["weight"]):
+        return _gradient(reach.everywhere)
+    return Rule("adjoint", _linear_layer_back, reach.linear)
+
+
+def _reshape_back(op: Op, signal: Node, emit: Emit) -> Signals:
+    yield op["self"], emit(torch.reshape, signal, shape_of(op["self"]))
+
+
+def _permute_back(op: Op, signal: Node, emit: Emit) -> Signals:
+    order = permutation(op)
+    yield op["self"], emit(torch.permute, signal, [order.index(axis) for axis in range(len(order))])
+
+
+def _concatenate_back(op: Op, signal: Node, emit: Emit) -> Signals:
+    start, axis = 0, op["dim"]
+    for part in op["tensors"]:
+        length = shape_of(part)[axis]
+        if depends_on_input(part):
+            yield part, emit(torch.narrow, signal, axis, start, length)
+        start += length
+
+
+def _put_together(cut: Any, reach: Reader = reach.everywhere) -> Rule:
+    """What a write to a view becomes: the piece's signal is cut out, the rest is the base's."""
+
+    def carry_back(op: Op, signal: Node, emit: Emit) -> Signals:
+        base, piece = op["self"], op["src"]
+        rest = op.node.args[2:]
+        own = emit(cut, signal, *rest)
+        if depends_on_input(piece):
+            yield piece, own
+        if depends_on_input(base):
+            zeros = emit(torch.zeros_like, own)
+            yield base, emit(_function(op), signal, zeros, *rest)
+
+    return Rule("adjoint", carry_back, reach)
+
+
+def _fitted(op: Op, emit: Emit, signal: Node, x: Node) -> Node:
+    """The signal in the shape and dtype of input x, which the op may have broadcast or cast."""
+    if shape_of(x) == op.shape and x.meta["dtype"] == op.node.meta["dtype"]:
+        return signal
+    return emit(adjoints.unbroadcast, signal, shape_of(x), x.meta["dtype"])
+
+
+def _add_back(op: Op, signal: Node, emit: Emit) -> Signals:
+    """Straight-through estimators, z + (q - z).detach(), carry by their live term alone."""
+    alpha, held = op["alpha"], _held(op)
+    by_op = {aten.add: (1, alpha), aten.sub: (1, -alpha), aten.rsub: (-alpha, 1)}
+    for x, factor in zip((op["self"], op["other"]), by_op[packet(op.node)], strict=True):
+        if depends_on_input(x) and x is not held:
+            part = signal if factor == 1 else emit(torch.mul, signal, factor)
+            yield x, _fitted(op, emit, part, x)
+
+
+def _copy_back(op: Op, signal: Node, emit: Emit) -> Signals:
+    if depends_on_input(op["src"]):
+        yield op["src"], _fitted(op, emit, signal, op["src"])
+
+
+def _negate_back(op: Op, signal: Node, emit: Emit) -> Signals:
+    yield op["self"], emit(torch.neg, signal)
+
+
+def _conjugate_back(op: Op, signal: Node, emit: Emit) -> Signals:
+    yield op["self"], emit(torch.conj_physical, signal)
+
+
+def _scale_back(op: Op, signal: Node, emit: Emit) -> Signals:
+    x, factor = op["self"], op["other"]
+    if not depends_on_input(x):
+        x, factor = factor, x
+    value = emit.value(factor)
+    if isinstance(factor, complex):
+        value = factor.conjugate()
+    elif isinstance(factor, Node) and factor.meta["dtype"].is_complex:
+        value = emit(torch.conj, value)
+    back = torch.div if packet(op.node) is aten.div else torch.mul
+    yield x, _fitted(op, emit, emit(back, signal, value), x)
+
+
+SCALE = Rule("adjoint", _scale_back)
+
+
+def _product(linear: Rule) -> Callable[[Op], Rule]:
+    """A product: linear in its one live factor, else a gate is held, else its gradient."""
+
+    def choose(op: Op) -> Rule:
+        if len(op.dependent) == 1:
+            return linear
+        if _held(op) is None:
+            return _gradient(linear.reach)
+        return Rule("hold", _transpose_held, linear.reach, keeps=_held_values, source=HELD_GATE)
+
+    return choose
+
+
+HELD_GATE = "ours: of a product of two live values the sigmoid or softmax is a recorded constant"
+
+
+def _multiplication(op: Op) -> Rule:
+    """Also x * sigmoid(x), which is SiLU, and x * (x > 0), which is ReLU."""
+    x, other = op["self"], op["other"]
+    for value, factor in ((x, other), (other, x)):
+        itself = packet(factor) is aten.sigmoid and factor.args[0] is value
+        if depends_on_input(value) and (itself or _is_positive(factor, value)):
+            return RECTIFY
+    return _product(SCALE)(op)
+
+
+def _division(op: Op) -> Rule:
+    rounded = op.arguments.get("rounding_mode") is not None
+    return _gradient(reach.pointwise) if rounded or depends_on_input(op["other"]) else SCALE
+
+
+# --- gates, and constants that are zero ---------------------------------------------------------
+
+TERMS = frozenset({aten.detach})
+GATES = TERMS | {aten.sigmoid, aten.softmax, aten._softmax, aten.hardsigmoid}
+TRANSPARENT = frozenset(
+    {
+        aten.view,
+        aten.reshape,
+        aten._unsafe_view,
+        aten.expand,
+        aten.clone,
+        aten._to_copy,
+        aten.unsqueeze,
+    }
+    | {aten.squeeze, aten.transpose, aten.permute, aten.slice}
+    | {aten.select, aten.repeat, aten.upsample_nearest1d, aten.upsample_linear1d}
+)
+
+
+def _source(x: Node) -> Any:
+    """The op that a value comes from, but for its shape."""
+    while packet(x) in TRANSPARENT:
+        x = x.args[0]  # type: ignore[assignment]  # these ops all take their input first
+    return packet(x)
+
+
+def _held(op: Op) -> Node | None:
+    """Of two factors that carry signal the gate, of two terms the detached one, if just one."""
+    kinds = TERMS if packet(op.node) in (aten.add, aten.sub, aten.rsub) else GATES
+    gates = [x for x in op.dependent if _source(x) in kinds]
+    return gates[0] if len(op.dependent) == 2 and len(gates) == 1 else None
+
+
+def _held_values(op: Op) -> Iterable[Node]:
+    return [held] if (held := _held(op)) else []
+
+
+def _is_zero(argument: Any) -> bool:
+    """Whether a constant is zero everywhere."""
+    if isinstance(argument, Node):
+        return bool(argument.meta.get("zero", False))
+    return bool(argument == 0)
+
+
+def _is_positive(condition: Any, x: Any) -> bool:
+    """Whether a recorded condition says x > 0 (or x >= 0), perhaps cast to another dtype."""
+    while packet(condition) is aten._to_copy:
+        condition = condition.args[0]
+    if packet(condition) not in (aten.gt, aten.ge):
+        return False
+    return condition.args[0] is x and _is_zero(condition.args[1])
+
+
+# --- switch -------------------------------------------------------------------------------------
+
+SHORT_WINDOW = 16
+"""Up to this many taps, comparing strided views finds the switches faster than torch's indices."""
+
+
+def _pool_geometry(op: Op) -> tuple[int, int, int, int]:
+    (kernel,), (stride,) = op["kernel_size"], op["stride"] or op["kernel_size"]
+    return kernel, stride, op["padding"][0], op["dilation"][0]
+
+
+def _pool_switches(op: Op, value: Values, pooled: Any) -> Tensor:
+    x, geometry = value(op["self"]), _pool_geometry(op)
+    if geometry[0] <= SHORT_WINDOW:
+        return adjoints.pool_switches(x, pooled, *geometry)
+    return aten.max_pool1d_with_indices(x, *geometry, op["ceil_mode"])[1].to(torch.int32)  # type: ignore[no-any-return]  # ops are untyped
+
+
+def _unpool(op: Op, signal: Node, emit: Emit) -> Signals:
+    size, geometry = shape_of(op["self"])[-1], _pool_geometry(op)
+    if geometry[0] <= SHORT_WINDOW:
+        back = emit(adjoints.unpool, signal, emit.recorded(op), *geometry, size)
+    else:
+        back = emit(adjoints.unpool_at, signal, emit.recorded(op), (size,))
+    yield op["self"], back
+
+
+def _indices(op: Op, value: Values, output: Any) -> Tensor:
+    return output[1].to(torch.int32)  # type: ignore[no-any-return]  # ops are untyped
+
+
+def _unpool_at(op: Op, signal: Any, emit: Emit) -> Signals:
+    window = op["kernel_size"] if "kernel_size" in op.arguments else op["output_size"]
+    size = shape_of(op["self"])[-len(window) :]
+    yield op["self"], emit(adjoints.unpool_at, signal[0], emit.recorded(op), size)
+
+
+def _unpool_along(op: Op, signal: Any, emit: Emit) -> Signals:
+    x, axis = op["self"], from_end(op["dim"], len(shape_of(op["self"])))
+    values = signal[0] if op["keepdim"] else emit(torch.unsqueeze, signal[0], axis)
+    indices = emit.recorded(op) if op["keepdim"] else emit(torch.unsqueeze, emit.recorded(op), axis)
+    yield x, emit(adjoints.unpool_along, values, indices, axis, shape_of(x)[axis])
+
+
+def _indexed_pool(reach: Reader) -> Rule:
+    return Rule("switch", _unpool_at, reach, record=_indices, block=True, source=UNPOOLED)
+
+
+UNPOOLED = "paper, section 3.2 (3 i); where windows overlap the sum, as the adjoint asks"
+MAX_POOL = Rule(
+    "switch", _unpool, reach.windowed, record=_pool_switches, block=True, source=UNPOOLED
+)
+MAX_ALONG = Rule(
+    "switch",
+    _unpool_along,
+    reach.along("dim", keeps_axis=False),
+    record=_indices,
+    source="the first of equals",
+)
+AMAX = Rule(
+    "switch",
+    _pull_back,
+    reach.along("dim", keeps_axis=False),
+    keeps=_dependent,
+    source="equals share, as in autograd",
+)
+
+
+def _max(op: Op) -> Rule:
+    """max(dim), max(other) and max() are one op to torch."""
+    if "dim" in op.arguments:
+        return MAX_ALONG
+    return _maximum(op) if "other" in op.arguments else AMAX
+
+
+UNBATCHED = frozenset({aten.rrelu})
+"""Ops whose derivative torch cannot run for several signals at once."""
+
+# --- rectify ------------------------------------------------------------------------------------
+
+
+def _rectified(op: Op) -> Node:
+    """The value that is rectified: in x * sigmoid(x) the sigmoid carries too."""
+    return next((x for x in op.dependent if _source(x) not in GATES), op.dependent[0])
+
+
+def _rectify(op: Op, signal: Node, emit: Emit) -> Signals:
+    x = _rectified(op)
+    yield x, _fitted(op, emit, emit(torch.relu, signal), x)
+
+
+def _rectify_guided(op: Op, signal: Node, emit: Emit) -> Signals:
+    x = _rectified(op)
+    passed = emit(adjoints.gate, emit(torch.relu, signal), emit.value(x))
+    yield x, _fitted(op, emit, passed, x)
+
+
+RECTIFY = Rule(
+    "rectify",
+    _rectify,
+    block=True,
+    source="paper, section 3.2 (3 ii); guided: Springenberg et al. 2015",
+)
+ACTIVATION = _gradient(reach.pointwise, block=True)
+
+
+def _maximum(op: Op) -> Rule:
+    """maximum(x, 0)."""
+    x, other = op["self"], op["other"]
+    constant = other if depends_on_input(x) else x
+    return (
+        RECTIFY
+        if not depends_on_input(constant) and _is_zero(constant)
+        else _gradient(reach.pointwise)
+    )
+
+
+def _where(op: Op) -> Rule:
+    """where(x > 0, x, 0), or a choice by a recorded condition."""
+    x = op["self"]
+    relu = depends_on_input(x) and _is_zero(op["other"]) and _is_positive(op["condition"], x)
+    return RECTIFY if relu else _linear()
+
+
+def _clamp(op: Op) -> Rule:
+    return RECTIFY if not isinstance(op["min"], Node) and op["min"] == 0 else ACTIVATION
+
+
+def _hardtanh(op: Op) -> Rule:
+    return RECTIFY if op["min_val"] >= 0 else ACTIVATION
+
+
+def _threshold(op: Op) -> Rule:
+    return RECTIFY if op["value"] == 0 <= op["threshold"] else ACTIVATION
+
+
+# --- hold ---------------------------------------------------------------------------------------
+
+HELD_STATISTIC = "ours: the deviation is a recorded constant; the mean is linear and transposed"
+
+
+def _batch_norm_back(op: Op, signal: Node, emit: Emit) -> Signals:
+    weight, variance = emit.value(op["weight"]), emit.value(op["running_var"])
+    yield op["input"], emit(adjoints.batch_norm_scale, signal, weight, variance, op["eps"])
+
+
+def _normalize_back(axes: Callable[[Op], list[int]], per_channel: bool) -> Any:
+    def carry_back(op: Op, signal: Node, emit: Emit) -> Signals:
+        weight = emit.value(op["weight"])
+        if per_channel and weight is not None:
+            weight = emit(adjoints.per_channel, weight, len(op.shape))
+        scale = emit.recorded(op)
+        yield (
+            op["input"],
+            emit(adjoints.normalization_transpose, signal, scale, weight, axes(op)),
+        )
+
+    return carry_back
+
+
+def _deviation(axes: Callable[[Op], list[int]]) -> Any:
+    def record(op: Op, value: Values, output: Any) -> Tensor:
+        return adjoints.inverse_deviation(value(op["input"]), axes(op), op["eps"])
+
+    return record
+
+
+def _normalization(
+    axes: Callable[[Op], list[int]], reach: Reader, *, per_channel: bool = True
+) -> Rule:
+    return Rule(
+        "hold",
+        _normalize_back(axes, per_channel),
+        reach,
+        record=_deviation(axes),
+        block=True,
+        source=HELD_STATISTIC,
+    )
+
+
+LAYER_NORM = _normalization(
+    lambda op: list(range(-len(op["normalized_shape"]), 0)),
+    lambda op, axis: None if axis >= -len(op["normalized_shape"]) else reach.pointwise(op, axis),
+    per_channel=False,
+)
+INSTANCE_NORM = _normalization(lambda op: list(range(2, len(op.shape))), reach.everywhere)
+BATCH_STATISTICS = _normalization(
+    lambda op: [axis for axis in range(len(op.shape)) if axis != 1], reach.everywhere
+)
+BATCH_NORM = Rule("adjoint", _batch_norm_back, block=True, source="scale only; the shift is bias")
+
+
+def _instance_norm(op: Op) -> Rule:
+    return INSTANCE_NORM if op["use_input_stats"] else BATCH_NORM
+
+
+def _batch_norm(op: Op) -> Rule:
+    return BATCH_STATISTICS if op["training"] else BATCH_NORM
+
+
+def _group_norm_back(op: Op, signal: Node, emit: Emit) -> Signals:
+    weight, groups = emit.value(op["weight"]), op["num_groups"]
+    yield (
+        op["input"],
+        emit(adjoints.group_normalization_transpose, signal, emit.recorded(op), weight, groups),
+    )
+
+
+def _group_deviation(op: Op, value: Values, output: Any) -> Tensor:
+    x = value(op["input"])
+    return adjoints.inverse_deviation(x.reshape(len(x), op["num_groups"], -1), [-1], op["eps"])
+
+
+GROUP_NORM = Rule(
+    "hold",
+    _group_norm_back,
+    reach.everywhere,
+    record=_group_deviation,
+    block=True,
+    source=HELD_STATISTIC,
+)
+
+
+def _attend_back(op: Op, signal: Node, emit: Emit) -> Signals:
+    held = [emit.value(op[name]) for name in ("query", "key", "attn_mask")]
+    yield (
+        op["value"],
+        emit(adjoints.attention_transpose, signal, *held, op["is_causal"], op["scale"]),
+    )
+
+
+def _attention_weights(op: Op) -> Iterable[Node]:
+    return [op[name] for name in ("query", "key", "attn_mask") if depends_on_input(op[name])]
+
+
+def _attention(op: Op) -> Rule:
+    if not depends_on_input(op["value"]) or op["enable_gqa"]:
+        return _gradient(reach.everywhere)
+    return Rule("hold", _attend_back, reach.everywhere, keeps=_attention_weights, source=HELD_GATE)
+
+
+def _glu_back(op: Op, signal: Node, emit: Emit) -> Signals:
+    yield op["self"], emit(adjoints.glu_transpose, signal, emit.value(op["self"]), op["dim"])
+
+
+GLU = Rule("hold", _glu_back, reach.along("dim"), keeps=_dependent, source=HELD_GATE)
+
+# --- pass ---------------------------------------------------------------------------------------
+
+
+def _pass(op: Op, signal: Node, emit: Emit) -> Signals:
+    (x,) = op.dependent
+    yield x, _fitted(op, emit, signal, x)
+
+
+PASS = Rule("pass", _pass, block=True)
+
+# --- the table ---------------------------------------------------------------------------------
+
+
+def _each(names: str, rule: Entry) -> dict[Any, Entry]:
+    return {getattr(aten, name): rule for name in names.split()}
+
+
+RULES: Rules = {
+    # adjoint
+    **_each("convolution _convolution", _convolution),
+    **_each("linear", _linear_layer),
+    **_each("matmul mm bmm addmm baddbmm mv dot", _product(_linear(reach.multiplied))),
+    **_each("add sub rsub", Rule("adjoint", _add_back)),
+    **_each("copy", Rule("adjoint", _copy_back)),
+    **_each("_conj _conj_physical", Rule("adjoint", _conjugate_back)),
+    **_each("neg", Rule("adjoint", _negate_back)),
+    **_each("mul", _multiplication),
+    **_each("div", _division),
+    **_each("batch_norm", _batch_norm),
+    **_each(
+        "view reshape _unsafe_view unsqueeze squeeze",
+        Rule("adjoint", _reshape_back, reach.reshaped),
+    ),
+    **_each("permute transpose t", Rule("adjoint", _permute_back, reach.permuted)),
+    **_each("cat", Rule("adjoint", _concatenate_back, reach.along("dim"))),
+    **_each("slice_scatter", _put_together(aten.slice.Tensor, reach.scattered)),
+    **_each("select_scatter", _put_together(aten.select.int)),
+    **_each("diagonal_scatter", _put_together(aten.diagonal.default)),
+    **_each("stack", _linear(reach.stacked)),
+    **_each("slice", _linear(reach.sliced)),
+    **_each("select", _linear(reach.along("dim", keeps_axis=False))),
+    **_each(
+        "split split_with_sizes unsafe_split unsafe_split_with_sizes unbind", _linear(reach.split)
+    ),
+    **_each("unfold", _linear(reach.unfold)),
+    **_each("sum mean", _linear(reach.along("dim", keeps_axis=False))),
+    **_each("cumsum _fft_r2c _fft_c2c _fft_c2r", _linear(reach.along("dim"))),
+    **_each("avg_pool1d avg_pool2d avg_pool3d", _linear(reach.windowed)),
+    **_each(
+        "adaptive_avg_pool1d _adaptive_avg_pool2d _adaptive_avg_pool3d",
+        _linear(reach.adaptive),
+    ),
+    **_each(
+        "constant_pad_nd reflection_pad1d replication_pad1d reflection_pad2d replication_pad2d",
+        _linear(reach.padded),
+    ),
+    **_each(
+        "upsample_nearest1d _upsample_nearest_exact1d upsample_linear1d"
+        " upsample_nearest2d _upsample_nearest_exact2d upsample_bilinear2d",
+        _linear(reach.resampled),
+    ),
+    **_each(
+        "expand masked_fill fill zero tril triu complex view_as_complex real imag",
+        _linear(),
+    ),
+    **_each(
+        "flip roll repeat index index_put index_select gather scatter scatter_add as_strided"
+        " diagonal view_as_real im2col col2im pixel_shuffle pixel_unshuffle",
+        _linear(reach.everywhere),
+    ),
+    # switch
+    **_each("max_pool1d", MAX_POOL),
+    **_each("max_pool2d_with_indices max_pool3d_with_indices", _indexed_pool(reach.windowed)),
+    **_each(
+        "adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d", _indexed_pool(reach.adaptive)
+    ),
+    **_each("max", _max),
+    **_each("amax", AMAX),
+    # rectify
+    **_each(
+        "relu leaky_relu prelu _prelu_kernel rrelu elu celu gelu silu mish softplus hardswish",
+        RECTIFY,
+    ),
+    **_each("clamp clamp_min", _clamp),
+    **_each("hardtanh", _hardtanh),
+    **_each("threshold", _threshold),
+    **_each("maximum", _maximum),
+    **_each("where", _where),
+    # hold
+    **_each("layer_norm", LAYER_NORM),
+    **_each("instance_norm", _instance_norm),
+    **_each("group_norm", GROUP_NORM),
+    **_each("scaled_dot_product_attention", _attention),
+    **_each("glu", GLU),
+    # pass
+    **_each(
+        "clone alias detach lift_fresh _to_copy",
+        PASS,
+    ),
+    # gradient: known to have nothing better
+    **_each("tanh sigmoid hardsigmoid", ACTIVATION),
+    **_each("softmax _softmax", _gradient(reach.along("dim"))),
+    **_each("lstm gru rnn_tanh rnn_relu", _gradient(reach.everywhere)),
+}
+"""Every op with a rule of its own. Extend by value: `Sonifier(model, rules={**RULES, op: rule})`.
+
+A composite op (`aten.linear`) with an entry here is captured whole; any other is captured as the
+ops that it is made of.
+"""
