@@ -580,7 +580,7 @@ def test_it_prints_plots_and_goes_into_json_and_html(compared):
     [
         ({"methods": ["deconvnet", "Saliency"]}, r"Unknown methods \['Saliency'\]: expected some"),
         ({"methods": []}, "Unknown methods"),
-        ({"seeds": 0}, "at least 1 draw"),
+        ({"draws": 0}, "at least 1 draw"),
         ({"channel": [0, 1]}, "one channel and one clip"),
         ({"x": torch.randn(2, 1, 600).double()}, "one channel and one clip"),
     ],
