@@ -33,7 +33,7 @@ def page(tmp_path_factory):
     """The demo of one word."""
     folder = tmp_path_factory.mktemp("demo") / "a folder's <name>"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("deconv1d.cli.commands.demo.WORDS", (WORD,))
+        patch.setattr("deconv1d.cli.demo.WORDS", (WORD,))
         assert main(["demo", "-o", str(folder), "--json"]) == 0
     return folder / PAGE
 
@@ -272,7 +272,7 @@ def test_ctrl_c_leaves_no_folder(tmp_path, monkeypatch, capsys):
     def stop(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("deconv1d.cli.commands.demo.save_figure", stop)
+    monkeypatch.setattr("deconv1d.cli.demo.save_figure", stop)
     assert main(["demo", "-o", str(tmp_path / "out")]) == 130
     assert capsys.readouterr().err == "deconv1d: interrupted\n"
     assert not os.listdir(tmp_path)
