@@ -30,7 +30,7 @@ def check_contrast(contrast: str, channels: int, chosen: object, layer: str) -> 
     Args:
         contrast: Out of `CONTRASTS`.
         channels: How many the layer has.
-        chosen: What `deconv1d.record.waveform.check_channels` made of the channels asked for.
+        chosen: What `deconv1d.channels.check_channels` made of the channels asked for.
         layer: The layer's name.
 
     Raises:

@@ -52,7 +52,7 @@ def control_card(
     draws: int = 3,
     random_state: int = 0,
 ) -> ControlCard:
-    """A card with the controls of one channel's sonification; see `Sonifier.check`."""
+    """A card with the controls of one channel's sonification; see `Sonifier.control_card`."""
     found = sonifier.sonify(x, layer=layer, channel=channel, tap=tap)
     trial = _Trial(sonifier, found, torch.Generator().manual_seed(random_state), draws)
     groups = trial.audible(_other_clip(found.input, other))

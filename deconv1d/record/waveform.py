@@ -78,7 +78,7 @@ def _as_tensor(x: Any) -> Tensor:
     except (TypeError, ValueError) as error:
         raise InputError(
             f"The waveform is a {type(x).__name__}: expected a tensor or an array of numbers "
-            f"({error}). Read files with soundfile or deconv1d.render.read_audio first."
+            f"({error}). Read files with soundfile or deconv1d.audio.read_audio first."
         ) from error
 
 

@@ -70,7 +70,7 @@ def render_card(card: ControlCard) -> str:
     """The HTML of a control card, its sounds inside: a part of a page, without scripts.
 
     Args:
-        card: As `Sonifier.check` makes it.
+        card: As `Sonifier.control_card` makes it.
     """
     players = [player_html(w, card.sample_rate, title=k) for k, w in card.sounds.items()]
     table = card.controls._repr_html_()
