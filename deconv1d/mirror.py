@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import re
+import linecache
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.fx import Graph, GraphModule, Node
+from torch.fx import graph_module as fx_graph_module
 
 from deconv1d.errors import InputError, PathError
 from deconv1d.record.capture import Capture
@@ -39,6 +41,8 @@ class Deconvnet(GraphModule):
         steps: Each op that the signal passes, from the map to the waveform.
         map_shape: Shape of the map, (batch, channels, time) as a rule.
         map_dtype: Its dtype, which is the seed's too.
+        names: What each attribute is in the model's own words: "weight_3" -> "conv1.weight", and
+            the op's name for a recorded or kept value. Names in the code are a counter's alone.
         vectorized: Whether several seeds run as one; with an op that the table does not know they
             run one by one (not every derivative of torch's survives `vmap`).
     """
@@ -46,6 +50,7 @@ class Deconvnet(GraphModule):
     steps: tuple[Step, ...]
     map_shape: tuple[int, ...]
     map_dtype: torch.dtype
+    names: dict[str, str]
     vectorized: bool
 
     def __call__(self, seed: Tensor) -> Tensor:
@@ -79,12 +84,29 @@ class Deconvnet(GraphModule):
                 raw = torch.stack([run(one) for one in seed])
             return raw
 
+    def recompile(self) -> Any:
+        """Compiles the graph; its source text is forgotten with the module.
+
+        torch.fx keeps the source of all modules that it ever compiled, for tracebacks. Here every
+        sonification compiles one, so that would grow for as long as the process lives.
+        """
+        code = super().recompile()
+        source = type(self).forward.__code__.co_filename
+        weakref.finalize(self, _forget, source).atexit = False
+        return code
+
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
         raise InputError(
             "A deconvnet cannot be moved or cast (.to, .half, .double): its parameters are the "
             "model's own, so this would convert the model. Convert the model or the input instead "
             "and sonify again, or give Sonifier(model, dtype=...)."
         )
+
+
+def _forget(source: str) -> None:
+    """Drops a compiled graph's text from where torch.fx and Python's tracebacks keep it."""
+    fx_graph_module._loader.eval_cache.pop(source, None)
+    linecache.cache.pop(source, None)
 
 
 @contextmanager
@@ -149,12 +171,25 @@ def _blocked(captured: Capture, steps: list[Step]) -> str:
 
 
 class _Writer:
-    """What the rules write with; see `deconv1d.rules.table.Emit`."""
+    """What the rules write with; see `deconv1d.rules.table.Emit`.
+
+    The graph becomes Python source, so every attribute is named by a counter: names of modules may
+    be keywords, hold quotes or line ends, or be whole expressions. For `Sequential(Conv1d(...),
+    ReLU(), MaxPool1d(2))` the mirror of the pool's map reads
+
+        switches_0 = self.switches_0                  # where each maximum was
+        unpool = deconv1d_rules_adjoints_unpool(seed, switches_0, 2, 2, 0, 1, 96)
+        relu = torch.relu_(unpool)
+        weight_1 = self.weight_1                      # Deconvnet.names: {"weight_1": "0.weight"}
+        conv_transpose = deconv1d_rules_adjoints_conv_transpose(relu, weight_1, ...)
+    """
 
     def __init__(self, captured: Capture) -> None:
         self.graph = Graph()
         self._captured = captured
         self._attributes: dict[str, Tensor] = {}
+        self._names: dict[str, str] = {}
+        self._named: dict[int, str] = {}
         self._values: dict[Node, Node] = {}
         self._step: Step | None = None
 
@@ -171,8 +206,8 @@ class _Writer:
 
     def recorded(self, op: Op) -> Node:
         kind = rule.kind if (rule := self._step and self._step.rule) else "held"
-        prefix = "switches" if kind == "switch" else "held"
-        return self._attribute(f"{prefix}_{_identifier(op.node)}", self._captured.recorded[op.node])
+        word = "switches" if kind == "switch" else "held"
+        return self._attribute(word, self._captured.recorded[op.node], op.node.meta["name"])
 
     def _value(self, node: Node) -> Node:
         if node not in self._values:
@@ -182,8 +217,8 @@ class _Writer:
     def _forward(self, node: Node) -> Node:
         """Kept from the forward pass, or recomputed from the model's parameters."""
         if node in self._captured.kept:
-            name = f"kept_{_identifier(node)}_{node.name}"
-            return self._attribute(name, self._captured.kept[node])
+            name = node.meta.get("name", node.name)
+            return self._attribute("kept", self._captured.kept[node], name)
         if not node.meta["constant"]:
             raise InputError(
                 f"The rule for {self._step.op.node.target if self._step else 'an op'} reads the "
@@ -191,28 +226,36 @@ class _Writer:
                 f"the rule's `keeps`."
             )
         if node.op == "get_attr":
-            return self._attribute(str(node.target), self._captured.constants[str(node.target)])
-        return self.graph.node_copy(node, self._value)
+            return self._attribute(
+                "weight", self._captured.constants[str(node.target)], str(node.target)
+            )
+        args, kwargs = self.value(node.args), self.value(node.kwargs)
+        return self.graph.create_node(node.op, node.target, args, kwargs)
 
-    def _attribute(self, name: str, tensor: Tensor) -> Node:
-        self._attributes[name] = tensor
-        return self.graph.get_attr(name)
+    def _attribute(self, word: str, tensor: Tensor, name: str) -> Node:
+        """A tensor of the mirror; what it is of in the model's own words goes into `names`."""
+        if id(tensor) not in self._named:  # `_attributes` keeps it, so the id stays its own
+            attribute = self._named[id(tensor)] = f"{word}_{len(self._attributes)}"
+            self._attributes[attribute], self._names[attribute] = tensor, name
+        return self.graph.get_attr(self._named[id(tensor)])
 
     def finish(self, raw: Node) -> Deconvnet:
         """The module that returns this node."""
         self.graph.output(raw)
         self.graph.eliminate_dead_code()
         _rectify_in_place(self.graph)
-        return Deconvnet(self._attributes, self.graph, class_name="Deconvnet")
+        deconvnet = Deconvnet(self._attributes, self.graph, class_name="Deconvnet")
+        used = {str(node.target) for node in self.graph.nodes if node.op == "get_attr"}
+        deconvnet.names = {own: name for own, name in self._names.items() if own in used}
+        return deconvnet
 
 
 def _rectify_in_place(graph: Graph) -> None:
-    """Rectifies what was made for nothing else where it lies: a pass over memory less."""
+    """Uses in-place relu where the input is a fresh tensor with no other user.
+
+    This saves one pass over memory.
+    """
     made = (adjoints.unpool, adjoints.unpool_at, adjoints.conv_transpose)
     for node in graph.nodes:
         if node.target is torch.relu and node.args[0].target in made:
             node.target = torch.relu_ if len(node.args[0].users) == 1 else torch.relu
-
-
-def _identifier(node: Node) -> str:
-    return re.sub(r"\W", "_", node.meta.get("name", node.name))

@@ -57,7 +57,8 @@ def close(found, expected):
 
 
 def test_its_parameters_are_the_models_own_objects(model, sonifier, x):
-    found = dict(sonifier.deconvnet(x, "conv3").named_parameters())
+    deconvnet = sonifier.deconvnet(x, "conv3")
+    found = {deconvnet.names[name]: p for name, p in deconvnet.named_parameters()}
     own = dict(model.named_parameters())
     original = "conv2.parametrizations.weight.original"
     expected = {"conv1.weight", f"{original}0", f"{original}1", "bn2.weight", "conv3.weight"}
@@ -71,7 +72,8 @@ def test_its_buffers_are_the_switches_and_what_is_held(model, sonifier, x):
     switches = [buffer for name, buffer in buffers.items() if name.startswith("switches")]
     assert sorted(tuple(s.shape) for s in switches) == [(2, 4, 33), (2, 6, 15)]
     assert all(s.dtype == torch.uint8 for s in switches)
-    assert buffers["bn2.running_var"] is model.bn2.running_var
+    own = {deconvnet.names[name]: buffer for name, buffer in buffers.items()}
+    assert own["bn2.running_var"] is model.bn2.running_var
     assert len(buffers) == 3
 
 
@@ -174,7 +176,8 @@ def test_a_deconvnet_in_hand_follows_new_weights(model, sonifier, x, change):
 def test_computed_weights_are_computed_from_the_new_parameters(model, sonifier, x, change):
     deconvnet = sonifier.deconvnet(x, "conv2", tap="output")
     seed = torch.randn(deconvnet.map_shape, dtype=torch.float64)
-    switches = dict(deconvnet.named_buffers())["switches_mp1_max_pool1d_1"].long()
+    (name,) = (name for name, op in deconvnet.names.items() if op == "mp1.max_pool1d#1")
+    switches = deconvnet.get_buffer(name).long()
     change(model)
     signal = F.conv_transpose1d(seed, model.conv2.weight)
     places = 2 * torch.arange(signal.shape[-1]) + switches[..., : signal.shape[-1]]
