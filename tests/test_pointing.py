@@ -70,6 +70,43 @@ def wrong(explain, change):
     )
 
 
+def test_integrated_gradients_are_those_of_autograd(mixtures):
+    """By batches and one by one; minus rivals: relative to the input, minus their mean."""
+    model = nn.Sequential(*random_tower(2), nn.ReLU())
+    x = mixtures[0].mixture[:3000]
+
+    class OneByOne(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = model
+
+        def forward(self, x):
+            assert x.shape[0] == 1
+            return self.inner(x)
+
+    def activation(x):
+        return model(x[None, None])[0].mean(-1)
+
+    levels = [(n + 0.5) / 3 * x for n in range(3)]
+    jacobian = sum(torch.autograd.functional.jacobian(activation, level) for level in levels) / 3
+    heard = activation(x).detach()
+    best, second, *_ = heard.argsort(descending=True).tolist()
+    relative = jacobian / heard[:, None]
+    for network, layer in ((model, "8"), (OneByOne(), "inner.8")):
+        sonifier = Sonifier(network, sample_rate=RATE)
+        plain = integrated_gradients(steps=3)(sonifier, x, layer, [second, best])
+        torch.testing.assert_close(plain, jacobian[[second, best]] * len_of(model, x))
+        told = integrated_gradients(steps=3, rivals=1)(sonifier, x, layer, [second, best])
+        expected = torch.stack(
+            [relative[second] - relative[best], relative[best] - relative[second]]
+        )
+        torch.testing.assert_close(told, expected * len_of(model, x))
+
+
+def len_of(model, x):
+    return model(x[None, None]).shape[-1]
+
+
 # --- pointing ------------------------------------------------------------------------------------
 
 
@@ -238,7 +275,9 @@ def test_aligned_stems_are_loud_at_once():
         for k, i in (("a", 0), ("b", 999))
     }
     apart, together = (
-        next(draw_pairs(bursts, seconds=1.0, sample_rate=RATE, aligned=aligned, seed=1)).stems
+        next(
+            draw_pairs(bursts, seconds=1.0, sample_rate=RATE, aligned=aligned, random_state=1)
+        ).stems
         for aligned in (False, True)
     )
     assert float((together[0] * together[1]).sum()) > 0.99 * float(together[0].square().sum())

@@ -46,9 +46,9 @@ class Cells:
         """Each cell's part of attributions, (sounds, time) -> (sounds, cells)."""
         return self._summed((self._spectrum.conj() * self._stft(attribution)).real)
 
-    def random(self, count: int, draws: torch.Generator) -> Tensor:
+    def random(self, count: int, generator: torch.Generator) -> Tensor:
         """Random scores, (count, cells); the generator is on the CPU."""
-        return torch.rand(count, self._count, generator=draws).to(self._x)
+        return torch.rand(count, self._count, generator=generator).to(self._x)
 
     def masked(self, scores: Tensor, budget: float = BUDGET) -> Tensor:
         """The recording in its best cells, of at most `budget` of its energy.
@@ -105,16 +105,16 @@ def in_cells(attribution: Explanation, *, budget: float = BUDGET) -> Explanation
     return explain
 
 
-def random_cells(draws: torch.Generator, *, budget: float = BUDGET) -> Explanation:
+def random_cells(generator: torch.Generator, *, budget: float = BUDGET) -> Explanation:
     """A control: the input in random cells, other ones for each channel.
 
     Args:
-        draws: On the CPU.
+        generator: On the CPU.
         budget: Share of the input's energy that is kept.
     """
 
     def explain(sonifier: Sonifier, x: Tensor, layer: str, channels: Sequence[int]) -> Tensor:
         cells = Cells(x, sonifier.sample_rate or 0)
-        return cells.masked(cells.random(len(channels), draws), budget)
+        return cells.masked(cells.random(len(channels), generator), budget)
 
     return explain

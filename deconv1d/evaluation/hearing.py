@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from deconv1d.channels import means
 from deconv1d.errors import InputError
-from deconv1d.seeds import means
 from deconv1d.sonify import Sonifier
 
 SAMPLES_AT_ONCE = 2**19

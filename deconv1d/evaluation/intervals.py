@@ -9,8 +9,8 @@ import numpy as np
 from scipy.stats import bootstrap
 
 WIDER = 1.4
-"""What an interval is multiplied by. A recording occurs in several pairs, so pairs are not
-independent draws; resampling recordings instead of pairs gave errors 1.4 times as large."""
+"""What an interval is multiplied by: a recording occurs in several pairs, so that pairs are not
+independent draws, and an interval over pairs is too narrow."""
 
 
 class Mean(NamedTuple):
@@ -29,12 +29,12 @@ class Mean(NamedTuple):
         return f"{self.value:.2f} [{self.low:.2f}, {self.high:.2f}]"
 
 
-def mean_of(scores: Sequence[float], *, seed: int = 0) -> Mean:
+def mean_of(scores: Sequence[float], *, random_state: int = 0) -> Mean:
     """The mean of scores, with a bootstrap interval over them, widened by `WIDER`.
 
     Args:
         scores: One for each pair or clip. None give NaN, one gives an interval without width.
-        seed: Of the resampling.
+        random_state: Of the resampling.
 
     Source: Efron & Tibshirani (1993), percentile interval, by `scipy.stats.bootstrap`.
     """
@@ -44,6 +44,6 @@ def mean_of(scores: Sequence[float], *, seed: int = 0) -> Mean:
     centre = float(values.mean())
     if np.ptp(values) == 0:
         return Mean(centre, centre, centre)
-    found = bootstrap((values,), np.mean, method="percentile", rng=seed).confidence_interval
+    found = bootstrap((values,), np.mean, method="percentile", rng=random_state).confidence_interval
     low, high = (centre + WIDER * (end - centre) for end in found)
     return Mean(centre, float(low), float(high))

@@ -176,7 +176,7 @@ def draw_pairs(
     seconds: float,
     sample_rate: int,
     aligned: bool = False,
-    seed: int = 0,
+    random_state: int = 0,
 ) -> Iterator[Pair]:
     """Endless pairs of stems: two recordings of different classes, each in a clip of one length.
 
@@ -187,7 +187,7 @@ def draw_pairs(
         aligned: False: each recording lies at a random place; a longer one is cut so that its
             loudest stretch is inside. True, the harder form: the loudest stretches of both lie in
             the middle, so that both stems are loud at once and time alone tells nothing.
-        seed: Of the draws.
+        random_state: Of the draws.
 
     Raises:
         InputError: If there are not two classes, or a recording is silent.
@@ -198,14 +198,14 @@ def draw_pairs(
             f"Pairs need sounds of different classes: expected recordings of 2 or more, got "
             f"{len(classes)}. Give one list of recordings for each class."
         )
-    draws = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(random_state)
     samples, loud = round(seconds * sample_rate), round(LOUD_SECONDS * sample_rate)
     while True:
-        names = [classes[i] for i in torch.randperm(len(classes), generator=draws)[:2].tolist()]
+        names = [classes[i] for i in torch.randperm(len(classes), generator=generator)[:2].tolist()]
         stems = []
         for name in names:
-            recording = recordings[name][_below(len(recordings[name]), draws)]
-            offset = _offset(recording, samples, loud, aligned, draws)
+            recording = recordings[name][_below(len(recordings[name]), generator)]
+            offset = _offset(recording, samples, loud, aligned, generator)
             stems.append(to_rms(_placed(recording, samples, offset, name), 0.1))
         yield Pair(torch.stack(stems), (names[0], names[1]))
 
@@ -335,7 +335,7 @@ def _score(pair: Pair, sounds: Tensor, first: int, window: int) -> list[float]:
 
 
 def _offset(
-    recording: Tensor, samples: int, loud: int, aligned: bool, draws: torch.Generator
+    recording: Tensor, samples: int, loud: int, aligned: bool, generator: torch.Generator
 ) -> int:
     """Where in the clip a recording begins; below 0 if its beginning is cut off."""
     length = recording.shape[-1]
@@ -345,8 +345,8 @@ def _offset(
     if aligned:
         return (samples - loudest) // 2 - start
     if length <= samples:
-        return _below(samples - length + 1, draws)
-    return _below(samples - loudest + 1, draws) - start
+        return _below(samples - length + 1, generator)
+    return _below(samples - loudest + 1, generator) - start
 
 
 def _placed(recording: Tensor, samples: int, offset: int, name: str) -> Tensor:
@@ -362,8 +362,8 @@ def _placed(recording: Tensor, samples: int, offset: int, name: str) -> Tensor:
     return clip
 
 
-def _below(count: int, draws: torch.Generator) -> int:
-    return int(torch.randint(count, (), generator=draws))
+def _below(count: int, generator: torch.Generator) -> int:
+    return int(torch.randint(count, (), generator=generator))
 
 
 def _stft(x: Tensor, window: int) -> Tensor:
