@@ -1,1 +1,1 @@
-"""How far to trust a sonification."""
+"""How far to trust an explanation: tests with a known answer, controls, faithfulness."""
