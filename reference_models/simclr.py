@@ -24,7 +24,7 @@ from reference_models.augment import AUGMENTATIONS, augment
 from reference_models.batches import Batches, ahead, crop_samples, seeded
 from reference_models.cnn12 import CNN12, projection_head
 from reference_models.command_line import run_program, setting
-from reference_models.data import ClipSet
+from reference_models.data import SAMPLE_RATE, ClipSet
 from reference_models.distributed import rank, replicate
 from reference_models.initialisation import initialise
 from reference_models.nt_xent import nt_xent
@@ -40,6 +40,7 @@ class Settings:
     pooling: str = setting("max", "how time is halved", choices=("max", "stride"))
     splits: tuple[str, ...] = setting(("train",), "what to train on", choices=("train", "val"))
     seconds: float = setting(2.5, "length of each of the two crops of a clip")
+    gap: float = setting(0.25, "seconds between the two crops, at least; below 0: they may overlap")
     batch_size: int = setting(2048, "clips in a batch, of all processes together")
     epochs: int = setting(50, "passes over the training clips")
     warmup_epochs: float = setting(10.0, "epochs in which the learning rate rises")
@@ -103,7 +104,7 @@ def train(
 def fit(model: nn.Sequential, clips: ClipSet, settings: Settings, run: Run) -> None:
     """Trains `model`, from waveforms to projections; an interrupted run goes on where it was."""
     device = next(model.parameters()).device
-    samples = crop_samples(settings.seconds)
+    samples, gap = crop_samples(settings.seconds), round(settings.gap * SAMPLE_RATE)
     batches = Batches(len(clips), settings.batch_size, settings.seed)
     total, warmup = settings.epochs * len(batches), round(settings.warmup_epochs * len(batches))
     optimizer = torch.optim.Adam(model.parameters(), weight_decay=settings.weight_decay)
@@ -112,7 +113,7 @@ def fit(model: nn.Sequential, clips: ClipSet, settings: Settings, run: Run) -> N
 
     def draw(step: int) -> tuple[Tensor, Tensor]:
         generator = seeded("cpu", "crops", settings.seed, step, rank())
-        return clips.two_crops(batches[step], samples, generator=generator)
+        return clips.two_crops(batches[step], samples, gap=gap, generator=generator)
 
     for step, crops in ahead(draw, range(first, total)):
         generator = seeded(device, "augment", settings.seed, step, rank())

@@ -11,7 +11,8 @@ On eight GPUs, from contrastive weights:
 Killed, it goes on where it was when started again; finished, it only reads its result.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from reference_models.data import ClipSet
 from reference_models.distributed import rank, replicate
 from reference_models.evaluate import metrics, predict
 from reference_models.initialisation import initialise
+from reference_models.probe import Probe, choose_probe, fit_probe
 from reference_models.run import Run
 from reference_models.schedule import learning_rate
 
@@ -36,15 +38,15 @@ from reference_models.schedule import learning_rate
 class Settings:
     """What a supervised run is; the defaults are the paper's, and ours where it is silent.
 
-    With `frozen` the head is trained on embeddings of the whole clips, computed once: crops,
-    augmentations and mixup then play no part.
+    With `frozen` the head is a fitted probe (`reference_models.probe`) on embeddings of the whole
+    clips, computed once: of the settings only `width`, `layers`, `encoder` and `splits` then count.
     """
 
     width: float = setting(1.0, "scales the number of filters of every convolution")
     pooling: str = setting("max", "how time is halved", choices=("max", "stride"))
     layers: int = setting(0, "blocks to keep, with the head on their mean over time; 0: all")
     encoder: str = setting("", "checkpoint whose encoder to start from, of either program")
-    frozen: bool = setting(False, "train the linear head alone (the paper's fonly)")
+    frozen: bool = setting(False, "fit the linear head alone (the paper's fonly)")
     splits: tuple[str, ...] = setting(("train",), "what to train on", choices=("train", "val"))
     seconds: float = setting(1.0, "length of the random crops")
     batch_size: int = setting(128, "clips in a batch, of all processes together")
@@ -88,7 +90,8 @@ def train(
         device: Where the model is to be.
 
     Returns:
-        Settings, classes, data, versions, history, and the metrics "val" and "test".
+        Settings, classes, data, versions, history, and the metrics "val" and "test"; with `frozen`
+        also "probe", how the head was fitted.
 
     Raises:
         ValueError: The folder holds another run, or the encoder does not fit.
@@ -106,14 +109,14 @@ def train(
         model = probe(encoder, layers=settings.layers, classes=len(clips.classes)).to(device)
     else:
         model = classifier(encoder, classes=len(clips.classes)).to(device)
+    about: dict[str, Any] = {}
     if settings.frozen:
-        training = clips.subset(*settings.splits)
-        embeddings = predict(model[:-1], training).to(device)
-        fit_head(model.head, embeddings, training.labels().to(device), settings)
+        about["probe"] = fit_head(model, clips, settings.splits).about()
         run.save_weights(model, settings.epochs)
     else:
         fit(model, clips, settings, run)
-    return run.finish(**{split: score(model, clips.subset(split)) for split in ("val", "test")})
+    scores = {split: score(model, clips.subset(split)) for split in ("val", "test")}
+    return run.finish(**about, **scores)
 
 
 def fit(model: nn.Sequential, clips: ClipSet, settings: Settings, run: Run) -> None:
@@ -159,29 +162,30 @@ def fit(model: nn.Sequential, clips: ClipSet, settings: Settings, run: Run) -> N
         run.save(model, optimizer, step + 1, now=epoch_ends)
 
 
-def fit_head(head: nn.Module, embeddings: Tensor, labels: Tensor, settings: Settings) -> None:
-    """Trains a linear layer on embeddings, with the settings of a run that concern it.
+def fit_head(model: nn.Sequential, clips: ClipSet, splits: Sequence[str] = ("train",)) -> Probe:
+    """Fits the head of a network on what the rest of it makes of whole clips.
 
     Args:
-        head: From embeddings to logits; trained in place.
-        embeddings: (clips, features), on the head's device.
-        labels: Of the same clips, as `ClipSet.labels` gives them, on that device.
-        settings: Batch size, epochs, learning rate, weight decay and seed are used.
+        model: Its last module is the head, `nn.Linear`, which is filled in place.
+        clips: The strength of the penalty is chosen by fits on "train", scored on "val".
+        splits: What the head is then fitted on.
+
+    Returns:
+        The probe whose weights the head now has.
     """
-    criterion = F.binary_cross_entropy_with_logits if labels.ndim == 2 else F.cross_entropy
-    batches = Batches(len(embeddings), settings.batch_size, settings.seed)
-    total, warmup = settings.epochs * len(batches), round(settings.warmup_epochs * len(batches))
-    optimizer = torch.optim.Adam(head.parameters(), weight_decay=settings.weight_decay)
-    replica = replicate(head)
-    for step in range(total):
-        numbers = batches[step].to(embeddings.device)
-        rate = learning_rate(step, peak=settings.peak_rate, warmup=warmup, total=total)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        loss = criterion(replica(embeddings[numbers]), labels[numbers])
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
+    device = next(model.parameters()).device
+
+    def seen(*names: str) -> tuple[Tensor, Tensor]:
+        own = clips.subset(*names)
+        return predict(model[:-1], own).to(device), own.labels().to(device)
+
+    classes = len(clips.classes)
+    probe = choose_probe(*seen("train"), *seen("val"), classes=classes)
+    if tuple(splits) != ("train",):
+        refitted = fit_probe(*seen(*splits), classes=classes, strength=probe.fit.strength)
+        probe = replace(refitted, tried=probe.tried)
+    model.head.load_state_dict(probe.head.state_dict())
+    return probe
 
 
 def as_targets(labels: Tensor, *, classes: int) -> Tensor:

@@ -126,6 +126,16 @@ def test_two_crops_that_just_fit(clips, generator):
     assert starts == {1, 551}
 
 
+def test_two_crops_may_overlap_by_a_gap_below_zero(clips, generator):
+    numbers = [0] * 2000  # 1,000 samples
+    one, two = clips.two_crops(numbers, 600, gap=-550, generator=generator)
+    starts = torch.stack([places(crop, numbers)[:, 0, 0] - 1 for crop in (one, two)])
+    shift = (starts[0] - starts[1]).abs()
+    assert 50 <= shift.min() < 55
+    assert 380 < shift.max() <= 400
+    assert starts.max() <= 400
+
+
 def test_two_crops_of_a_short_clip_may_overlap_and_are_padded(clips, generator):
     numbers = [0] * 300
     one, two = clips.two_crops(numbers, 450, gap=101, generator=generator)

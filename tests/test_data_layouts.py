@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from reference_models.data import audioset, fsd50k, open_cache, speech_commands
+from reference_models.data import arabic_commands, audioset, fsd50k, open_cache, speech_commands
 from reference_models.data.__main__ import main
 from reference_models.data.layouts import HELD_OUT, VIDEO, WORDS
 from reference_models.data.sources import list_files, read_audio
@@ -281,7 +281,22 @@ def test_a_folder_that_is_no_word_is_an_error(tmp_path):
         speech_commands(tmp_path)
 
 
-@pytest.mark.parametrize("load", [audioset, fsd50k, speech_commands])
+def test_arabic_commands_takes_its_words_from_the_folders(tmp_path):
+    write_speech_commands(tmp_path)
+    write_audio(tmp_path / "cancel" / "d_nohash_0.wav")
+    with pytest.warns(UserWarning, match="Arabic Commands: .* holds 4 of 5 clips"):
+        index = arabic_commands(tmp_path)
+    assert index.classes == ("bed", "cancel", "yes")
+    assert [(clip.id, clip.labels, clip.split) for clip in index.clips] == [
+        ("bed/a_nohash_0", (0,), "train"),
+        ("bed/b_nohash_0", (0,), "val"),
+        ("cancel/d_nohash_0", (1,), "train"),
+        ("yes/c_nohash_1", (2,), "test"),
+        ("yes/gone_nohash_0", (2,), "val"),
+    ]
+
+
+@pytest.mark.parametrize("load", [arabic_commands, audioset, fsd50k, speech_commands])
 def test_the_wrong_folder_says_what_was_looked_for(load, tmp_path):
     write_audio(tmp_path / "music" / "song.wav")
     with pytest.raises(FileNotFoundError, match=r"looked for .*\.(csv|txt)"):
@@ -345,3 +360,16 @@ def test_the_real_speech_commands_test_set(recordings):
     }
     assert not speakers["train"] & speakers["test"]
     assert not speakers["train"] & speakers["val"]
+
+
+@pytest.mark.recordings
+def test_the_real_arabic_commands(recordings):
+    index = arabic_commands(recordings / "arabic_commands")
+    assert len(index.classes) == 30
+    splits = ("train", "val", "test")
+    assert [len(index.select(split).clips) for split in splits] == [5400, 1800, 1800]
+    speakers = [
+        {clip.id.split("/")[1].split("_")[0] for clip in index.select(s).clips} for s in splits
+    ]
+    assert [len(there) for there in speakers] == [18, 6, 6]
+    assert len(set.union(*speakers)) == 30

@@ -24,7 +24,8 @@ from reference_models.experiments.comparison import (
 from reference_models.experiments.finding import FINDING, perform, read_rows
 from reference_models.experiments.study import PRESETS, Study, finetuned, pretrained
 from reference_models.experiments.tables import TABLES
-from reference_models.experiments.transfer import TRANSFER, BlockMeans, probe_scores
+from reference_models.experiments.transfer import TRANSFER, probe_scores
+from reference_models.probing import BlockMeans
 
 CLASSES = 4
 SPLITS = ["train"] * 32 + ["val"] * 12 + ["test"] * 16
@@ -184,14 +185,15 @@ def test_tables_of_transfer(study, number, count, metric):
 
 def test_one_pass_gives_what_every_probe_sees():
     torch.manual_seed(0)
-    encoder = CNN12(width=1 / 64).double()
+    encoder = CNN12(width=1 / 64).double().eval()
     means = BlockMeans(encoder)
     waveforms = torch.randn(2, 1, 3001, dtype=torch.float64)
     parts = means(waveforms).split(means.sizes, dim=1)
-    assert len(parts) == 11
-    for block, held in enumerate(parts, 1):
+    assert len(parts) == 12
+    for block, held in enumerate(parts[:11], 1):
         alone = probe(encoder, layers=block, classes=CLASSES)[:-1](waveforms)
         torch.testing.assert_close(held, alone, rtol=0, atol=1e-12)
+    torch.testing.assert_close(parts[11], encoder(waveforms), rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("block", [1, 8, 11])

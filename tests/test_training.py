@@ -26,6 +26,7 @@ from reference_models.cnn12 import CNN12, classifier, projection_head
 from reference_models.data import Clip, ClipIndex, ClipSet, build_cache, open_cache
 from reference_models.initialisation import initialise
 from reference_models.nt_xent import nt_xent
+from reference_models.probe import STRENGTHS, choose_probe, fit_probe
 
 SUPERVISED = supervised.Settings(
     width=1 / 64, seconds=0.3, batch_size=4, epochs=2, warmup_epochs=0.5
@@ -272,35 +273,29 @@ def test_a_run_that_is_heard_ends_in_the_same_weights(run, clips, tmp_path):
     assert [sound.step for sound in events.Audio("sonification/conv2")] == [1, 2]
 
 
-def test_frozen_trains_the_head_alone_on_embeddings_of_whole_clips(clips, tmp_path):
+def test_frozen_fits_the_head_alone_on_embeddings_of_whole_clips(clips, tmp_path):
     simclr.train(clips, CONTRASTIVE, tmp_path / "simclr")
     weights = tmp_path / "simclr" / "epoch-002.safetensors"
-    settings = replace(SUPERVISED, encoder=str(weights), frozen=True, epochs=30, peak_rate=0.1)
-    result = supervised.train(clips, settings, tmp_path / "head")
     encoder = load_encoder(weights)
-    model = load_classifier(tmp_path / "head" / "epoch-030.safetensors")
-    for name, weight in encoder.state_dict().items():
-        assert torch.equal(model.encoder.state_dict()[name], weight)
-    assert result["val"].keys() == {"accuracy", "clips"}
-    # The head is what the same settings give on embeddings made one by one.
-    train = clips.subset("train")
-    with torch.no_grad():
-        embeddings = torch.cat([encoder(train.waveform(i)[None, None]) for i in range(14)])
-    torch.manual_seed(0)
-    head = classifier(load_encoder(weights), classes=3).head
-    supervised.fit_head(head, embeddings, train.labels(), settings)
-    torch.testing.assert_close(model.head.weight, head.weight, rtol=1e-3, atol=1e-5)
-
-
-def test_fit_head_finds_what_a_linear_layer_can(tmp_path):
-    draws = torch.Generator().manual_seed(0)
-    labels = torch.randint(3, (200,), generator=draws)
-    embeddings = torch.eye(3)[labels] + 0.1 * torch.randn(200, 3, generator=draws)
-    settings = replace(SUPERVISED, batch_size=20, epochs=30, peak_rate=0.1)
-    for targets in (labels, torch.eye(3)[labels]):
-        head = torch.nn.Linear(3, 3)
-        supervised.fit_head(head, embeddings, targets, settings)
-        assert (head(embeddings).argmax(dim=1) == labels).float().mean() > 0.98
+    train, val = clips.subset("train"), clips.subset("val")
+    with torch.no_grad():  # embeddings made one by one
+        one, other = (
+            torch.cat([encoder(own.waveform(i)[None, None]) for i in range(len(own))])
+            for own in (train, val)
+        )
+    chosen = choose_probe(one, train.labels(), other, val.labels(), classes=3)
+    both = (torch.cat([one, other]), torch.cat([train.labels(), val.labels()]))
+    again = fit_probe(*both, classes=3, strength=chosen.fit.strength)
+    for splits, probe in ((("train",), chosen), (("train", "val"), again)):
+        settings = replace(SUPERVISED, encoder=str(weights), frozen=True, splits=splits)
+        result = supervised.train(clips, settings, tmp_path / "-".join(splits))
+        model = load_classifier(tmp_path / "-".join(splits) / "epoch-002.safetensors")
+        for name, weight in encoder.state_dict().items():
+            assert torch.equal(model.encoder.state_dict()[name], weight)
+        assert result["val"].keys() == {"accuracy", "clips"}
+        assert result["probe"]["converged"]
+        assert len(result["probe"]["tried"]) == len(STRENGTHS)
+        torch.testing.assert_close(model.head(one), probe.head(one), rtol=1e-2, atol=1e-3)
 
 
 def test_full_fine_tuning_starts_from_the_encoder(clips, tmp_path):

@@ -21,7 +21,13 @@ from reference_models.data.cache import build_cache, open_cache
 from reference_models.data.clips import ClipSet
 from reference_models.data.events import rendered_events
 from reference_models.data.index import SAMPLE_RATE, Clip, ClipIndex
-from reference_models.data.layouts import WORDS, audioset, fsd50k, speech_commands
+from reference_models.data.layouts import (
+    WORDS,
+    arabic_commands,
+    audioset,
+    fsd50k,
+    speech_commands,
+)
 from reference_models.data.words import rendered_words
 
 __all__ = [
@@ -30,6 +36,7 @@ __all__ = [
     "Clip",
     "ClipIndex",
     "ClipSet",
+    "arabic_commands",
     "audioset",
     "build_cache",
     "fsd50k",

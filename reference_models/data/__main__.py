@@ -7,6 +7,7 @@ import json
 
 from reference_models.data import (
     ClipSet,
+    arabic_commands,
     audioset,
     build_cache,
     fsd50k,
@@ -28,6 +29,7 @@ def main() -> None:
     source.add_argument("--audioset-balanced", metavar="DIR", help="without the unbalanced list")
     source.add_argument("--fsd50k", metavar="DIR")
     source.add_argument("--speech-commands", metavar="DIR")
+    source.add_argument("--arabic-commands", metavar="DIR", help="the layout of Speech Commands")
     source.add_argument("--words", metavar="VOICES", type=int, help="rendered, e.g. 120")
     source.add_argument("--events", metavar="GROUP", choices=["A", "B"], help="rendered, A or B")
     parser.add_argument(
@@ -51,6 +53,8 @@ def _build(args: argparse.Namespace) -> ClipSet:
         return build_cache(audioset(args.audioset), args.out)
     if args.audioset_balanced:
         return build_cache(audioset(args.audioset_balanced, balanced=True), args.out)
+    if args.arabic_commands:
+        return build_cache(arabic_commands(args.arabic_commands), args.out)
     if args.fsd50k:
         return build_cache(fsd50k(args.fsd50k), args.out)
     return build_cache(speech_commands(args.speech_commands), args.out)

@@ -129,7 +129,8 @@ class ClipSet:
             indices: Clip numbers, (batch,).
             samples: Length of a crop (2.5 s by default, the paper's).
             gap: Samples between the end of one crop and the start of the other, at the least
-                (250 ms by default).
+                (250 ms by default). Below 0 crops may overlap by as much, so that their starts are
+                at least `samples + gap` apart.
             generator: Draws the places, and with them which crop comes first; on the CPU.
 
         Returns:

@@ -10,7 +10,7 @@ import csv
 import os
 import re
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from reference_models.data.index import Clip, ClipIndex, share
@@ -110,9 +110,43 @@ def speech_commands(root: str | Path) -> ClipIndex:
         FileNotFoundError: If a list, or every audio file, is missing.
         ValueError: If there is a folder for some other word.
     """
+    classes, listed, audio = _commands("Speech Commands", root)
+    if strange := sorted(set(classes) - set(WORDS)):
+        raise ValueError(
+            f"Speech Commands: folder {strange[0]!r} in '{root}' is none of the 35 words, "
+            f"expected {WORDS[0]!r} to {WORDS[-1]!r}; move it out of the data set"
+        )
+    numbered = _number(listed, WORDS)
+    clips = _locate("Speech Commands", root, numbered, audio, SPEECH_COMMANDS_CLIPS)
+    return ClipIndex("Speech Commands", WORDS, False, clips)
+
+
+def arabic_commands(root: str | Path) -> ClipIndex:
+    """Arabic Speech Commands: one Arabic word a clip, with train, val and test by speaker.
+
+    Args:
+        root: Holds `validation_list.txt`, `testing_list.txt` and a folder for each word, as Speech
+            Commands does. The classes are the folders, in the order of the alphabet.
+
+    Raises:
+        FileNotFoundError: If a list, or every audio file, is missing.
+
+    Source:
+        Ghandoura et al., "Building and benchmarking an Arabic Speech Commands dataset for
+        small-footprint keyword spotting" (2021), laid out as Speech Commands is.
+    """
+    classes, listed, audio = _commands("Arabic Commands", root)
+    clips = _locate("Arabic Commands", root, _number(listed, classes), audio)
+    return ClipIndex("Arabic Commands", classes, False, clips)
+
+
+def _commands(
+    name: str, root: str | Path
+) -> tuple[tuple[str, ...], list[tuple[str, str, str]], dict[str, str]]:
+    """Reads the layout of Speech Commands: words, clips as (id, word, split), audio files by id."""
     names = ["validation_list.txt", "testing_list.txt"]
     files = list_files(root)
-    lists = _find_lists("Speech Commands", root, files, names)
+    lists = _find_lists(name, root, files, names)
     splits = {}
     for path, split in zip(lists, ("val", "test"), strict=True):
         for line in Path(path).read_text(encoding="utf-8").split():
@@ -123,16 +157,14 @@ def speech_commands(root: str | Path) -> ClipIndex:
         word = path.parent
         if word.parent == Path(lists[0]).parent and word.name != "_background_noise_":
             audio[f"{word.name}/{path.stem}"] = str(path)
-    words = {word: (number,) for number, word in enumerate(WORDS)}
-    by_word = [(id.split("/")[0], id) for id in sorted(audio.keys() | splits.keys())]
-    if strange := sorted({word for word, _ in by_word} - words.keys()):
-        raise ValueError(
-            f"Speech Commands: folder {strange[0]!r} in '{root}' is none of the 35 words, "
-            f"expected {WORDS[0]!r} to {WORDS[-1]!r}; move it out of the data set"
-        )
-    listed = [(id, words[word], splits.get(id, "train")) for word, id in by_word]
-    clips = _locate("Speech Commands", root, listed, audio, SPEECH_COMMANDS_CLIPS)
-    return ClipIndex("Speech Commands", WORDS, False, clips)
+    ids = sorted(audio.keys() | splits.keys())
+    listed = [(id, id.split("/")[0], splits.get(id, "train")) for id in ids]
+    return tuple(sorted({word for _, word, _ in listed})), listed, audio
+
+
+def _number(listed: Iterable[tuple[str, str, str]], classes: Sequence[str]) -> list[Listed]:
+    """The clips with the numbers of their words."""
+    return [(id, (classes.index(word),), split) for id, word, split in listed]
 
 
 def _find_lists(name: str, root: str | Path, files: list[str], wanted: list[str]) -> list[str]:

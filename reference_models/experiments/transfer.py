@@ -4,11 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from reference_models.cnn12 import CNN12, end_of_block, probe
-from reference_models.data import ClipSet
 from reference_models.evaluate import predict
 from reference_models.experiments.comparison import (
     Bootstrap,
@@ -19,7 +16,6 @@ from reference_models.experiments.comparison import (
 )
 from reference_models.experiments.finding import Claim, Experiment, Finding, Row, part
 from reference_models.experiments.study import (
-    LAYERS,
     REGIMES,
     Network,
     Preset,
@@ -27,7 +23,8 @@ from reference_models.experiments.study import (
     finetuned,
     pretrained,
 )
-from reference_models.supervised import fit_head
+from reference_models.probe import choose_probe
+from reference_models.probing import BLOCKS, WHOLE, block_means
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -38,10 +35,8 @@ METRICS = {"fsd50k": "mAP", "words": "accuracy"}
 TITLES = {"fsd50k": "Sound events", "words": "Words"}
 COLOURS = {"contrastive": "#1f5fa8", "supervised": "#c2571a"}
 
-BLOCKS = range(1, len(LAYERS) + 1)
 FULL = (2, 6, 11)  # blocks up to which networks are trained as a whole too
 EARLY, MIDDLE, DEEP, TOP = (1, 2, 3, 4), 6, (9, 10, 11), 11
-WHOLE = 12  # stands for the encoder with its linear layer
 
 
 def networks(preset: Preset) -> list[Network]:
@@ -52,32 +47,6 @@ def networks(preset: Preset) -> list[Network]:
         for regime in REGIMES
         for changes in ({"frozen": True}, {}, *({"layers": layers} for layers in FULL))
     ]
-
-
-class BlockMeans(nn.Module):
-    """All that probes look at, from one pass: each block's output, averaged over time.
-
-    Args:
-        encoder: Its modules are used, not copied.
-
-    Attributes:
-        sizes: Number of filters of each block.
-    """
-
-    def __init__(self, encoder: CNN12):
-        super().__init__()
-        self.features = encoder.features
-        self._ends = {end_of_block(encoder, block) for block in BLOCKS}
-        self.sizes = [self.features.get_submodule(layer).out_channels for layer in LAYERS]
-
-    def forward(self, maps: Tensor) -> Tensor:
-        """Returns (batch, filters of all blocks) of waveforms (batch, 1, time)."""
-        means = []
-        for name, module in self.features.named_children():
-            maps = module(maps)
-            if name in self._ends:
-                means.append(maps.mean(dim=-1))
-        return torch.cat(means, dim=1)
 
 
 def probe_scores(study: Study, start: Network, data: str) -> dict[int, Tensor]:
@@ -96,23 +65,16 @@ def probe_scores(study: Study, start: Network, data: str) -> dict[int, Tensor]:
     """
     clips = study.clips(data)
     training, validation = clips.subset("train"), clips.subset("val")
-    means = [_block_means(study, start, split) for split in (training, validation)]
-    labels = training.labels().to(study.device)
+    encoder = study.encoder(start)
+    seen, held_out = (block_means(encoder, split) for split in (training, validation))
+    labels = training.labels().to(study.device), validation.labels()
     scores = {}
-    for block, embeddings, held_out in zip(BLOCKS, *means, strict=True):
-        settings = study.settings(finetuned(data, start, frozen=True, layers=block))
-        torch.manual_seed(settings.seed)
-        encoder = study.encoder(start)
-        head = probe(encoder, layers=block, classes=len(clips.classes)).head.to(study.device)
-        fit_head(head, embeddings, labels, settings)
-        scores[block] = head(held_out).detach().cpu()
+    for block in BLOCKS:
+        one, other = seen[block].to(study.device), held_out[block].to(study.device)
+        probe = choose_probe(one, labels[0], other, labels[1], classes=len(clips.classes))
+        scores[block] = probe.head(other).detach().cpu()
     whole = study.classifier(finetuned(data, start, frozen=True))
     return scores | {WHOLE: predict(whole, validation)}
-
-
-def _block_means(study: Study, start: Network, clips: ClipSet) -> list[Tensor]:
-    model = BlockMeans(study.encoder(start))
-    return list(predict(model, clips).to(study.device).split(model.sizes, dim=1))
 
 
 def measure_probes(study: Study, data: str) -> dict[str, Any]:
