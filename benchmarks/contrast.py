@@ -24,7 +24,7 @@ from deconv1d.channels import ranked
 from deconv1d.contrast import FRAME, OTHERS, contrasted
 from deconv1d.evaluation.faithfulness import faithfulness
 from deconv1d.mirror import Deconvnet
-from deconv1d.sonify import to_peak_of
+from deconv1d.sounding import to_peak_of
 
 MAPS = 8
 KINDS = ("Dog bark", "Rain", "Person sneeze", "Helicopter", "Chainsaw", "Rooster")

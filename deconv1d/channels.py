@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import prod
 from operator import index
 from typing import Any
@@ -12,7 +12,6 @@ from torch import Tensor
 
 from deconv1d.errors import ChannelError, InputError
 from deconv1d.layers.axes import Layout
-from deconv1d.mirror import Deconvnet
 from deconv1d.record.capture import Capture
 from deconv1d.rules.op import depends_on_input, shape_of
 
@@ -85,12 +84,16 @@ def only(values: Tensor, channel: Channel) -> Tensor:
 
 
 def carry_back(
-    deconvnet: Deconvnet, values: Tensor, layout: Layout, channels: Sequence[Channel], chunk: int
+    carry: Callable[[Tensor], Tensor],
+    values: Tensor,
+    layout: Layout,
+    channels: Sequence[Channel],
+    chunk: int,
 ) -> Tensor:
     """Carries single channels back, some at a time.
 
     Args:
-        deconvnet: The mirror.
+        carry: A mirror: seeds to raw sonifications.
         values: Seed of every map, (batch, channels, ...).
         layout: The axes of the model's maps.
         channels: Which to carry.
@@ -103,7 +106,7 @@ def carry_back(
     for start in range(0, len(channels), chunk):
         some = channels[start : start + chunk]
         seeds = torch.stack([layout.unsorted(only(values, channel)) for channel in some])
-        raw = deconvnet(seeds) if len(some) > 1 else deconvnet(seeds[0])[None]
+        raw = carry(seeds) if len(some) > 1 else carry(seeds[0])[None]
         if carried is None:  # kept together: small results in between would scatter the heap
             carried = raw.new_empty(len(channels), *raw.shape[1:])
         carried[start : start + chunk] = raw

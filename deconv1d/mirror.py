@@ -23,6 +23,19 @@ from deconv1d.rules.table import RULES, UNBATCHED, Rule, Rules, packet, rule_for
 
 
 @dataclass(frozen=True)
+class Held:
+    """Where a buffer of a mirror comes from: a value of one forward pass.
+
+    Attributes:
+        node: The op's node.
+        recorded: Whether it is what the op's rule recorded, rather than the op's own output.
+    """
+
+    node: Node
+    recorded: bool
+
+
+@dataclass(frozen=True)
 class Step:
     """One op on the way from the map back to the waveform, and its rule."""
 
@@ -30,7 +43,22 @@ class Step:
     rule: Rule
 
 
-class Deconvnet(GraphModule):
+class Generated(GraphModule):
+    """A module written op by op, whose source text is forgotten with it."""
+
+    def recompile(self) -> Any:
+        """Compiles the graph; its source text is forgotten with the module.
+
+        torch.fx keeps the source of all modules that it ever compiled, for tracebacks. Here every
+        sonification compiles one, so that would grow for as long as the process lives.
+        """
+        code = super().recompile()
+        source = type(self).forward.__code__.co_filename
+        weakref.finalize(self, _forget, source).atexit = False
+        return code
+
+
+class Deconvnet(Generated):
     """Carries a seed at one layer's map back to the waveform.
 
     Call it with a seed shaped like the map, or with any number of them along a leading axis; it
@@ -43,6 +71,7 @@ class Deconvnet(GraphModule):
         map_dtype: Its dtype, which is the seed's too.
         names: What each attribute is in the model's own words: "weight_3" -> "conv1.weight", and
             the op's name for a recorded or kept value. Names in the code are a counter's alone.
+        held: Its buffers by name, with their origin: what another forward pass would change.
         vectorized: Whether several seeds run as one; with an op that the table does not know they
             run one by one (not every derivative of torch's survives `vmap`).
     """
@@ -51,6 +80,7 @@ class Deconvnet(GraphModule):
     map_shape: tuple[int, ...]
     map_dtype: torch.dtype
     names: dict[str, str]
+    held: dict[str, Held]
     vectorized: bool
 
     def __call__(self, seed: Tensor) -> Tensor:
@@ -62,38 +92,7 @@ class Deconvnet(GraphModule):
         Raises:
             InputError: If the seed has another shape or dtype.
         """
-        shape = tuple(seed.shape)
-        if seed.dtype != self.map_dtype:
-            raise InputError(
-                f"The seed does not fit the map: expected {self.map_dtype}, got {seed.dtype}. "
-                f"Give seed.to({self.map_dtype})."
-            )
-        if self.map_shape not in (shape, shape[1:]):
-            raise InputError(
-                f"The seed does not fit the map: expected shape {self.map_shape} or "
-                f"(seeds, {', '.join(map(str, self.map_shape))}), got {shape}. "
-                f"Give a value for each element of the map."
-            )
-        run = super().__call__
-        with _quiet(seed.device):
-            if shape == self.map_shape:
-                raw: Tensor = run(seed)
-            elif self.vectorized:
-                raw = torch.func.vmap(run, randomness="same")(seed)
-            else:
-                raw = torch.stack([run(one) for one in seed])
-            return raw
-
-    def recompile(self) -> Any:
-        """Compiles the graph; its source text is forgotten with the module.
-
-        torch.fx keeps the source of all modules that it ever compiled, for tracebacks. Here every
-        sonification compiles one, so that would grow for as long as the process lives.
-        """
-        code = super().recompile()
-        source = type(self).forward.__code__.co_filename
-        weakref.finalize(self, _forget, source).atexit = False
-        return code
+        return carry_seeds(super().__call__, seed, self)
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
         raise InputError(
@@ -109,8 +108,39 @@ def _forget(source: str) -> None:
     linecache.cache.pop(source, None)
 
 
+def carry_seeds(run: Callable[[Tensor], Tensor], seed: Tensor, mirror: Deconvnet) -> Tensor:
+    """Carries one seed back, or several along a leading axis.
+
+    Args:
+        run: Carries one seed.
+        seed: The map's shape, or (seeds, *map_shape).
+        mirror: Which map and dtype the seeds must fit, and whether several run as one.
+
+    Raises:
+        InputError: If the seed has another shape or dtype.
+    """
+    shape = tuple(seed.shape)
+    if seed.dtype != mirror.map_dtype:
+        raise InputError(
+            f"The seed does not fit the map: expected {mirror.map_dtype}, got {seed.dtype}. "
+            f"Give seed.to({mirror.map_dtype})."
+        )
+    if mirror.map_shape not in (shape, shape[1:]):
+        raise InputError(
+            f"The seed does not fit the map: expected shape {mirror.map_shape} or "
+            f"(seeds, {', '.join(map(str, mirror.map_shape))}), got {shape}. "
+            f"Give a value for each element of the map."
+        )
+    with quiet(seed.device):
+        if shape == mirror.map_shape:
+            return run(seed)
+        if mirror.vectorized:
+            return torch.func.vmap(run, randomness="same")(seed)
+        return torch.stack([run(one) for one in seed])
+
+
 @contextmanager
-def _quiet(device: torch.device) -> Iterator[None]:
+def quiet(device: torch.device) -> Iterator[None]:
     """No gradients, no inference tensors (autograd cannot save them), no autocast."""
     with torch.inference_mode(False), torch.no_grad(), torch.autocast(device.type, enabled=False):
         yield
@@ -187,6 +217,7 @@ class _Writer:
     def __init__(self, captured: Capture) -> None:
         self.graph = Graph()
         self._captured = captured
+        self.held: dict[str, Held] = {}
         self._attributes: dict[str, Tensor] = {}
         self._names: dict[str, str] = {}
         self._named: dict[int, str] = {}
@@ -207,7 +238,7 @@ class _Writer:
     def recorded(self, op: Op) -> Node:
         kind = rule.kind if (rule := self._step and self._step.rule) else "held"
         word = "switches" if kind == "switch" else "held"
-        return self._attribute(word, self._captured.recorded[op.node], op.node.meta["name"])
+        return self._held(word, self._captured.recorded[op.node], Held(op.node, recorded=True))
 
     def _value(self, node: Node) -> Node:
         if node not in self._values:
@@ -217,8 +248,7 @@ class _Writer:
     def _forward(self, node: Node) -> Node:
         """Kept from the forward pass, or recomputed from the model's parameters."""
         if node in self._captured.kept:
-            name = node.meta.get("name", node.name)
-            return self._attribute("kept", self._captured.kept[node], name)
+            return self._held("kept", self._captured.kept[node], Held(node, recorded=False))
         if not node.meta["constant"]:
             raise InputError(
                 f"The rule for {self._step.op.node.target if self._step else 'an op'} reads the "
@@ -239,6 +269,12 @@ class _Writer:
             self._attributes[attribute], self._names[attribute] = tensor, name
         return self.graph.get_attr(self._named[id(tensor)])
 
+    def _held(self, word: str, tensor: Tensor, held: Held) -> Node:
+        """A value of this forward pass, as a buffer."""
+        attribute = self._attribute(word, tensor, held.node.meta.get("name", held.node.name))
+        self.held[str(attribute.target)] = held
+        return attribute
+
     def finish(self, raw: Node) -> Deconvnet:
         """The module that returns this node."""
         self.graph.output(raw)
@@ -247,6 +283,7 @@ class _Writer:
         deconvnet = Deconvnet(self._attributes, self.graph, class_name="Deconvnet")
         used = {str(node.target) for node in self.graph.nodes if node.op == "get_attr"}
         deconvnet.names = {own: name for own, name in self._names.items() if own in used}
+        deconvnet.held = {own: held for own, held in self.held.items() if own in used}
         return deconvnet
 
 

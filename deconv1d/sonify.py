@@ -2,35 +2,31 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from deconv1d.channels import Channel, carry_back, check_channels, chunk_of, most_active
-from deconv1d.contrast import check_contrast, without_others
-from deconv1d.errors import InputError, ModelError, SilenceWarning, check_word
+from deconv1d.channels import chunk_of
+from deconv1d.errors import InputError, check_word
 from deconv1d.forward import ForwardPass
-from deconv1d.layers.axes import Layout, layout_of
+from deconv1d.layers.axes import layout_of
 from deconv1d.layers.maps import LayerMaps, layer_maps, map_of
 from deconv1d.layers.plan import PlanRow, plan_of
 from deconv1d.layers.table import LayerRow, layer_table
 from deconv1d.mirror import Deconvnet, mirror
 from deconv1d.record.unchanged import unwrapped
-from deconv1d.record.waveform import Waveform
 from deconv1d.rules.table import RULES, Rules
-from deconv1d.seeds import SEEDS, Seed, scaled_for_half, seed_of
+from deconv1d.seeds import SEEDS, Seed
 from deconv1d.sonification import Sonification
+from deconv1d.sounding import ReachedMap, sonify_map
 from deconv1d.table import Table
 
 if TYPE_CHECKING:
     from deconv1d.evaluation.card import ControlCard
+    from deconv1d.program import Program
 
 
 class Sonifier:
@@ -125,31 +121,75 @@ class Sonifier:
         captured, waveform, name = self._forward_pass.run_to(
             x, layer, tap=tap, method=method, unpool=unpool
         )
-        deconvnet = mirror(captured, rules=captured.rules, method=method)
         assert captured.tap is not None
-        activation, layout = map_of(captured), layout_of(captured.tap, channel_axis)
-        if isinstance(channel, np.ndarray | Tensor):
-            channel = channel.tolist()
-        chosen = check_channels(channel, activation.shape[layout.channel], name)
-        if contrast is not None:
-            check_contrast(contrast, activation.shape[layout.channel], chosen, name)
-        values, level = scaled_for_half(seed_of(activation, seed, layout))
-        answered: list[Channel] | Channel | None = None
-        if chosen is None:
-            raw = deconvnet(layout.unsorted(values))
-        else:
-            maps = layout.sorted(activation)
-            channels: list[Channel] = [*chosen] if isinstance(chosen, list) else [most_active(maps)]
-            carried = partial(carry_back, deconvnet, values, layout, chunk=chunk_of(captured))
-            raw, answered = carried(channels), channels
-            if contrast is not None:
-                raw = without_others(raw, channels, maps, carried)
-            if isinstance(chosen, str) or not isinstance(channel, Sequence):
-                raw, answered = raw[0], channels[0]
-        found = self._finish(
-            waveform, raw, level, activation, layout, name, answered, deconvnet, contrast
+        reached = ReachedMap(
+            layer=name,
+            tap=tap,
+            waveform=waveform,
+            activation=map_of(captured),
+            layout=layout_of(captured.tap, channel_axis),
+            carry_back=(deconvnet := mirror(captured, rules=captured.rules, method=method)),
+            steps=deconvnet.steps,
+            chunk=chunk_of(captured),
         )
-        return replace(found, tap=tap)
+        return sonify_map(
+            reached, channel=channel, seed=seed, contrast=contrast, sample_rate=self.sample_rate
+        )
+
+    def prepare(
+        self,
+        x: Any,
+        *,
+        layer: str,
+        tap: str = "block",
+        seed: Seed = "activation",
+        method: str = "deconvnet",
+        unpool: str = "switches",
+        channel_axis: int | None = None,
+        verify: bool = False,
+    ) -> Program:
+        """Traces the model once; the program then sonifies any waveform of this shape.
+
+        A call of it gives what `sonify` gives, without recording the forward pass and writing the
+        mirror anew: for small networks that is most of the time. It follows the model's weights.
+
+        Args:
+            x: As for `sonify`; its shape is the one prepared for, with any number of examples.
+            layer: As for `sonify`.
+            tap: As for `sonify`.
+            seed: As for `sonify`.
+            method: As for `sonify`.
+            unpool: As for `sonify`.
+            channel_axis: As for `sonify`.
+            verify: Run each call both ways and compare.
+
+        Raises:
+            ModelError: If the forward pass may differ from waveform to waveform: the model looks at
+                values, draws random numbers, writes into its own tensors or runs a script.
+            InputError, LayerError, PathError: As for `sonify`.
+
+        Example:
+            >>> import torch
+            >>> from deconv1d import Sonifier
+            >>> model = torch.nn.Sequential(torch.nn.Conv1d(1, 4, 9), torch.nn.ReLU())
+            >>> program = Sonifier(model).prepare(torch.randn(800), layer="0")
+            >>> program(torch.randn(800), channel=3).waveform.shape
+            torch.Size([800])
+        """
+        from deconv1d.program import Program
+
+        return Program(
+            self,
+            self._forward_pass,
+            x,
+            layer=layer,
+            tap=tap,
+            seed=seed,
+            method=method,
+            unpool=unpool,
+            channel_axis=channel_axis,
+            verify=verify,
+        )
 
     def maps(
         self, x: Any, *, layer: str, tap: str = "block", channel_axis: int | None = None
@@ -326,54 +366,6 @@ class Sonifier:
             verify=self._verify,
         )
 
-    # --- finishing -------------------------------------------------------------------------
-
-    def _finish(
-        self,
-        waveform: Waveform,
-        raw: Tensor,
-        level: float,
-        activation: Tensor,
-        layout: Layout,
-        layer: str,
-        channel: Any,
-        deconvnet: Deconvnet,
-        contrast: str | None,
-    ) -> Sonification:
-        given = waveform.given
-        leading = raw.shape[:1] if isinstance(channel, list) else ()
-        wide = torch.promote_types(given.dtype, torch.float32)
-        raw = raw.to(given.device, wide).reshape(*leading, *given.shape) * level
-        if not torch.isfinite(raw.to(given)).all():
-            raise ModelError(
-                f"The sonification of layer {layer!r} is not finite: expected numbers within "
-                f"{given.dtype}'s range. Give the waveform in float32, or "
-                f"Sonifier(model, dtype=torch.float32)."
-            )
-        scaled, gain = to_peak_of(given.to(wide), raw)
-        if (gain == 0).any():
-            what = "the input is silent" if not given.any() else "the map is dead"
-            what += " or explained by other channels" if contrast and given.any() else ""
-            warnings.warn(
-                f"The sonification of layer {layer!r} is silent: {what}.",
-                SilenceWarning,
-                stacklevel=3,
-            )
-        steps = deconvnet.steps
-        return Sonification(
-            waveform=scaled.to(given),
-            raw=raw.to(given),
-            input=given,
-            activation=activation.to(given),
-            gain=gain.to(given),
-            layer=layer,
-            channel=channel,
-            sample_rate=self.sample_rate,
-            layout=layout,
-            flagged=sum(step.rule.flagged for step in steps) / max(len(steps), 1),
-            contrast=contrast,
-        )
-
 
 def _call_model(model: Any, x: Tensor) -> Any:
     return model(x)
@@ -388,25 +380,3 @@ class _Call(nn.Module):
 
     def forward(self, x: Tensor) -> Any:
         return self.call(self.model, x)
-
-
-def to_peak_of(x: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
-    """Scales each raw sonification to its input's peak.
-
-    Args:
-        x: Waveforms, batch first; or one clip, (time,).
-        raw: The same shape, or with a leading axis.
-
-    Returns:
-        The scaled sonification, and what it was multiplied by, (batch,) (with that leading axis);
-        both exactly 0 where either is silent.
-
-    Source: paper, section 3.2 (4).
-    """
-    axes = list(range(-(x.dim() - 1 or 1), 0))
-    peak, raw_peak = x.abs().amax(axes, keepdim=True), raw.abs().amax(axes, keepdim=True)
-    gain = torch.where(raw_peak > 0, peak / raw_peak, 0)
-    gain = torch.where(torch.isfinite(gain), gain, 0)
-    # Divided first: the largest sample is then the input's peak exactly.
-    scaled = torch.where(gain > 0, torch.where(gain == 1, raw, raw / raw_peak * peak), 0)
-    return scaled, gain.squeeze(axes)

@@ -13,7 +13,7 @@ from untouched import untouched
 
 from deconv1d import InputError, SilenceWarning, Sonifier, measure
 from deconv1d import forward as forward_module
-from deconv1d import sonify as sonify_module
+from deconv1d import sounding as sounding_module
 from deconv1d.evaluation.controls import (
     BASELINES,
     CONTRASTED,
@@ -131,13 +131,13 @@ def test_contrast_takes_off_what_channels_share(x):
 
 def test_a_random_seed_is_positive_with_the_maps_energy_and_support(x, monkeypatch):
     seeds = []
-    carried = sonify_module.carry_back
+    carried = sounding_module.carry_back
 
     def watch(deconvnet, values, layout, channels, chunk):
         seeds.append(values[:, channels].clone())
         return carried(deconvnet, values, layout, channels, chunk)
 
-    monkeypatch.setattr(sonify_module, "carry_back", watch)
+    monkeypatch.setattr(sounding_module, "carry_back", watch)
     Sonifier(bank((200, 400)), sample_rate=RATE).control_card(x, layer="0", channel=0, draws=2)
     own, random = seeds[0], seeds[4:6]  # after all weights redrawn, and the filter twice
     for seed in random:

@@ -21,7 +21,8 @@ from deconv1d.evaluation.faithfulness import faithfulness
 from deconv1d.evaluation.randomisation import random_seed
 from deconv1d.rules.table import METHODS as OURS
 from deconv1d.sonification import Sonification, rate_and_channel
-from deconv1d.sonify import Sonifier, to_peak_of
+from deconv1d.sonify import Sonifier
+from deconv1d.sounding import to_peak_of
 from deconv1d.table import Table
 
 METHODS = (*OURS, *CAPTUM)

@@ -27,7 +27,8 @@ from deconv1d.evaluation.randomisation import random_seed, shuffle_weights, shuf
 from deconv1d.record.waveform import as_waveform
 from deconv1d.seeds import Seed
 from deconv1d.sonification import Sonification, rate_and_channel
-from deconv1d.sonify import Sonifier, to_peak_of
+from deconv1d.sonify import Sonifier
+from deconv1d.sounding import to_peak_of
 from deconv1d.table import Table
 
 DEPTHS = 4

@@ -52,13 +52,17 @@ def map_of(captured: Capture, tap: Node | None = None) -> Tensor:
     """A wanted map, which must be finite; None: the first."""
     tap = tap or captured.tap
     assert tap is not None
-    activation = captured.kept[tap]
+    check_finite(captured.kept[tap], tap.meta["name"])
+    return captured.kept[tap]
+
+
+def check_finite(activation: Tensor, name: str) -> None:
+    """Raises ModelError if a map has NaN or infinite values."""
     if not torch.isfinite(activation).all():
         raise ModelError(
-            f"The map of {tap.meta['name']!r} has NaN or infinite values: expected a "
+            f"The map of {name!r} has NaN or infinite values: expected a "
             f"model that computes finite ones on this waveform. Check its weights and its input."
         )
-    return activation
 
 
 def _time_axis(layout: Layout, rank: int, field: ReceptiveField | None) -> int | None:

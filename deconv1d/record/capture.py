@@ -46,6 +46,7 @@ class Capture:
         constants: What `get_attr` nodes name: parameters are the model's own objects.
         outputs: The node that each module call returned, by "path#call".
         calls: How often each module ran; None if the model was stopped before its end.
+        writes: Names of the model's own tensors that forward wrote into.
         decides: Whether the model looked at a value, so that another input may run otherwise.
         rules: The op table it was recorded for.
         method: "deconvnet", "guided", "gradient" or "forward".
@@ -59,6 +60,7 @@ class Capture:
     constants: Mapping[str, Tensor]
     outputs: Mapping[str, Node]
     calls: Counter[str] | None
+    writes: tuple[str, ...]
     decides: bool
     rules: Rules
     method: str
@@ -125,6 +127,7 @@ def capture(
         constants=recorder.constants,
         outputs=recorder.outputs,
         calls=recorder.calls if ended else None,
+        writes=tuple(recorder.writes),
         decides=recorder.decides,
         rules=rules,
         method=method,

@@ -87,6 +87,7 @@ class Recorder(TorchDispatchMode):
         self.error: PathError | None = None
         self.failure: Failure | None = None
         self.undo: list[tuple[Tensor, Tensor]] = []
+        self.writes: dict[str, None] = {}
         self._names = {id(tensor): name for name, tensor in state.items()}
         self._fresh = {storage_of(x)}
         self._detached: dict[int, tuple[Tensor, Node, Node]] = {}
@@ -309,6 +310,7 @@ class Recorder(TorchDispatchMode):
                     self.kept[node] = value.clone()
             if storage not in self._fresh:
                 self.undo.append((x, x.clone()))
+                self.writes[self._names.get(id(x), "a tensor without a name")] = None
 
     def _made(self, output: Any, given: Container[int]) -> None:
         """Memory that this run made; all other is the model's, and writes to it are undone."""

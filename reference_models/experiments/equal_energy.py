@@ -6,7 +6,7 @@ from torch import Tensor
 from deconv1d import Sonifier
 from deconv1d.channels import only
 from deconv1d.evaluation.randomisation import random_seed, shuffle_weights
-from deconv1d.sonify import to_peak_of
+from deconv1d.sounding import to_peak_of
 from reference_models.experiments.hearing import sonified
 
 SONIFICATION = "sonification"

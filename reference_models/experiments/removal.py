@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from deconv1d.sonify import to_peak_of
+from deconv1d.sounding import to_peak_of
 from reference_models.cnn12 import SHORTEST
 from reference_models.data import ClipSet
 from reference_models.evaluate import event_metrics, over_runs

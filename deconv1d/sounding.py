@@ -1,0 +1,152 @@
+"""From a map that a forward pass reached to its sonification."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from deconv1d.channels import Channel, carry_back, check_channels, most_active
+from deconv1d.contrast import check_contrast, without_others
+from deconv1d.errors import ModelError, SilenceWarning
+from deconv1d.layers.axes import Layout
+from deconv1d.mirror import Step
+from deconv1d.record.waveform import Waveform
+from deconv1d.seeds import Seed, scaled_for_half, seed_of
+from deconv1d.sonification import Sonification
+
+
+@dataclass(frozen=True)
+class ReachedMap:
+    """A layer's map on one waveform, and the way back from there.
+
+    Attributes:
+        layer: The layer's full name.
+        tap: "block" or "output".
+        waveform: What the model was run on.
+        activation: The whole map, as the model has it.
+        layout: Its axes.
+        carry_back: Carries seeds, of the map's shape or with a leading axis, to raw sonifications.
+        steps: The ops that they pass.
+        chunk: How many channels to carry at a time.
+    """
+
+    layer: str
+    tap: str
+    waveform: Waveform
+    activation: Tensor
+    layout: Layout
+    carry_back: Callable[[Tensor], Tensor]
+    steps: Sequence[Step]
+    chunk: int
+
+
+def sonify_map(
+    reached: ReachedMap, *, channel: Any, seed: Seed, contrast: str | None, sample_rate: int | None
+) -> Sonification:
+    """The sonification of one or more channels of a map.
+
+    Args:
+        reached: The map.
+        channel: As for `Sonifier.sonify`.
+        seed: As for `Sonifier.sonify`.
+        contrast: As for `Sonifier.sonify`.
+        sample_rate: In hertz, if known.
+
+    Raises:
+        ChannelError: If the layer has no such channel.
+        InputError: If the channel, the seed or the contrast cannot be used.
+        ModelError: If the sonification is not finite.
+    """
+    activation, layout = reached.activation, reached.layout
+    if isinstance(channel, np.ndarray | Tensor):
+        channel = channel.tolist()
+    count = activation.shape[layout.channel]
+    chosen = check_channels(channel, count, reached.layer)
+    if contrast is not None:
+        check_contrast(contrast, count, chosen, reached.layer)
+    values, level = scaled_for_half(seed_of(activation, seed, layout))
+    carried: list[Channel] | Channel | None = None
+    if chosen is None:
+        raw = reached.carry_back(layout.unsorted(values))
+    else:
+        maps = layout.sorted(activation)
+        channels: list[Channel] = [*chosen] if isinstance(chosen, list) else [most_active(maps)]
+        carry = partial(carry_back, reached.carry_back, values, layout, chunk=reached.chunk)
+        raw, carried = carry(channels), channels
+        if contrast is not None:
+            raw = without_others(raw, channels, maps, carry)
+        if isinstance(chosen, str) or not isinstance(channel, Sequence):
+            raw, carried = raw[0], channels[0]
+    return _finish(reached, raw, level, carried, contrast, sample_rate)
+
+
+def _finish(
+    reached: ReachedMap,
+    raw: Tensor,
+    level: float,
+    channel: Any,
+    contrast: str | None,
+    sample_rate: int | None,
+) -> Sonification:
+    given = reached.waveform.given
+    leading = raw.shape[:1] if isinstance(channel, list) else ()
+    wide = torch.promote_types(given.dtype, torch.float32)
+    raw = raw.to(given.device, wide).reshape(*leading, *given.shape) * level
+    if not torch.isfinite(raw.to(given)).all():
+        raise ModelError(
+            f"The sonification of layer {reached.layer!r} is not finite: expected numbers within "
+            f"{given.dtype}'s range. Give the waveform in float32, or "
+            f"Sonifier(model, dtype=torch.float32)."
+        )
+    scaled, gain = to_peak_of(given.to(wide), raw)
+    if (gain == 0).any():
+        what = "the input is silent" if not given.any() else "the map is dead"
+        what += " or explained by other channels" if contrast and given.any() else ""
+        warnings.warn(
+            f"The sonification of layer {reached.layer!r} is silent: {what}.",
+            SilenceWarning,
+            stacklevel=4,
+        )
+    return Sonification(
+        waveform=scaled.to(given),
+        raw=raw.to(given),
+        input=given,
+        activation=reached.activation.to(given),
+        gain=gain.to(given),
+        layer=reached.layer,
+        channel=channel,
+        sample_rate=sample_rate,
+        layout=reached.layout,
+        tap=reached.tap,
+        flagged=sum(step.rule.flagged for step in reached.steps) / max(len(reached.steps), 1),
+        contrast=contrast,
+    )
+
+
+def to_peak_of(x: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
+    """Scales each raw sonification to its input's peak.
+
+    Args:
+        x: Waveforms, batch first; or one clip, (time,).
+        raw: The same shape, or with a leading axis.
+
+    Returns:
+        The scaled sonification, and what it was multiplied by, (batch,) (with that leading axis);
+        both exactly 0 where either is silent.
+
+    Source: paper, section 3.2 (4).
+    """
+    axes = list(range(-(x.dim() - 1 or 1), 0))
+    peak, raw_peak = x.abs().amax(axes, keepdim=True), raw.abs().amax(axes, keepdim=True)
+    gain = torch.where(raw_peak > 0, peak / raw_peak, 0)
+    gain = torch.where(torch.isfinite(gain), gain, 0)
+    # Divided first: the largest sample is then the input's peak exactly.
+    scaled = torch.where(gain > 0, torch.where(gain == 1, raw, raw / raw_peak * peak), 0)
+    return scaled, gain.squeeze(axes)
