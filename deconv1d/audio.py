@@ -242,7 +242,7 @@ def _decode(path: str | Path) -> tuple[npt.NDArray[np.float32], int]:
             f"that libsndfile refuses ({error.error_string}). Copy it again, or convert it: "
             "ffmpeg -i IN OUT.wav"
         ) from error
-    if len(frames) < declared or _is_cut(content, log):
+    if len(frames) < declared or is_cut(content, log):
         raise FileError(
             f"{str(path)!r} is cut short: expected all the samples that it declares, got "
             f"{len(frames)}. Copy it again, or keep what is there: ffmpeg -i IN OUT.wav"
@@ -250,8 +250,13 @@ def _decode(path: str | Path) -> tuple[npt.NDArray[np.float32], int]:
     return frames, rate
 
 
-def _is_cut(content: bytes, log: str) -> bool:
-    """Whether a file ends before its sound does, where libsndfile reads on without a word."""
+def is_cut(content: bytes, log: str) -> bool:
+    """Whether a file ends before its sound does, where libsndfile reads on without a word.
+
+    Args:
+        content: The file's bytes; of a long file its first four and its last 2**17 are enough.
+        log: What libsndfile says of it.
+    """
     if content.startswith(b"OggS"):
         page = content[content.rfind(b"OggS") :]  # header, segment table, body: RFC 3533
         whole = len(page) > 26 and len(page) >= 27 + page[26] + sum(page[27 : 27 + page[26]])

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -27,6 +28,7 @@ from deconv1d.table import Table
 if TYPE_CHECKING:
     from deconv1d.evaluation.card import ControlCard
     from deconv1d.program import Program
+    from deconv1d.stream import Streamed
 
 
 class Sonifier:
@@ -189,6 +191,60 @@ class Sonifier:
             unpool=unpool,
             channel_axis=channel_axis,
             verify=verify,
+        )
+
+    def stream(
+        self,
+        source: str | Path | Iterable[Any],
+        *,
+        out: str | Path,
+        layer: str,
+        channel: int,
+        tap: str = "block",
+        method: str = "deconvnet",
+        unpool: str = "switches",
+        gain: float | None = None,
+        tile_seconds: float = 20.0,
+        progress: bool = False,
+    ) -> Streamed:
+        """Sonifies a recording of any length into a sound file, in memory that does not grow.
+
+        The recording is cut into tiles that overlap by the layer's receptive field, so that the
+        result is that of the whole recording, up to rounding.
+
+        Args:
+            source: A sound file, or blocks of samples, (time,) each, at the sonifier's rate.
+            out: A file that ends in .wav, .flac or .ogg; it is there when it is whole.
+            layer: As for `sonify`.
+            channel: A number.
+            tap: As for `sonify`.
+            method: As for `sonify`.
+            unpool: As for `sonify`.
+            gain: What to multiply the raw sonification by; None: scale it to the recording's peak.
+            tile_seconds: About how much of the recording is sonified at once.
+            progress: Whether to show a bar on stderr.
+
+        Raises:
+            ModelError: If an op before the layer reads all of time, such as instance norm, or the
+                model cannot be prepared (see `prepare`).
+            FileError: If a file cannot be read or written.
+            InputError, LayerError, ChannelError, PathError: As for `sonify`.
+        """
+        from deconv1d.stream import stream
+
+        return stream(
+            self,
+            self._forward_pass,
+            source,
+            out=out,
+            layer=layer,
+            channel=channel,
+            gain=gain,
+            tile_seconds=tile_seconds,
+            progress=progress,
+            tap=tap,
+            method=method,
+            unpool=unpool,
         )
 
     def maps(
