@@ -27,6 +27,7 @@ from deconv1d.table import Table
 
 if TYPE_CHECKING:
     from deconv1d.evaluation.card import ControlCard
+    from deconv1d.evaluation.tuning import Tuning
     from deconv1d.program import Program
     from deconv1d.stream import Streamed
 
@@ -396,6 +397,60 @@ class Sonifier:
             tap=tap,
             other=other,
             draws=draws,
+            random_state=random_state,
+        )
+
+    def tuning(
+        self,
+        layer: str,
+        *,
+        channel: int | Sequence[int] | str = "all",
+        tap: str = "block",
+        stimuli: str = "tones",
+        per_octave: int = 4,
+        levels: Sequence[float] = (-40, -30, -20, -10, 0),
+        seconds: float = 1.0,
+        random_state: int = 0,
+    ) -> Tuning:
+        """Tuning curves: what the channels of a layer respond to, by frequency and level.
+
+        Args:
+            layer: As for `sonify`.
+            channel: A number, a list of them or "all"; all cost no more than one.
+            tap: As for `sonify`.
+            stimuli: "tones", or "noise": bands of a third of an octave.
+            per_octave: How many frequencies an octave, from 40 Hz up to half the sample rate.
+            levels: In decibels re a full-scale sine.
+            seconds: Length of each sound; the layer's receptive field must fit into it.
+            random_state: Of the noise.
+
+        Returns:
+            Curves, a table of centre, bandwidth, Q and best level, and the exact magnitude response
+            where the layer is a linear filter of the waveform.
+
+        Raises:
+            InputError: If the sample rate is unknown, or an argument cannot be used.
+            LayerError, ChannelError, PathError: As for `sonify`.
+
+        Example:
+            >>> import torch
+            >>> from deconv1d import Sonifier
+            >>> model = torch.nn.Sequential(torch.nn.Conv1d(1, 4, 9), torch.nn.ReLU())
+            >>> Sonifier(model, sample_rate=8000).tuning("0").activation.shape
+            (4, 5, 27)
+        """
+        from deconv1d.evaluation.tuning import tuning
+
+        return tuning(
+            self,
+            self._forward_pass,
+            layer,
+            channel=channel,
+            tap=tap,
+            stimuli=stimuli,
+            per_octave=per_octave,
+            levels=levels,
+            seconds=seconds,
             random_state=random_state,
         )
 
