@@ -264,7 +264,7 @@ def _band_of_noise(hertz: float, samples: int, rate: int, generator: torch.Gener
     distance = (frequencies.clamp(min=1e-9) / hertz).log2().abs()
     inside = distance <= BAND_OCTAVES / 2
     inside[distance.argmin()] = True  # a short sound may have no bin so near
-    band = torch.fft.irfft(torch.fft.rfft(noise) * inside, samples)
+    band: Tensor = torch.fft.irfft(torch.fft.rfft(noise) * inside, samples)
     return band * (0.5 / band.square().mean()).sqrt()
 
 
