@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from operator import attrgetter, getitem
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +24,7 @@ from torch.fx import Graph, Node
 
 from deconv1d.channels import chunk_of
 from deconv1d.errors import InputError, ModelError, check_word
-from deconv1d.forward import ForwardPass, Visit
+from deconv1d.forward import ForwardPass
 from deconv1d.layers.axes import Layout, layout_of
 from deconv1d.layers.maps import check_finite
 from deconv1d.mirror import Deconvnet, Generated, carry_seeds, mirror, quiet
@@ -35,8 +35,10 @@ from deconv1d.rules.op import Op, shape_of
 from deconv1d.rules.table import packet, rule_for
 from deconv1d.seeds import SEEDS, Seed
 from deconv1d.sonification import Sonification
-from deconv1d.sonify import Sonifier
 from deconv1d.sounding import ReachedMap, sonify_map
+
+if TYPE_CHECKING:
+    from deconv1d.sonify import Sonifier
 
 
 @dataclass(frozen=True)
@@ -194,7 +196,7 @@ class Program:
         self._options = {"layer": layer, "tap": tap, "method": method, "unpool": unpool}
         self._seed, self._channel_axis = seed, channel_axis
         self._structure = Structure(sonifier.model)
-        self._traces: dict[torch.Size, _Trace] = {}
+        self._traces: dict[torch.Size, Trace] = {}
         self._given = as_waveform(x).given
         self._traced(as_waveform(x))
 
@@ -217,18 +219,18 @@ class Program:
         """
         waveform = as_waveform(x)
         self._check(waveform.given)
-        trace = self._traced(waveform)
-        activation, *held = trace.forward(trace.as_traced(waveform.given))
-        check_finite(activation, trace.layer)
+        traced = self._traced(waveform)
+        activation, *held = traced.forward(traced.as_traced(waveform.given))
+        check_finite(activation, traced.layer)
         reached = ReachedMap(
-            layer=trace.layer,
+            layer=traced.layer,
             tap=self._options["tap"],
             waveform=waveform,
             activation=activation,
-            layout=trace.layout,
-            carry_back=trace.mirror.bound(held),
-            steps=trace.mirror.steps,
-            chunk=trace.chunk,
+            layout=traced.layout,
+            carry_back=traced.mirror.bound(held),
+            steps=traced.mirror.steps,
+            chunk=traced.chunk,
         )
         sonification = sonify_map(
             reached,
@@ -241,17 +243,14 @@ class Program:
             self._compare(sonification, x, channel, contrast)
         return sonification
 
-    def _traced(self, waveform: Waveform) -> _Trace:
+    def _traced(self, waveform: Waveform) -> Trace:
         """What was traced for this number of examples; traced now if it is new."""
         shape = waveform.given.shape
         if shape not in self._traces:
-            run = self._forward_pass.run_to(waveform.given, self._options["layer"], **self._more)
-            self._traces[shape] = _trace(self._sonifier.model, run, self._channel_axis)
+            self._traces[shape] = trace(
+                self._forward_pass, waveform.given, channel_axis=self._channel_axis, **self._options
+            )
         return self._traces[shape]
-
-    @property
-    def _more(self) -> dict[str, str]:
-        return {name: word for name, word in self._options.items() if name != "layer"}
 
     def _check(self, x: Tensor) -> None:
         """Raises unless the waveform fits and the model is the one that was traced."""
@@ -297,7 +296,7 @@ class Program:
 
 
 @dataclass(frozen=True)
-class _Trace:
+class Trace:
     """The two generated halves for one shape of waveforms.
 
     Attributes:
@@ -323,13 +322,29 @@ class _Trace:
         return given.reshape(self.shape).to(self.like)
 
 
-def _trace(model: nn.Module, run: Visit, channel_axis: int | None) -> _Trace:
+def trace(
+    forward_pass: ForwardPass, x: Any, layer: str, *, channel_axis: int | None = None, **words: str
+) -> Trace:
+    """Runs the model once on a waveform and writes both halves of a program for its shape.
+
+    Args:
+        forward_pass: How to run the model.
+        x: As for `Sonifier.sonify`.
+        layer: As for `Sonifier.sonify`.
+        channel_axis: As for `Sonifier.sonify`.
+        words: `tap`, `method` and `unpool`, as for `Sonifier.sonify`.
+
+    Raises:
+        ModelError: If another waveform of this shape may run otherwise.
+        InputError, LayerError, PathError: As for `Sonifier.sonify`.
+    """
+    run = forward_pass.run_to(x, layer, **words)
     captured = run.captured
     assert captured.tap is not None
     prepared = PreparedMirror(mirror(captured, rules=captured.rules, method=captured.method))
     wanted = [captured.tap, *prepared.wanted]
-    check_preparable(model, captured, wanted)
-    return _Trace(
+    check_preparable(forward_pass.model, captured, wanted)
+    return Trace(
         layer=run.layer,
         layout=layout_of(captured.tap, channel_axis),
         chunk=chunk_of(captured),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,9 @@ from deconv1d.layers.axes import layout_of
 from deconv1d.layers.maps import LayerMaps, layer_maps, map_of
 from deconv1d.layers.plan import PlanRow, plan_of
 from deconv1d.layers.table import LayerRow, layer_table
+from deconv1d.local import local_mirror
 from deconv1d.mirror import Deconvnet, mirror
+from deconv1d.program import Program, trace
 from deconv1d.record.unchanged import unwrapped
 from deconv1d.rules.table import RULES, Rules
 from deconv1d.seeds import SEEDS, Seed
@@ -28,7 +31,6 @@ from deconv1d.table import Table
 if TYPE_CHECKING:
     from deconv1d.evaluation.card import ControlCard
     from deconv1d.evaluation.tuning import Tuning
-    from deconv1d.program import Program
     from deconv1d.stream import Streamed
 
 
@@ -125,13 +127,21 @@ class Sonifier:
             x, layer, tap=tap, method=method, unpool=unpool
         )
         assert captured.tap is not None
+        deconvnet = mirror(captured, rules=captured.rules, method=method)
+        layout = layout_of(captured.tap, channel_axis)
+        carry_back: Callable[[Tensor], Tensor] = deconvnet
+        if seed == "peak" or callable(seed):  # these may be zero but for a moment
+            program = partial(
+                trace, self._forward_pass, layer=name, tap=tap, method=method, unpool=unpool
+            )
+            carry_back = local_mirror(deconvnet, captured, layout, program)
         reached = ReachedMap(
             layer=name,
             tap=tap,
             waveform=waveform,
             activation=map_of(captured),
-            layout=layout_of(captured.tap, channel_axis),
-            carry_back=(deconvnet := mirror(captured, rules=captured.rules, method=method)),
+            layout=layout,
+            carry_back=carry_back,
             steps=deconvnet.steps,
             chunk=chunk_of(captured),
         )
@@ -179,8 +189,6 @@ class Sonifier:
             >>> program(torch.randn(800), channel=3).waveform.shape
             torch.Size([800])
         """
-        from deconv1d.program import Program
-
         return Program(
             self,
             self._forward_pass,

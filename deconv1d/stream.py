@@ -23,9 +23,8 @@ import uuid
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from fractions import Fraction
 from itertools import chain
-from math import ceil, lcm
+from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,7 +36,7 @@ from tqdm import tqdm
 from deconv1d.audio import FORMATS, is_cut, whole_rate
 from deconv1d.errors import FileError, InputError, ModelError, SilenceWarning
 from deconv1d.record.capture import Capture
-from deconv1d.record.receptive_fields import ReceptiveField
+from deconv1d.record.receptive_fields import total_stride
 
 if TYPE_CHECKING:
     from deconv1d.forward import ForwardPass
@@ -91,15 +90,10 @@ def tiling_of(captured: Capture, samples: int) -> Tiling:
             f"stretch of time, but {node.meta['name']!r} ({node.meta['source']}) reads all of it. "
             f"Choose a layer before that, or sonify a recording that fits into memory."
         )
-    stride = _total_stride(f for f in captured.receptive_fields.values() if f is not None)
+    stride = total_stride(captured.receptive_fields.values())
     # One receptive field, and a step more: a moment may begin between two samples.
     halo = _rounded_up(ceil(field.stop - field.start) + ceil(field.hop), stride)
     return Tiling(stride, halo, _rounded_up(max(samples, halo), stride))
-
-
-def _total_stride(fields: Iterable[ReceptiveField]) -> int:
-    """The smallest shift of the waveform that shifts every map by whole steps."""
-    return lcm(*(Fraction(field.hop).numerator for field in fields))
 
 
 def _first_global(captured: Capture) -> Node:

@@ -20,7 +20,7 @@ LEVELS = [
     ["layers.names", "layers.axes", "layers.maps"],
     ["mirror"],
     ["layers", "forward", "seeds", "channels"],
-    ["contrast", "sonification", "sounding"],
+    ["contrast", "sonification", "sounding", "program", "local"],
     ["sonify"],
 ]
 """Rooms and folders. Each imports from its own level and those above it here; what is not listed

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from math import ceil, floor
+from math import ceil, floor, lcm
 from operator import getitem
 
 from torch.fx import Graph, Node
@@ -53,6 +53,15 @@ def joined(fields: Sequence[ReceptiveField | None]) -> ReceptiveField | None:
         return None
     starts, stops = zip(*((f.start, f.stop) for f in fields if f is not None), strict=True)
     return ReceptiveField(first.axis, first.hop, min(starts), max(stops))
+
+
+def total_stride(fields: Iterable[ReceptiveField | None]) -> int:
+    """The smallest shift of the waveform, in samples, that shifts every map by whole steps.
+
+    Args:
+        fields: Of all values up to the map.
+    """
+    return lcm(*(Fraction(field.hop).numerator for field in fields if field is not None))
 
 
 def receptive_fields_of(

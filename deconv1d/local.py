@@ -1,0 +1,176 @@
+"""Seeds that are zero but for a stretch of time: only what that stretch reads is run and mirrored.
+
+The strongest moment of a map reads one receptive field of the waveform, and its way back ends
+there. So the waveform is cropped to it, the crop is run forward and the seed is carried back on the
+crop; the result is the same as on the whole, at a fraction of the cost:
+
+    waveform   |--------------[  crop  ]----------------|
+    seed       |0 0 0 0 0 0 0 0 0 3 0 0 0 0 0 0 0 0 0 0 |
+
+Crops begin at multiples of the layer's total stride, so that strides and pools see the same windows
+as in the whole waveform. Crops of one length run as one batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import groupby
+from math import ceil, floor
+
+import torch
+from torch import Tensor
+
+from deconv1d.channels import chunk_of
+from deconv1d.errors import Deconv1dError
+from deconv1d.layers.axes import Layout
+from deconv1d.mirror import Deconvnet
+from deconv1d.program import Trace
+from deconv1d.record.capture import Capture
+from deconv1d.record.receptive_fields import ReceptiveField, total_stride
+
+SMALL = 0.5
+"""Of the waveform, the share that all crops of a seed may have together; else the whole is run."""
+
+
+def local_mirror(
+    dense: Deconvnet, captured: Capture, layout: Layout, trace: Callable[[Tensor], Trace]
+) -> Callable[[Tensor], Tensor]:
+    """A mirror that runs on crops where that is enough; the dense one where it never is.
+
+    Args:
+        dense: The mirror of the whole waveform.
+        captured: The forward pass that it mirrors.
+        layout: The axes of the map.
+        trace: Writes both halves of a program for waveforms shaped like the one given.
+    """
+    assert captured.tap is not None
+    field, x = captured.receptive_fields[captured.tap], captured.kept[captured.x]
+    if field is None or field.size > SMALL * x.shape[-1]:
+        return dense
+    if layout.batch >= len(dense.map_shape) + field.axis:  # examples are counted behind time
+        return dense
+    stride = total_stride(captured.receptive_fields.values())
+    at_once = chunk_of(captured) * x.shape[-1]
+    return LocalMirror(
+        dense, x, layout=layout, field=field, stride=stride, at_once=at_once, trace=trace
+    )
+
+
+@dataclass(frozen=True)
+class _Crop:
+    """A stretch of one example, and of the seed that is carried back on it."""
+
+    seed: int
+    example: int
+    first: int
+    last: int
+    start: int
+    end: int
+
+
+class LocalMirror:
+    """Carries seeds back like a `Deconvnet`, on crops of the waveform where that is enough.
+
+    Args:
+        dense: The mirror of the whole waveform.
+        x: The waveform as the model took it, batch first.
+        layout: The axes of the map.
+        field: What a moment of the map reads.
+        stride: The layer's total stride, in samples.
+        at_once: How many samples of crops to carry at once.
+        trace: Writes both halves of a program for waveforms shaped like the one given.
+    """
+
+    def __init__(
+        self,
+        dense: Deconvnet,
+        x: Tensor,
+        *,
+        layout: Layout,
+        field: ReceptiveField,
+        stride: int,
+        at_once: int,
+        trace: Callable[[Tensor], Trace],
+    ) -> None:
+        self._dense, self._x, self._layout = dense, x, layout
+        self._field, self._stride, self._at_once = field, stride, at_once
+        self._trace = trace
+        self._traces: dict[torch.Size, Trace] = {}
+
+    def __call__(self, seed: Tensor) -> Tensor:
+        """One seed of the map's shape, or several along a leading axis, to raw sonifications."""
+        several = seed.dim() > len(self._dense.map_shape)
+        seeds = seed if several else seed[None]
+        crops = list(self._crops(seeds))
+        size = sum(crop.end - crop.start for crop in crops)
+        if size > SMALL * len(seeds) * len(self._x) * self._x.shape[-1]:
+            return self._dense(seed)
+        raw = self._x.new_zeros(len(seeds), *self._x.shape)
+        try:
+            for length, group in groupby(sorted(crops, key=_length), _length):
+                self._carry(list(group), length, seeds, raw)
+        except Deconv1dError:  # the crop is too short for the model, or it cannot be prepared
+            return self._dense(seed)
+        return raw if several else raw[0]
+
+    def _crops(self, seeds: Tensor) -> Iterator[_Crop]:
+        """What each example of each seed reads; nothing for those that are zero."""
+        kept = (0, self._layout.batch + 1, seeds.dim() + self._field.axis)
+        others = [axis for axis in range(seeds.dim()) if axis not in kept]
+        support = seeds.ne(0).any(others)  # (seeds, batch, time)
+        extents = []
+        for number, example in support.any(-1).nonzero().tolist():
+            moments = support[number, example].nonzero()
+            extents.append((number, example, int(moments[0]), int(moments[-1])))
+        yield from self._aligned(extents)
+
+    def _aligned(self, extents: Sequence[tuple[int, int, int, int]]) -> Iterator[_Crop]:
+        """Crops that begin at the stride's multiples: of one length, and of one more at the end."""
+        hop, samples = self._field.hop, self._x.shape[-1]
+        starts = [
+            self._at_stride(floor(first * hop + self._field.start)) for *_, first, _ in extents
+        ]
+        ends = [ceil(last * hop + self._field.stop) + 1 for *_, last in extents]
+        length = max((end - start for start, end in zip(starts, ends, strict=True)), default=0)
+        for extent, start in zip(extents, starts, strict=True):
+            if start + length > samples:  # the waveform's own end, with the padding it has there
+                yield _Crop(*extent, self._at_stride(samples - length), samples)
+            else:
+                yield _Crop(*extent, start, start + length)
+
+    def _at_stride(self, sample: int) -> int:
+        return max(0, sample) // self._stride * self._stride
+
+    def _carry(self, crops: list[_Crop], length: int, seeds: Tensor, raw: Tensor) -> None:
+        """Runs crops of one length, some at a time, and adds what comes back to where they lie."""
+        at_once = max(1, self._at_once // length)
+        for begin in range(0, len(crops), at_once):
+            some = crops[begin : begin + at_once]
+            if begin:  # the same number as before: another one would be traced anew
+                some = some + [some[-1]] * (at_once - len(some))
+            x = torch.stack([self._x[c.example, ..., c.start : c.end] for c in some])
+            if x.shape not in self._traces:
+                self._traces[x.shape] = self._trace(x)
+            traced = self._traces[x.shape]
+            activation, *held = traced.forward(x)
+            cropped = self._seeds(some, seeds, activation)
+            carried = traced.mirror.bound(held)(cropped)
+            for crop, sound in zip(crops[begin : begin + at_once], carried, strict=False):
+                raw[crop.seed, crop.example, ..., crop.start : crop.end] = sound
+
+    def _seeds(self, crops: list[_Crop], seeds: Tensor, activation: Tensor) -> Tensor:
+        """The stretches of the seeds, at their places in the maps of the crops."""
+        cropped, axis = torch.zeros_like(activation), self._field.axis
+        for number, crop in enumerate(crops):
+            length = crop.last - crop.first + 1
+            one = seeds[crop.seed].select(self._layout.batch, crop.example)
+            there = cropped.select(self._layout.batch, number)
+            place = crop.first - int(crop.start / Fraction(self._field.hop))
+            there.narrow(axis, place, length).copy_(one.narrow(axis, crop.first, length))
+        return cropped
+
+
+def _length(crop: _Crop) -> int:
+    return crop.end - crop.start
