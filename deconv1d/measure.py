@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from deconv1d.errors import InputError
+from deconv1d.mel import hertz_to_mel, mel_to_hertz, triangles
 
 SEGMENT_LENGTH = 256  # samples; SciPy's default for coherence and Welch spectra
 MEL_SECONDS, MEL_BANDS, MEL_RANGE = 0.032, 40, 80.0  # frame, bands, decibels
@@ -308,14 +309,9 @@ def _log_mel(x: Tensor, sample_rate: float) -> Tensor:
 
 def _mel_bands(length: int, sample_rate: float, *, like: Tensor) -> Tensor:
     """Triangles, equally spaced in mel, shape (frequency, band)."""
-    frequencies = _frequencies(length, sample_rate, like=like)
-    top = 2595 * math.log10(1 + sample_rate / 2 / 700)
-    mels = torch.linspace(0, top, MEL_BANDS + 2, dtype=torch.float64)
-    corners = (700 * (10 ** (mels / 2595) - 1)).to(like)
-    low, middle, high = corners[:-2], corners[1:-1], corners[2:]
-    rising = (frequencies[:, None] - low) / (middle - low)
-    falling = (high - frequencies[:, None]) / (high - middle)
-    return torch.minimum(rising, falling).clamp(min=0)
+    frequencies = _frequencies(length, sample_rate, like=torch.empty(0, dtype=torch.float64))
+    corners = mel_to_hertz(np.linspace(0, hertz_to_mel(sample_rate / 2), MEL_BANDS + 2))
+    return torch.from_numpy(triangles(frequencies.numpy(), corners)).T.to(like)
 
 
 def _coherence(x: Tensor, y: Tensor, segment_length: int) -> Tensor:

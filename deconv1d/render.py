@@ -7,7 +7,6 @@ made without pyplot: no window, no global state, safe in threads.
 from __future__ import annotations
 
 import base64
-import html
 import io
 import math
 from collections.abc import Mapping
@@ -19,6 +18,8 @@ import numpy as np
 
 from deconv1d.audio import Samples, Waveform, as_samples, encode_audio, whole_rate, write_whole
 from deconv1d.errors import InputError
+from deconv1d.mel import hertz_to_mel, mel_to_hertz, triangles
+from deconv1d.templates import rendered
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -27,46 +28,20 @@ if TYPE_CHECKING:
 
 DYNAMIC_RANGE = 80  # dB
 MEL_BANDS = 96
+ROW_HEIGHT = 1.7  # inches
 FRAMES = 1000  # in a spectrogram: about a picture's width in pixels
-OUTLINE_POINTS = 2000
 
 
 @dataclass(frozen=True)
 class Theme:
-    """Colours of paper, text and waveform."""
+    """Colours of paper and text."""
 
     paper: str
     ink: str
-    line: str
 
 
-LIGHT = Theme(paper="#ffffff", ink="#24292f", line="#1f5fa8")
-DARK = Theme(paper="#14171c", ink="#e4e7eb", line="#7fb7ff")
-
-
-def plot_waveforms(
-    waveforms: Mapping[str, Waveform], sample_rate: int, *, dark: bool = False
-) -> Figure:
-    """Draw waveforms one below the other, on the same seconds and the same amplitudes.
-
-    Args:
-        waveforms: Title to waveform; several channels are drawn as their mean.
-        sample_rate: Samples per second.
-        dark: Light on dark instead of dark on light.
-
-    Returns:
-        A Matplotlib figure, 9 inches wide.
-
-    Raises:
-        InputError: If there is no waveform, or one of them or the rate cannot be used.
-    """
-    rate, tracks, theme = whole_rate(sample_rate), _tracks(waveforms), DARK if dark else LIGHT
-    figure, rows = _rows(tracks, rate, theme, unit="amplitude", height=1.3)
-    peak = max(np.abs(samples).max() for samples in tracks.values()) or 1.0
-    for axes, samples in zip(rows, tracks.values(), strict=True):
-        _draw_waveform(axes, samples, rate, theme)
-        axes.set_ylim(-1.05 * peak, 1.05 * peak)
-    return figure
+LIGHT = Theme(paper="#ffffff", ink="#24292f")
+DARK = Theme(paper="#14171c", ink="#e4e7eb")
 
 
 def plot_spectrograms(
@@ -90,14 +65,19 @@ def plot_spectrograms(
         InputError: If there is no waveform, or one of them, the rate or `columns` cannot be used.
     """
     rate, tracks, theme = whole_rate(sample_rate), _tracks(waveforms), DARK if dark else LIGHT
-    figure, rows = _rows(tracks, rate, theme, unit="Hz", height=1.7, columns=columns)
+    figure, rows = _rows(tracks, rate, theme, columns)
     spectrograms = [_mel_spectrogram(samples, rate) for samples in tracks.values()]
     levels = _decibels([power for power, _ in spectrograms])
     top = max(0.0, *(level.max() for level in levels))
     for axes, level, (_, hop) in zip(rows, levels, spectrograms, strict=True):
         image = axes.imshow(
             level,
-            extent=(-hop / 2 / rate, (level.shape[1] - 0.5) * hop / rate, 0, _mel(rate / 2)),
+            extent=(
+                -hop / 2 / rate,
+                (level.shape[1] - 0.5) * hop / rate,
+                0,
+                float(hertz_to_mel(rate / 2)),
+            ),
             vmin=top - DYNAMIC_RANGE,
             vmax=top,
             cmap="magma",
@@ -105,7 +85,7 @@ def plot_spectrograms(
             aspect="auto",
         )
         ticks = _mel_ticks(rate / 2)
-        axes.set_yticks([_mel(hertz) for hertz in ticks], [f"{hertz:g}" for hertz in ticks])
+        axes.set_yticks(hertz_to_mel(np.array(ticks)), [f"{hertz:g}" for hertz in ticks])
     _add_colour_bar(figure, rows, image, f"dB re peak of {next(iter(tracks))}", theme)
     return figure
 
@@ -157,12 +137,7 @@ def player_html(waveform: Waveform, sample_rate: int, *, title: str) -> str:
     samples = as_samples(waveform)
     samples = samples / max(1.0, np.abs(samples).max())
     sound = encode_audio(samples, sample_rate, file_format="WAV", subtype="PCM_16")
-    name = html.escape(title)
-    return (
-        f'<figure style="margin:0"><figcaption>{name}</figcaption>'
-        f'<audio controls aria-label="{name}" src="{_data_uri("audio/wav", sound)}"></audio>'
-        "</figure>"
-    )
+    return rendered("player.html", title=title, sound=_data_uri("audio/wav", sound))
 
 
 def pair_html(
@@ -196,23 +171,15 @@ def pair_html(
     players = [
         player_html(samples / peak, sample_rate, title=name) for name, samples in sounds.items()
     ]
-    names = html.escape(", ".join(waveforms))
-    return (
-        f'<div style="background:{theme.paper};color:{theme.ink};padding:1em;max-width:62em">'
-        f"<h3>{html.escape(title)}</h3>{_table_html(facts)}"
-        f'<div style="display:flex;flex-wrap:wrap;gap:1em;margin:1em 0">{"".join(players)}</div>'
-        f'<img src="{_data_uri("image/png", picture)}" alt="Mel spectrograms of {names}" '
-        'style="max-width:100%"></div>'
+    return rendered(
+        "pair.html",
+        theme=theme,
+        title=title,
+        facts=facts,
+        players=players,
+        picture=_data_uri("image/png", picture),
+        names=list(waveforms),
     )
-
-
-def _table_html(facts: Mapping[str, object]) -> str:
-    style = 'style="text-align:left;padding:0 1em 0 0"'
-    rows = (
-        f"<tr><th {style}>{html.escape(name)}</th><td {style}>{html.escape(str(fact))}</td></tr>"
-        for name, fact in facts.items()
-    )
-    return f"<table>{''.join(rows)}</table>"
 
 
 def _data_uri(kind: str, content: bytes) -> str:
@@ -235,19 +202,13 @@ def _tracks(waveforms: Mapping[str, Waveform]) -> dict[str, Samples]:
 
 
 def _rows(
-    tracks: Mapping[str, Samples],
-    rate: int,
-    theme: Theme,
-    *,
-    unit: str,
-    height: float,
-    columns: int = 1,
+    tracks: Mapping[str, Samples], rate: int, theme: Theme, columns: int
 ) -> tuple[Figure, list[Axes]]:
     """A figure with an empty titled place for each sound, row by row, over the same seconds."""
     from matplotlib.figure import Figure
 
     rows = math.ceil(len(tracks) / _checked_columns(columns))
-    size = (max(9, 3 * columns), 0.5 + height * rows)
+    size = (max(9, 3 * columns), 0.5 + ROW_HEIGHT * rows)
     figure = Figure(figsize=size, dpi=110, facecolor=theme.paper, layout="constrained")
     places = list(figure.subplots(rows, columns, sharex=True, squeeze=False).flat)
     for spare in places[len(tracks) :]:
@@ -259,7 +220,7 @@ def _rows(
         lowest, first = number + columns >= len(tracks), number % columns == 0
         axes.tick_params(colors=theme.ink, labelsize=8, bottom=lowest, labelbottom=lowest)
         axes.tick_params(left=first, labelleft=first)
-        axes.set_ylabel(unit if first else "", color=theme.ink)
+        axes.set_ylabel("Hz" if first else "", color=theme.ink)
         axes.set_xlabel("seconds" if lowest else "", color=theme.ink)
         axes.spines[:].set_visible(False)
     places[-1].set_xlim(0, max(len(samples) for samples in tracks.values()) / rate)
@@ -273,13 +234,6 @@ def _checked_columns(columns: int) -> int:
             f"pictures stand side by side."
         )
     return columns
-
-
-def _draw_waveform(axes: Axes, samples: Samples, rate: int, theme: Theme) -> None:
-    """The waveform's outline: lowest and highest sample of each stretch, or each sample."""
-    starts = np.arange(0, len(samples), math.ceil(len(samples) / OUTLINE_POINTS))
-    low, high = np.minimum.reduceat(samples, starts), np.maximum.reduceat(samples, starts)
-    axes.fill_between(starts / rate, low, high, color=theme.line, linewidth=0.8)
 
 
 def _add_colour_bar(
@@ -320,19 +274,11 @@ def _mel_filters(rate: int, window: int) -> Samples:
     is widened to it, so that no band is empty.
     """
     spacing = rate / window
+    mels = (np.arange(-1, MEL_BANDS + 1) + 0.5) * hertz_to_mel(rate / 2) / MEL_BANDS
     frequencies = np.arange(window // 2 + 1) * spacing
-    mels = (np.arange(-1, MEL_BANDS + 1) + 0.5) * _mel(rate / 2) / MEL_BANDS
-    edges = 700 * (10 ** (mels[:, None] / 2595) - 1)  # the inverse of _mel
-    low, centre, high = edges[:-2], edges[1:-1], edges[2:]
-    rising = 1 - (centre - frequencies) / np.maximum(centre - low, spacing)
-    falling = 1 - (frequencies - centre) / np.maximum(high - centre, spacing)
-    triangles = np.maximum(0, np.minimum(rising, falling))
-    weights: Samples = triangles / triangles.sum(1, keepdims=True)
+    bands = triangles(frequencies, mel_to_hertz(mels), narrowest=spacing)
+    weights: Samples = bands / bands.sum(1, keepdims=True)
     return weights
-
-
-def _mel(hertz: float) -> float:
-    return 2595 * math.log10(1 + hertz / 700)
 
 
 def _mel_ticks(highest: float) -> list[float]:
@@ -340,6 +286,9 @@ def _mel_ticks(highest: float) -> list[float]:
     top = math.ceil(math.log10(highest))
     ticks = [0.0]
     for hertz in (digit * 10.0**power for power in range(top - 4, top + 1) for digit in (1, 2, 5)):
-        if hertz <= highest and _mel(hertz) - _mel(ticks[-1]) > _mel(highest) / 9:
+        if (
+            hertz <= highest
+            and hertz_to_mel(hertz) - hertz_to_mel(ticks[-1]) > hertz_to_mel(highest) / 9
+        ):
             ticks.append(hertz)
     return ticks

@@ -26,7 +26,13 @@ LEVELS = [
 """Rooms and folders. Each imports from its own level and those above it here; what is not listed
 may import from all."""
 
-ARRAYS_ALONE = {"measure": set(), "audio": set(), "render": {"audio"}}
+ARRAYS_ALONE = {
+    "mel": set(),
+    "templates": set(),
+    "measure": {"mel"},
+    "audio": set(),
+    "render": {"audio", "mel", "templates"},
+}
 """What takes arrays and a sample rate knows nothing of models; what of ours it may import."""
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from deconv1d.render import pair_html, plot_spectrograms
 from deconv1d.table import Table
+from deconv1d.templates import rendered
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -94,7 +95,8 @@ class Comparison:
 
     def _repr_html_(self) -> str:
         sounds = pair_html(self.sounds, self.sample_rate, title=self.title, facts={})
-        return f"{self.methods._repr_html_()}<p>{COLUMNS}</p>{sounds}"
+        table = self.methods._repr_html_()
+        return rendered("comparison.html", table=table, columns=COLUMNS, sounds=sounds)
 
 
 def _finite(value: Any) -> Any:

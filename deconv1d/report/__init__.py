@@ -9,10 +9,11 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from deconv1d.errors import FileError
 from deconv1d.render import player_html
+from deconv1d.templates import rendered
 
 if TYPE_CHECKING:
     from deconv1d.evaluation.card import ControlCard
@@ -63,7 +64,7 @@ def render_page(title: str, paragraphs: Sequence[str], recordings: Sequence[Reco
         paragraphs: What stands above the recordings, plain text.
         recordings: What to show; their files are named relative to the page.
     """
-    return _rendered("page.html", title=title, paragraphs=paragraphs, recordings=recordings)
+    return rendered("page.html", title=title, paragraphs=paragraphs, recordings=recordings)
 
 
 def render_card(card: ControlCard) -> str:
@@ -74,7 +75,7 @@ def render_card(card: ControlCard) -> str:
     """
     players = [player_html(w, card.sample_rate, title=k) for k, w in card.sounds.items()]
     table = card.controls._repr_html_()
-    return _rendered("card.html", card=card, table=table, players=players)
+    return rendered("card.html", card=card, table=table, players=players)
 
 
 def render_document(title: str, part: str) -> str:
@@ -84,20 +85,7 @@ def render_document(title: str, part: str) -> str:
         title: Plain text.
         part: HTML, such as `render_card` makes.
     """
-    return _rendered("document.html", title=title, part=part)
-
-
-def _rendered(template: str, **content: Any) -> str:
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    pages = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return pages.get_template(template).render(**content)
+    return rendered("document.html", title=title, part=part)
 
 
 @contextmanager
