@@ -9,17 +9,17 @@ Array = npt.NDArray[np.floating]
 
 
 def hertz_to_mel(hertz: float | Array) -> Array:
-    """Frequencies in mel (O'Shaughnessy's formula, as in HTK)."""
+    """Converts hertz to mel (O'Shaughnessy's formula, as in HTK)."""
     return np.asarray(2595 * np.log10(1 + np.asarray(hertz) / 700))
 
 
 def mel_to_hertz(mel: float | Array) -> Array:
-    """Frequencies in hertz, the inverse of `hertz_to_mel`."""
+    """Converts mel to hertz, the inverse of `hertz_to_mel`."""
     return np.asarray(700 * (10 ** (np.asarray(mel) / 2595) - 1))
 
 
 def triangles(frequencies: Array, corners: Array, *, narrowest: float = 0.0) -> Array:
-    """Triangular filters between neighbouring corners.
+    """Returns triangular filters between neighbouring corners.
 
     Band k rises from 0 at corner k to 1 at corner k + 1 and falls to 0 at corner k + 2:
 

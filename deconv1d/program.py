@@ -24,7 +24,7 @@ from torch.fx import Graph, Node
 
 from deconv1d.channels import chunk_of
 from deconv1d.errors import InputError, ModelError, check_word
-from deconv1d.forward import ForwardPass, Visit
+from deconv1d.forward import ForwardPass, RunTo
 from deconv1d.layers.axes import Layout, layout_of
 from deconv1d.layers.maps import check_finite
 from deconv1d.mirror import Deconvnet, Generated, carry_seeds, mirror, quiet
@@ -323,7 +323,7 @@ class _Trace:
         return given.reshape(self.shape).to(self.like)
 
 
-def _trace(model: nn.Module, run: Visit, channel_axis: int | None) -> _Trace:
+def _trace(model: nn.Module, run: RunTo, channel_axis: int | None) -> _Trace:
     captured = run.captured
     assert captured.tap is not None
     prepared = PreparedMirror(mirror(captured, rules=captured.rules, method=captured.method))

@@ -47,7 +47,7 @@ DARK = Theme(paper="#14171c", ink="#e4e7eb")
 def plot_spectrograms(
     waveforms: Mapping[str, Waveform], sample_rate: int, *, dark: bool = False, columns: int = 1
 ) -> Figure:
-    """Draw mel spectrograms one below the other, on the same seconds, hertz and decibels.
+    """Draws mel spectrograms one below the other, on the same seconds, hertz and decibels.
 
     Decibels are relative to the loudest point of the first waveform, the input. The colours span
     the 80 dB below the loudest point of all.
@@ -91,7 +91,7 @@ def plot_spectrograms(
 
 
 def figure_png(figure: Figure) -> bytes:
-    """The figure as the bytes of a PNG picture.
+    """Returns the figure as the bytes of a PNG picture.
 
     Args:
         figure: A Matplotlib figure.
@@ -100,7 +100,7 @@ def figure_png(figure: Figure) -> bytes:
 
 
 def save_figure(figure: Figure, path: str | Path) -> None:
-    """Write a figure to a picture file, replacing the file if there is one.
+    """Writes a figure to a picture file, replacing the file if there is one.
 
     Args:
         figure: A Matplotlib figure.
@@ -121,7 +121,7 @@ def save_figure(figure: Figure, path: str | Path) -> None:
 
 
 def player_html(waveform: Waveform, sample_rate: int, *, title: str) -> str:
-    """A titled audio player with the sound inside, as 16-bit WAV.
+    """Writes the HTML of a titled audio player with the sound inside, as 16-bit WAV.
 
     Args:
         waveform: Shape (time,) or (channels, time); divided by its peak if that is above 1.
@@ -135,6 +135,7 @@ def player_html(waveform: Waveform, sample_rate: int, *, title: str) -> str:
         InputError: If the waveform or the rate cannot be used.
     """
     samples = as_samples(waveform)
+    # 16-bit WAV clips above 1. A quiet sound stays quiet: levels of several players compare.
     samples = samples / max(1.0, np.abs(samples).max())
     sound = encode_audio(samples, sample_rate, file_format="WAV", subtype="PCM_16")
     return rendered("player.html", title=title, sound=_data_uri("audio/wav", sound))
@@ -148,7 +149,7 @@ def pair_html(
     facts: Mapping[str, object],
     dark: bool = False,
 ) -> str:
-    """The notebook view of a sonification: facts, a player for each sound, their spectrograms.
+    """Writes the notebook view of a sonification: facts, a player for each sound, spectrograms.
 
     Args:
         waveforms: Title to waveform, the input first. If any peak is above 1, the players divide
@@ -193,7 +194,7 @@ def _picture(figure: Figure, file_format: str) -> bytes:
 
 
 def _tracks(waveforms: Mapping[str, Waveform]) -> dict[str, Samples]:
-    """Each waveform's mean over its channels, in float64."""
+    """Returns each waveform's mean over its channels, in float64."""
     if not waveforms:
         raise InputError(
             "There is nothing to draw: expected waveforms, got none. Give one or more."
@@ -204,12 +205,13 @@ def _tracks(waveforms: Mapping[str, Waveform]) -> dict[str, Samples]:
 def _rows(
     tracks: Mapping[str, Samples], rate: int, theme: Theme, columns: int
 ) -> tuple[Figure, list[Axes]]:
-    """A figure with an empty titled place for each sound, row by row, over the same seconds."""
+    """Makes a figure with an empty titled place for each sound, row by row."""
     from matplotlib.figure import Figure
 
     rows = math.ceil(len(tracks) / _checked_columns(columns))
     size = (max(9, 3 * columns), 0.5 + ROW_HEIGHT * rows)
     figure = Figure(figsize=size, dpi=110, facecolor=theme.paper, layout="constrained")
+    # The picture is filled row by row; places that are left over at the end are removed.
     places = list(figure.subplots(rows, columns, sharex=True, squeeze=False).flat)
     for spare in places[len(tracks) :]:
         spare.remove()
@@ -248,17 +250,19 @@ def _add_colour_bar(
 def _decibels(powers: list[Samples]) -> list[Samples]:
     """Powers in dB re the first's peak, or re the highest of all if the first is silent."""
     peaks = [power.max() for power in powers]
+    # Decibels are of the input if it is not silent: the sonification is judged beside it.
     reference = peaks[0] or max(peaks) or 1.0
     floor = 10 ** (-DYNAMIC_RANGE / 10)
     return [10 * np.log10(np.maximum(power / reference, floor)) for power in powers]
 
 
 def _mel_spectrogram(samples: Samples, rate: int) -> tuple[Samples, int]:
-    """Power, shape (mel band, frame), and the hop in samples; frame i is centred on i * hop.
+    """Returns power, (mel band, frame), and the hop in samples; frame i is centred on i * hop.
 
     Windows are 30 ms or more, and longer for long sounds: there are about FRAMES of them, and every
     sample is in two at least.
     """
+    # A longer sound has longer windows and hops: the picture has as many pixels either way.
     window = 2 ** max(6, math.ceil(math.log2(max(0.03 * rate, 2 * len(samples) / FRAMES))))
     hop = max(1, len(samples) // FRAMES)
     padded = np.pad(samples, window // 2)
@@ -274,6 +278,8 @@ def _mel_filters(rate: int, window: int) -> Samples:
     is widened to it, so that no band is empty.
     """
     spacing = rate / window
+    # Row i of the picture spans [i, i + 1] on an axis of MEL_BANDS rows from 0 to the highest mel;
+    # its centre is at i + 1/2. One corner more on each side closes the first and the last triangle.
     mels = (np.arange(-1, MEL_BANDS + 1) + 0.5) * hertz_to_mel(rate / 2) / MEL_BANDS
     frequencies = np.arange(window // 2 + 1) * spacing
     bands = triangles(frequencies, mel_to_hertz(mels), narrowest=spacing)
@@ -282,9 +288,10 @@ def _mel_filters(rate: int, window: int) -> Samples:
 
 
 def _mel_ticks(highest: float) -> list[float]:
-    """0 Hz and frequencies 1, 2 or 5 times a power of ten, a ninth of the axis apart or more."""
+    """Chooses 0 Hz and frequencies 1, 2 or 5 times a power of ten, a ninth of the axis apart."""
     top = math.ceil(math.log10(highest))
     ticks = [0.0]
+    # 1, 2, 5, 10, 20, 50, ...: a tick is kept if it is far enough from the one before.
     for hertz in (digit * 10.0**power for power in range(top - 4, top + 1) for digit in (1, 2, 5)):
         if (
             hertz <= highest

@@ -50,7 +50,7 @@ class ReachedMap:
 def sonify_map(
     reached: ReachedMap, *, channel: Any, seed: Seed, contrast: str | None, sample_rate: int | None
 ) -> Sonification:
-    """The sonification of one or more channels of a map.
+    """Makes the sonification of one or more channels of a map.
 
     Args:
         reached: The map.

@@ -34,6 +34,7 @@ class Table(Sequence[Row], Generic[Row]):
     def _cells(self) -> list[list[str]]:
         if not self.rows:
             return []
+        # The fields of the first record are the columns: all rows are of one class.
         columns = fields(self.rows[0])  # type: ignore[arg-type]  # rows are records
         body = [
             [_text(getattr(row, f.name), f.metadata.get("none", "all")) for f in columns]
@@ -43,6 +44,7 @@ class Table(Sequence[Row], Generic[Row]):
 
     def __str__(self) -> str:
         cells = self._cells()
+        # zip(*rows) turns rows into columns.
         widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
         lines = [
             "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()

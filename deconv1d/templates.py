@@ -28,6 +28,7 @@ def rendered(template: str, **content: Any) -> str:
 
 @cache
 def _templates() -> Environment:
+    # Imported when the first page is written: `import deconv1d` stays cheap.
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     return Environment(

@@ -136,7 +136,7 @@ def _layer(sonifier: Sonifier, waveform: Tensor, row: LayerRow, folder: Path) ->
 
 
 def _facts(row: LayerRow, channel: int) -> dict[str, str]:
-    """What the page says of a layer, beside its name."""
+    """Returns what the page says of a layer, beside its name."""
     assert row.hop is not None
     assert row.receptive_field is not None
     return {

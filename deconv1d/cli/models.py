@@ -26,7 +26,7 @@ LISTED = 3
 
 
 def load_model(factory: str, weights: str | Path | None = None) -> nn.Module:
-    """The model that a factory makes, with the weights of a file if one is given.
+    """Makes a model by its factory, and loads the weights of a file if one is given.
 
     The factory's code runs; code in a weights file is refused.
 
@@ -81,7 +81,7 @@ def blaming(what: str, advice: str) -> Iterator[None]:
 
 
 def _find(factory: str) -> Any:
-    """The function that "module:name" means."""
+    """Finds the function that "module:name" means."""
     place, _, name = factory.rpartition(":")
     if not place or not name:
         raise ModelError(
@@ -102,7 +102,7 @@ def _find(factory: str) -> Any:
 
 
 def _import(place: str) -> ModuleType:
-    """The module of a name, or in a file; what lies beside it can be imported too."""
+    """Imports a module by its name or file; what lies beside it can be imported too."""
     is_file = place.endswith(".py")
     folder = str(Path(place).resolve().parent if is_file else Path.cwd())
     if folder not in sys.path:
@@ -122,7 +122,7 @@ def _run_file(path: Path) -> ModuleType:
 
 
 def _read_weights(path: str | Path) -> Mapping[str, Any]:
-    """The state dict in a file."""
+    """Reads the state dict in a file."""
     import safetensors.torch
 
     try:
@@ -171,7 +171,7 @@ def _fill(model: nn.Module, state: Mapping[str, Any], path: str | Path) -> None:
 
 
 def _misfits(own: Mapping[str, Any], state: Mapping[str, Any]) -> str:
-    """What a state dict lacks, has too much of, and has in other shapes."""
+    """Lists what a state dict lacks, has too much of, and has in other shapes."""
     both = [name for name in own if name in state]
     kinds = {
         "missing": [name for name in own if name not in state],
@@ -188,6 +188,6 @@ def _shape(value: Any) -> Any:
 
 
 def _some(names: Collection[str]) -> str:
-    """The first of these names, and how many more there are."""
+    """Lists the first of these names, and how many more there are."""
     shown = ", ".join(map(repr, list(names)[:LISTED]))
     return f"{shown} and {len(names) - LISTED} more" if len(names) > LISTED else shown or "none"

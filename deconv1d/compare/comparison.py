@@ -67,7 +67,7 @@ class Comparison:
     sample_rate: int
 
     def __getitem__(self, name: str) -> Compared:
-        """The row of that method."""
+        """Returns the row of a method."""
         return next(row for row in self.methods if row.method == name)
 
     @property
@@ -76,12 +76,12 @@ class Comparison:
         return f"Methods on layer {self.layer!r}, channel {self.channel}"
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything but the sounds, for JSON; infinite numbers as None."""
+        """Returns everything but the sounds, for JSON; infinite numbers as None."""
         rows = [{k: _finite(v) for k, v in vars(row).items()} for row in self.methods]
         return {"layer": self.layer, "channel": self.channel, "methods": rows}
 
     def plot(self, *, dark: bool = False) -> Figure:
-        """A Matplotlib figure of the spectrograms of the input and of each method's sound.
+        """Draws the spectrograms of the input and of each method's sound as a Matplotlib figure.
 
         Args:
             dark: Light on dark instead of dark on light.

@@ -68,7 +68,7 @@ class NeuronSonification(NeuronAttribution):  # type: ignore[misc]  # Captum has
         additional_forward_args: Any = None,
         attribute_to_neuron_input: bool = False,
     ) -> Any:
-        """The raw sonification of a channel, of some of its moments, or of any seed.
+        """Returns the raw sonification of a channel, of some of its moments, or of any seed.
 
         Args:
             inputs: Waveforms, batch first, (batch, channels, time); alone or in a tuple, as Captum
@@ -111,7 +111,7 @@ class NeuronSonification(NeuronAttribution):  # type: ignore[misc]  # Captum has
         return (found.raw,) if isinstance(inputs, tuple) else found.raw
 
     def _sonifier_with(self, arguments: Any) -> Sonifier:
-        """The sonifier, of the model called with more than the waveform."""
+        """Returns a sonifier of the model called with more than the waveform."""
         if arguments is None:
             return self._sonifier
         if self._given:
@@ -143,7 +143,7 @@ def _single(inputs: Any) -> Any:
 
 
 def _target(selector: Any, layout: Callable[[], Layout]) -> tuple[int | None, Seed]:
-    """Channel and seed, as `Sonifier.sonify` takes them, that a neuron selector means."""
+    """Translates a neuron selector to channel and seed, as `Sonifier.sonify` takes them."""
     if callable(selector):
         return None, partial(_gradient_of, selector)
     parts = selector if isinstance(selector, tuple) else (selector,)
@@ -162,7 +162,7 @@ def _target(selector: Any, layout: Callable[[], Layout]) -> tuple[int | None, Se
 
 
 def _gradient_of(selector: Callable[[Tensor], Any], activation: Tensor) -> Tensor:
-    """What is carried back of a scalar function of the map: its gradient there."""
+    """Returns the seed that a scalar function of the map stands for: its gradient there."""
     with torch.inference_mode(False), torch.enable_grad():
         here = activation.clone().requires_grad_()
         value = selector(here)
@@ -180,7 +180,7 @@ def _gradient_of(selector: Callable[[Tensor], Any], activation: Tensor) -> Tenso
 def _only(
     parts: tuple[int | slice, ...], layout: Callable[[], Layout], activation: Tensor
 ) -> Tensor:
-    """The map, zero but at some channels and moments."""
+    """Returns the map, set to zero but at some channels and moments."""
     mask = torch.zeros_like(activation)
     ordered = layout().sorted(mask)
     try:
@@ -205,7 +205,7 @@ def infidelity(
     samples: int = 10,
     random_state: int = 0,
 ) -> Tensor:
-    """How badly a sonification predicts what noise in the input does to the channel.
+    """Measures how badly a sonification predicts what noise in the input does to the channel.
 
     By `captum.metrics.infidelity`, normalized, so that the sonification's level does not count.
     What it must predict is `(map * map of x).sum() / (map of x).square().sum()`: 1 on x itself, and
@@ -270,7 +270,7 @@ def max_sensitivity(
     samples: int = 10,
     random_state: int = 0,
 ) -> Tensor:
-    """How much a raw sonification can change when the input hardly does.
+    """Measures how much a raw sonification can change when the input hardly does.
 
     By `captum.metrics.sensitivity_max`.
 
@@ -317,5 +317,5 @@ def _batch(x: Any) -> Tensor:
 
 
 def _peaks(waveforms: Tensor) -> Tensor:
-    """Each example's largest magnitude, broadcastable."""
+    """Returns each example's largest magnitude, broadcastable."""
     return waveforms.abs().amax(list(range(1, waveforms.dim())), keepdim=True)

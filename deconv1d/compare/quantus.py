@@ -33,14 +33,14 @@ class ChannelModel(nn.Module):
         self.model, self.sonifier, self._layer, self._tap = sonifier.model, sonifier, layer, tap
 
     def forward(self, x: Tensor) -> Tensor:
-        """Mean activation of every channel on a batch of waveforms."""
+        """Returns the mean activation of every channel on a batch of waveforms."""
         return activations(self.sonifier, x, layer=self._layer, tap=self._tap)
 
 
 def quantus_explain(
     sonifier: Sonifier, layer: str, *, tap: str = "block", method: str = "deconvnet"
 ) -> Explain:
-    """An `explain_func` for Quantus, whose targets are channels.
+    """Makes an `explain_func` for Quantus, whose targets are channels.
 
     Give it to a metric together with `ChannelModel(sonifier, layer)`:
 
