@@ -33,6 +33,7 @@ def check_channels(channel: Any, channels: int, layer: str) -> list[int] | str |
         ChannelError: If a number is out of range.
         InputError: If it is neither a number, a sequence of numbers nor a known word.
     """
+    # These two depend on the map or on nothing at all; numbers are checked against the layer.
     if channel is None or channel == "most_active":
         return channel  # type: ignore[no-any-return]  # one of the two
     if channel == "all":

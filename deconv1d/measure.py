@@ -117,6 +117,7 @@ def band_energy(x: Tensor, bands: Sequence[tuple[float, float]], *, sample_rate:
     _check_bands(edges)
     samples = x.shape[-1]
     energy = _power(torch.fft.rfft(x)) / samples
+    # Parseval: sum |x|^2 = sum |X|^2 / n over all n frequencies; rfft returns half of them.
     energy[..., 1 : (samples + 1) // 2] *= 2  # each stands for itself and its negative frequency
     low, high = edges[:, :1], edges[:, 1:]
     frequencies = _frequencies(samples, sample_rate, like=edges)
@@ -275,6 +276,7 @@ def effective_rank(waveforms: Tensor) -> Tensor:
         Roy & Vetterli, "The effective rank" (2007).
     """
     waveforms = _checked(waveforms, "waveforms")
+    # With rows scaled to norm 1 the singular values s of the matrix have sum(s^2) = number of rows.
     energy = waveforms.square().sum(-1, keepdim=True)
     rows = _ratio(waveforms, energy.sqrt(), energy > 0).double()
     # The products of all pairs are few; the waveforms are long.
@@ -324,6 +326,7 @@ def _coherence(x: Tensor, y: Tensor, segment_length: int) -> Tensor:
     """Computes the coherence of pairs, shape (pair, frequency)."""
     x_spectra, y_spectra = _spectra(x, segment_length), _spectra(y, segment_length)
     x_power, y_power = _mean_power(x_spectra), _mean_power(y_spectra)
+    # Welch: C = |mean over segments of conj(X) Y|^2 / (mean |X|^2 mean |Y|^2).
     cross_power = _power((x_spectra.conj() * y_spectra).mean(-2))
     audible = _audible(x_power, segment_length) & _audible(y_power, segment_length)
     return _ratio(cross_power, x_power * y_power, audible).clamp(max=1)

@@ -67,6 +67,7 @@ def plot_spectrograms(
     rate, tracks, theme = whole_rate(sample_rate), _tracks(waveforms), DARK if dark else LIGHT
     figure, rows = _rows(tracks, rate, theme, columns)
     spectrograms = [_mel_spectrogram(samples, rate) for samples in tracks.values()]
+    # One scale for all pictures: a quiet residual looks quiet.
     levels = _decibels([power for power, _ in spectrograms])
     top = max(0.0, *(level.max() for level in levels))
     for axes, level, (_, hop) in zip(rows, levels, spectrograms, strict=True):
@@ -110,6 +111,7 @@ def save_figure(figure: Figure, path: str | Path) -> None:
         InputError: If Matplotlib knows no format of that suffix.
         FileError: If the file cannot be written.
     """
+    # Checked here: Matplotlib's own error on a suffix that it does not know names no remedy.
     suffix = Path(path).suffix.lower()
     known = [f".{name}" for name in sorted(figure.canvas.get_supported_filetypes())]
     if suffix not in known:
@@ -217,6 +219,7 @@ def _rows(
         spare.remove()
     places = places[: len(tracks)]
     for number, (axes, title) in enumerate(zip(places, tracks, strict=True)):
+        # Titles hold names of layers and files: a dollar sign in them is no formula.
         axes.set_title(title, loc="left", fontsize=10, color=theme.ink, parse_math=False)
         axes.set_facecolor(theme.paper)
         lowest, first = number + columns >= len(tracks), number % columns == 0

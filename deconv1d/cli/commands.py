@@ -43,6 +43,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         Ctrl-C.
     """
     try:
+        # Only the answer goes to stdout, so that `--json` can be piped into a program: what the
+        # model itself prints is sent to stderr.
         arguments = _parser().parse_args(argv)
         with _warnings_in_one_line(), redirect_stdout(sys.stderr):  # a model may print
             answer = arguments.run(arguments)
@@ -81,6 +83,7 @@ def _plan(arguments: argparse.Namespace) -> Answer:
 def _sonify(arguments: argparse.Namespace) -> Answer:
     from tqdm import tqdm
 
+    # Before the model runs: an hour of work must not end in one file that was written 500 times.
     _check_names(arguments)
     sounds: list[dict[str, Any]] = []
     with _opened(arguments) as (sonifier, x):
@@ -162,6 +165,7 @@ def _opened(arguments: argparse.Namespace) -> Iterator[tuple[Sonifier, Samples]]
 def _as_the_model_takes_it(sonifier: Sonifier, channels: Samples) -> Samples:
     """Returns the mean of the audio channels, or (1, channels, time) if the model needs all."""
     mixed: Samples = channels.mean(0)
+    # Most models take one audio channel. A stereo model fails on (1, 1, time), so both are tried.
     several = len(channels) > 1 and not _runs(sonifier, mixed) and _runs(sonifier, channels[None])
     return channels[None] if several else mixed
 
@@ -239,6 +243,7 @@ def _like(x: Samples, arguments: argparse.Namespace) -> Samples:
     """Reads the other recording, cut or padded with zeros to the length of the first."""
     other, _ = read_audio(arguments.other, arguments.sample_rate, mono=x.ndim == 1)
     fitted = np.zeros_like(x)
+    # The control needs a waveform of the same shape, whatever the recordings' lengths.
     samples = min(x.shape[-1], other.shape[-1])
     fitted[..., :samples] = other[..., :samples]
     return fitted

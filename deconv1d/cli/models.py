@@ -89,6 +89,7 @@ def _find(factory: str) -> Any:
             f"module and function. Give package.module:factory or path.py:factory."
         )
     module = _import(place)
+    # `module:function`, as in setuptools' entry points.
     make = getattr(module, name, None)
     if not callable(make):
         own = [
@@ -105,6 +106,7 @@ def _import(place: str) -> ModuleType:
     """Imports a module by its name or file; what lies beside it can be imported too."""
     is_file = place.endswith(".py")
     folder = str(Path(place).resolve().parent if is_file else Path.cwd())
+    # As `python program.py` would: the folder of the file, or the current one, comes first.
     if folder not in sys.path:
         sys.path.insert(0, folder)
     with blaming(f"Importing {place!r}", "Correct the name, or install what it needs."):
@@ -125,6 +127,7 @@ def _read_weights(path: str | Path) -> Mapping[str, Any]:
     """Reads the state dict in a file."""
     import safetensors.torch
 
+    # weights_only: a pickle can run any code while it is loaded, and weights come from strangers.
     try:
         if Path(path).suffix == ".safetensors":
             return safetensors.torch.load(Path(path).read_bytes())

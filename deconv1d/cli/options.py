@@ -122,6 +122,7 @@ def demo_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _channel(text: str) -> list[int] | str | None:
+    # "none" is a word here; in Python it is `None`: all maps at once.
     if text in ("all", "most_active", "none"):
         return None if text == "none" else text
     try:

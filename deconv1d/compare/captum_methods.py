@@ -60,6 +60,8 @@ class CaptumTarget:
         self._sonifier, self._channel = sonifier, channel
         self._model = _AnyOutput(sonifier)
         self._given = sonification.input
+        # A forward hook sees what a module returns. The map at the end of a block is what a module
+        # returns only where the block ends in a module, not in `F.relu`.
         self.sonification, self._note = sonification, ""
         self._module = self._returning(sonification.activation)
         if self._module is None and sonification.tap == "block":
@@ -89,6 +91,7 @@ class CaptumTarget:
         # Multiplied by the input, an attribution is a share for each sample and no longer a sound.
         local: dict[str, Any] = {"multiply_by_inputs": False} if method in (PATH, DEEP_LIFT) else {}
         more: dict[str, Any] = {}
+        # All steps of the path at once would be a batch of 50 examples.
         if method == PATH:
             more["internal_batch_size"] = 1
         if method == OCCLUSION:
@@ -106,6 +109,8 @@ class CaptumTarget:
         if method not in OVERRIDDEN:
             return self._note
         kinds, modules = OVERRIDDEN[method]
+        # Captum overrides gradients by backward hooks on modules. An op that no such module runs
+        # keeps its plain gradient, and Captum does not say so.
         met = [step for step in self._steps if step.rule.kind in kinds]
         missed = [step for step in met if not isinstance(self._module_of(step), modules)]
         notes = [self._note]
@@ -131,6 +136,7 @@ class CaptumTarget:
 
     def _selector(self, seed: Tensor) -> Any:
         """Returns the scalar function whose gradient at the map is the seed's channel."""
+        # gradient of (map * seed).sum() with respect to the map = seed
         only = torch.zeros_like(seed)
         self._layout.sorted(only)[:, self._channel] = self._layout.sorted(seed)[:, self._channel]
         return lambda activation: (activation * only.to(activation)).flatten(1).sum(1)
@@ -187,6 +193,7 @@ class _AnyOutput(nn.Module):
 @contextmanager
 def _hookable(model: nn.Module) -> Iterator[None]:
     """Lets Captum hook and differentiate the model; afterwards the model is as it was before."""
+    # A model may write into its buffers as it runs (counters, caches): these are put back too.
     buffers = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
     with unchanged(model), torch.enable_grad():
         try:
@@ -198,5 +205,6 @@ def _hookable(model: nn.Module) -> Iterator[None]:
 def _segments(x: Tensor) -> Tensor:
     """Captum's feature mask: which segment of time each sample is in."""
     samples = x.shape[-1]
+    # Sample n lies in segment floor(n * SEGMENTS / samples): lengths differ by one sample at most.
     place = torch.arange(samples, device=x.device) * SEGMENTS // samples
     return place.expand(1, *x.shape[1:])

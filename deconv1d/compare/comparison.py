@@ -77,6 +77,7 @@ class Comparison:
 
     def to_dict(self) -> dict[str, Any]:
         """Returns everything but the sounds, for JSON; infinite numbers as None."""
+        # JSON has no infinity: Python would write `Infinity`, which other parsers refuse.
         rows = [{k: _finite(v) for k, v in vars(row).items()} for row in self.methods]
         return {"layer": self.layer, "channel": self.channel, "methods": rows}
 

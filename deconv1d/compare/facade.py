@@ -87,6 +87,7 @@ class NeuronSonification(NeuronAttribution):  # type: ignore[misc]  # Captum has
             InputError: If a selector or an argument cannot be used.
             ChannelError, LayerError, PathError: As for `Sonifier.sonify`.
         """
+        # Captum's own methods take a tensor or a tuple of tensors, and return what they were given.
         x, sonifier = _single(inputs), self._sonifier_with(additional_forward_args)
         if attribute_to_neuron_input:
             raise InputError(
@@ -94,6 +95,7 @@ class NeuronSonification(NeuronAttribution):  # type: ignore[misc]  # Captum has
                 f"attribute_to_neuron_input=False. Give the module before it as the layer."
             )
 
+        # Asked for only by selectors of moments: it costs a forward pass.
         def layout() -> Layout:
             (maps,) = sonifier.all_maps(x, layers=[self._name], tap=self._tap)
             return maps.layout
@@ -163,6 +165,7 @@ def _target(selector: Any, layout: Callable[[], Layout]) -> tuple[int | None, Se
 
 def _gradient_of(selector: Callable[[Tensor], Any], activation: Tensor) -> Tensor:
     """Returns the seed that a scalar function of the map stands for: its gradient there."""
+    # Under inference mode autograd records nothing; the copy is an ordinary tensor again.
     with torch.inference_mode(False), torch.enable_grad():
         here = activation.clone().requires_grad_()
         value = selector(here)
@@ -181,6 +184,7 @@ def _only(
     parts: tuple[int | slice, ...], layout: Callable[[], Layout], activation: Tensor
 ) -> Tensor:
     """Returns the map, set to zero but at some channels and moments."""
+    # `ordered` is a view of `mask`: what is written through it lands in the model's own axis order.
     mask = torch.zeros_like(activation)
     ordered = layout().sorted(mask)
     try:
@@ -246,6 +250,7 @@ def infidelity(
         change = noise * _peaks(waveforms) * torch.randn(waveforms.shape, generator=generator).to(x)
         return change, waveforms - change
 
+    # Captum draws the perturbations through the function that it is given, in chunks of examples.
     score: Tensor = captum_infidelity(
         response,
         perturbed,

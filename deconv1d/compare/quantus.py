@@ -68,6 +68,7 @@ def quantus_explain(
         own = model.sonifier if isinstance(model, ChannelModel) else sonifier
         x, channels = torch.as_tensor(inputs), np.asarray(targets).reshape(-1)
         raw = torch.zeros_like(x)
+        # Quantus gives one target for each example; examples with the same channel run together.
         for channel in np.unique(channels):
             mine = torch.from_numpy(channels == channel)
             raw[mine] = own.sonify(

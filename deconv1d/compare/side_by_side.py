@@ -139,6 +139,7 @@ class _MethodRuns:
         """Runs the method on the map and on random seeds, and returns the median time as well."""
         target = self._captum.sonification if method in CAPTUM else self._sonification
         generator = torch.Generator().manual_seed(self._random_state)
+        # The same random seeds for each method: the generator starts anew.
         seeds = [target.activation]
         seeds += [random_seed(target.activation, generator) for _ in range(self._draws)]
         heard, seconds = [], []
@@ -146,6 +147,7 @@ class _MethodRuns:
             start = time.perf_counter()
             raw = self._raw(method, seed)
             seconds.append(time.perf_counter() - start)
+            # A gradient can overflow where a rectified signal does not.
             if not torch.isfinite(raw).all():
                 raise ModelError(f"{method} is not finite")
             waveform, gain = to_peak_of(self._sonification.input, raw)

@@ -127,6 +127,7 @@ def faithfulness(sonifier: Sonifier, sonification: Sonification) -> Faithfulness
     """
     on_input = _heard(sonifier, sonification.input, sonification)
     rows = []
+    # The model runs once on the input, and on each sound and on what is left without it.
     for sound, channels in _sounds(sonification, len(on_input)):
         on_sound, on_rest = (
             _heard(sonifier, x, sonification) for x in (sound, sonification.input - sound)
@@ -174,12 +175,15 @@ def deletion_and_insertion(
             f"one clip."
         )
     channel = int(sonification.channel)
+    # Sample n lies in part floor(n * segments / samples). Parts, not samples, are deleted: a clip
+    # with holes of one sample is a sound that no model was trained on.
     place = torch.arange(x.shape[-1], device=x.device) * segments // x.shape[-1]
     energy = sound.square().reshape(-1, x.shape[-1]).sum(0)
     by_energy = torch.zeros(segments, dtype=energy.dtype, device=x.device).index_add(
         0, place, energy
     )
     generator = torch.Generator().manual_seed(random_state)
+    # Random orders show what is lost by deleting anything: a curve means little without them.
     ranked = [by_energy.argsort(descending=True, stable=True)]
     ranked += [torch.randperm(segments, generator=generator).to(x.device) for _ in range(orders)]
     counts = [round(step * segments / steps) for step in range(steps + 1)]
