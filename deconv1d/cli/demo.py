@@ -105,20 +105,20 @@ def _layer(sonifier: Sonifier, waveform: Tensor, row: LayerRow, folder: Path) ->
     name = row.name.rpartition(".")[2]
     place = folder / name
     place.mkdir()
-    found, own = (
+    sonification, contrasted = (
         sonifier.sonify(waveform, layer=row.name, channel="most_active", contrast=contrast)
         for contrast in (None, "channels")
     )
-    assert isinstance(found.channel, Tensor)
+    assert isinstance(sonification.channel, Tensor)
     tracks = {
         "input": waveform,
-        "sonification": found.waveform,
-        "contrasted": own.waveform,
-        "residual": found.residual,
+        "sonification": sonification.waveform,
+        "contrasted": contrasted.waveform,
+        "residual": sonification.residual,
     }
-    _write_sound(place / SONIFICATION, found.waveform)
-    _write_sound(place / CONTRASTED, own.waveform)
-    _write_sound(place / RESIDUAL, found.residual)
+    _write_sound(place / SONIFICATION, sonification.waveform)
+    _write_sound(place / CONTRASTED, contrasted.waveform)
+    _write_sound(place / RESIDUAL, sonification.residual)
     # A browser chooses between the two by the colour scheme of the reader's system.
     for picture, dark in ((PICTURE, False), (DARK_PICTURE, True)):
         figure = plot_spectrograms(tracks, SAMPLE_RATE, dark=dark)
@@ -126,7 +126,7 @@ def _layer(sonifier: Sonifier, waveform: Tensor, row: LayerRow, folder: Path) ->
         save_figure(figure, place / picture)
     return LayerEntry(
         name=name,
-        facts=_facts(row, int(found.channel)),
+        facts=_facts(row, int(sonification.channel)),
         sounds={
             "input": f"{folder.name}/{INPUT}",
             "sonification": f"{folder.name}/{name}/{SONIFICATION}",

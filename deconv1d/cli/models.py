@@ -92,12 +92,13 @@ def _find(factory: str) -> Any:
     # `module:function`, as in setuptools' entry points.
     make = getattr(module, name, None)
     if not callable(make):
-        own = [
+        factories = [
             k for k, v in vars(module).items() if getattr(v, "__module__", "") == module.__name__
         ]
         raise ModelError(
             f"The model {factory!r} cannot be found: expected a function {name!r} in {place!r}, "
-            f"got {'none' if make is None else type(make).__name__}. Choose from: {_some(own)}."
+            f"got {'none' if make is None else type(make).__name__}. Choose from: "
+            f"{_some(factories)}."
         )
     return make
 
@@ -165,21 +166,21 @@ def _fill(model: nn.Module, state: Mapping[str, Any], path: str | Path) -> None:
     try:
         model.load_state_dict(state)
     except Exception as error:  # a module may have hooks of its own
-        own = model.state_dict()
+        wanted = model.state_dict()
         raise ModelError(
-            f"The weights {str(path)!r} do not fit the model: expected its {len(own)} names and "
-            f"shapes, got {_misfits(own, state) or error}. Give a file that was saved from this "
+            f"The weights {str(path)!r} do not fit the model: expected its {len(wanted)} names and "
+            f"shapes, got {_misfits(wanted, state) or error}. Give a file that was saved from this "
             f"model, or the factory that makes its model."
         ) from error
 
 
-def _misfits(own: Mapping[str, Any], state: Mapping[str, Any]) -> str:
+def _misfits(wanted: Mapping[str, Any], state: Mapping[str, Any]) -> str:
     """Lists what a state dict lacks, has too much of, and has in other shapes."""
-    both = [name for name in own if name in state]
+    both = [name for name in wanted if name in state]
     kinds = {
-        "missing": [name for name in own if name not in state],
-        "unexpected": [name for name in state if name not in own],
-        "of another shape": [name for name in both if _shape(own[name]) != _shape(state[name])],
+        "missing": [name for name in wanted if name not in state],
+        "unexpected": [name for name in state if name not in wanted],
+        "of another shape": [name for name in both if _shape(wanted[name]) != _shape(state[name])],
     }
     return "; ".join(
         f"{len(names)} {kind}: {_some(names)}" for kind, names in kinds.items() if names

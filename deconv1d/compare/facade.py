@@ -101,7 +101,7 @@ class NeuronSonification(NeuronAttribution):  # type: ignore[misc]  # Captum has
             return maps.layout
 
         channel, seed = _target(neuron_selector, layout)
-        found = sonifier.sonify(
+        sonification = sonifier.sonify(
             x,
             layer=self._name,
             channel=channel,
@@ -110,7 +110,7 @@ class NeuronSonification(NeuronAttribution):  # type: ignore[misc]  # Captum has
             method=self._method,
             unpool=self._unpool,
         )
-        return (found.raw,) if isinstance(inputs, tuple) else found.raw
+        return (sonification.raw,) if isinstance(inputs, tuple) else sonification.raw
 
     def _sonifier_with(self, arguments: Any) -> Sonifier:
         """Returns a sonifier of the model called with more than the waveform."""
@@ -150,17 +150,17 @@ def _target(selector: Any, layout: Callable[[], Layout]) -> tuple[int | None, Se
         return None, partial(_gradient_of, selector)
     parts = selector if isinstance(selector, tuple) else (selector,)
     try:
-        whole = [part if isinstance(part, slice) else index(part) for part in parts]
+        numbers = [part if isinstance(part, slice) else index(part) for part in parts]
     except TypeError:
-        whole = []
-    if not whole:
+        numbers = []
+    if not numbers:
         raise InputError(
             f"Unknown neuron_selector {selector!r}: expected a channel number, a tuple of numbers "
             f"and slices, channel first, or a function of the map. Give 3, (3,) or (3, 100)."
         )
-    if len(whole) == 1 and isinstance(whole[0], int):
-        return whole[0], "activation"
-    return None, partial(_only, tuple(whole), layout)
+    if len(numbers) == 1 and isinstance(numbers[0], int):
+        return numbers[0], "activation"
+    return None, partial(_only, tuple(numbers), layout)
 
 
 def _gradient_of(selector: Callable[[Tensor], Any], activation: Tensor) -> Tensor:
@@ -241,10 +241,10 @@ def infidelity(
     def map_of(waveforms: Tensor) -> Tensor:
         return sonifier.maps(waveforms, layer=layer, tap=tap)[:, channel].flatten(1)
 
-    def response(waveforms: Tensor, whole: Tensor) -> Tensor:
-        energy = whole.square().sum(1)
-        answer = (map_of(waveforms) * whole).sum(1) / torch.where(energy > 0, energy, 1)
-        return answer.to(x)
+    def response(waveforms: Tensor, map_of_x: Tensor) -> Tensor:
+        energy = map_of_x.square().sum(1)
+        scaled = (map_of(waveforms) * map_of_x).sum(1) / torch.where(energy > 0, energy, 1)
+        return scaled.to(x)
 
     def perturbed(waveforms: Tensor) -> tuple[Tensor, Tensor]:
         change = noise * _peaks(waveforms) * torch.randn(waveforms.shape, generator=generator).to(x)

@@ -132,7 +132,7 @@ def faithfulness(sonifier: Sonifier, sonification: Sonification) -> Faithfulness
         on_sound, on_rest = (
             _heard(sonifier, x, sonification) for x in (sound, sonification.input - sound)
         )
-        rows.append(_answers(on_input, on_sound, on_rest, channels))
+        rows.append(_numbers(on_input, on_sound, on_rest, channels))
     if not isinstance(sonification.channel, list):
         return Faithfulness(**rows[0])
     return Faithfulness(**{name: torch.stack([row[name] for row in rows]) for name in rows[0]})
@@ -231,21 +231,23 @@ def _sounds(sonification: Sonification, batch: int) -> Iterator[tuple[Tensor, Te
         yield sonification.waveform, torch.as_tensor(sonification.channel).expand(batch)
 
 
-def _answers(
+def _numbers(
     on_input: Tensor, on_sound: Tensor, on_rest: Tensor, channels: Tensor
 ) -> dict[str, Tensor]:
     """Computes the numbers of `Faithfulness` from activations, (batch, channels) each."""
-    own = channels.to(on_input.device)[:, None]
-    whole, heard, rest = (a.gather(1, own)[:, 0] for a in (on_input, on_sound, on_rest))
-    before, after, without = (_share(a).gather(1, own)[:, 0] for a in (on_input, on_sound, on_rest))
+    chosen = channels.to(on_input.device)[:, None]
+    of_input, of_sound, of_rest = (a.gather(1, chosen)[:, 0] for a in (on_input, on_sound, on_rest))
+    before, after, without = (
+        _share(a).gather(1, chosen)[:, 0] for a in (on_input, on_sound, on_rest)
+    )
     return {
-        "activation": whole,
-        "mask_in": heard,
-        "mask_out": rest,
-        "rank_in": (on_sound > heard[:, None]).sum(1) + 1,
-        "rank_out": (on_rest > rest[:, None]).sum(1) + 1,
-        "selectivity": _selectivity(on_sound, own),
-        "increase": (after > before).to(whole),
+        "activation": of_input,
+        "mask_in": of_sound,
+        "mask_out": of_rest,
+        "rank_in": (on_sound > of_sound[:, None]).sum(1) + 1,
+        "rank_out": (on_rest > of_rest[:, None]).sum(1) + 1,
+        "selectivity": _selectivity(on_sound, chosen),
+        "increase": (after > before).to(of_input),
         "drop": _ratio((before - after).clamp(min=0), before),
         "average_gain": _ratio((after - before).clamp(min=0), 1 - before),
         "removed": before - without,
@@ -258,11 +260,11 @@ def _share(activation: Tensor) -> Tensor:
     return _ratio(rectified, rectified.sum(1, keepdim=True))
 
 
-def _selectivity(activation: Tensor, own: Tensor) -> Tensor:
+def _selectivity(activation: Tensor, chosen: Tensor) -> Tensor:
     """Divides a channel's activation by the median of the other channels', (batch,)."""
-    others = torch.ones_like(activation, dtype=torch.bool).scatter(1, own, False)
+    others = torch.ones_like(activation, dtype=torch.bool).scatter(1, chosen, False)
     rest = activation[others].reshape(len(activation), activation.shape[1] - 1)
-    heard = activation.gather(1, own)[:, 0]
+    heard = activation.gather(1, chosen)[:, 0]
     median = rest.quantile(0.5, dim=1) if rest.shape[1] else torch.zeros_like(heard)
     alone = torch.where(heard > 0, torch.inf, 0.0).to(heard)
     return torch.where(median > 0, heard / torch.where(median > 0, median, 1), alone)
