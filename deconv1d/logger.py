@@ -50,6 +50,7 @@ class SonificationLogger:
                 f"TensorBoard SummaryWriter or a Weights & Biases run. Give writer=SummaryWriter() "
                 f"or writer=wandb.init()."
             )
+        # The two writers are told apart by their methods: neither package needs to be installed.
         self._write = _to_tensorboard if hasattr(writer, "add_audio") else _to_wandb
         self._sonifier, self._x, self._maps = sonifier, x, dict(maps)
         self._rate, self._writer = rate, writer

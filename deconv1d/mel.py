@@ -36,6 +36,7 @@ def triangles(frequencies: Array, corners: Array, *, narrowest: float = 0.0) -> 
     Returns:
         (band, frequency), 0 to 1.
     """
+    # A triangle is the smaller of its two sides, cut off at 0.
     low, centre, high = corners[:-2, None], corners[1:-1, None], corners[2:, None]
     rising = 1 - (centre - frequencies) / np.maximum(centre - low, narrowest)
     falling = 1 - (frequencies - centre) / np.maximum(high - centre, narrowest)

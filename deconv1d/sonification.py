@@ -106,6 +106,7 @@ class Sonification:
         from deconv1d.audio import write_audio
 
         rate, sounds = needed_rate(self.sample_rate, "a sound file"), self.sounds()
+        # `{channel}` and `{example}` are filled in by str.format; other names in braces raise.
         try:
             paths = [Path(str(path).format(channel=c, example=e)) for c, e in sounds]
         except (KeyError, IndexError, ValueError) as error:
@@ -141,6 +142,7 @@ class Sonification:
         tracks = {"input": first}
         for (channel, example), sound in self.sounds().items():
             if example == 0:
+                # A picture of all examples would be too long: the first one stands for them.
                 title = self.layer if channel is None else f"{self.layer}, channel {channel}"
                 tracks[title] = sound
         return tracks

@@ -68,6 +68,7 @@ class Sonifier:
                 f"The model is a {type(model).__name__}: expected a torch.nn.Module. "
                 f"Wrap a function in a module, or give its module and forward=."
             )
+        # torch.compile and DDP wrap a module; hooks belong on the module inside.
         self.model = unwrapped(model)
         self.sample_rate, self.rules = sample_rate, rules
         self.forward = forward or _call_model
@@ -180,6 +181,7 @@ class Sonifier:
             >>> program(torch.randn(800), channel=3).waveform.shape
             torch.Size([800])
         """
+        # Imported here: a program holds a Sonifier, so its module imports this one.
         from deconv1d.program import Program
 
         return Program(
@@ -301,6 +303,7 @@ class Sonifier:
         Raises:
             InputError: If the waveform cannot be used.
         """
+        # Every layer may be asked for: the forward pass runs to its end.
         captured = self._forward_pass.run_whole(x)
         return layer_table(captured, self.model, self.rules)
 
@@ -328,6 +331,7 @@ class Sonifier:
         captured = self._forward_pass.run_to(
             x, layer, tap=tap, method=method, unpool=unpool
         ).captured
+        # The mirror is written but not run: the plan costs one forward pass.
         steps = mirror(captured, rules=captured.rules, method=method).steps
         return plan_of(steps, captured.receptive_fields)
 
@@ -389,6 +393,7 @@ class Sonifier:
                 has another shape, or the sonification is silent.
             LayerError, ChannelError, PathError: As for `sonify`.
         """
+        # Imported here: the card needs a Sonifier, so its module imports this one.
         from deconv1d.evaluation.controls import control_card
 
         return control_card(

@@ -48,6 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments = _parser().parse_args(argv)
         with _warnings_in_one_line(), redirect_stdout(sys.stderr):  # a model may print
             answer = arguments.run(arguments)
+    # A user's mistake is one line, not a traceback; anything else is a fault of ours and shows all.
     except Deconv1dError as error:
         _say(error)
         return 2
@@ -69,6 +70,7 @@ class Answer(NamedTuple):
 
 
 def _layers(arguments: argparse.Namespace) -> Answer:
+    # `_opened` also wraps what follows: a model may fail only when it is run.
     with _opened(arguments) as (sonifier, x):
         table = sonifier.layers(x)
     return Answer(str(table), {"layers": [asdict(row) for row in table]})
@@ -187,6 +189,7 @@ def _parts(sonifier: Sonifier, x: Samples, arguments: argparse.Namespace) -> lis
     How many of these are carried back at once is decided in `deconv1d.channels`.
     """
     wanted = arguments.channel
+    # "all" is turned into numbers here, so that the channels can be split into parts.
     if wanted == "all":
         maps = sonifier.maps(x, layer=arguments.layer, tap=arguments.tap)
         wanted = list(range(maps.shape[1]))
@@ -219,6 +222,7 @@ def _write(sonification: Sonification, arguments: argparse.Namespace) -> list[di
 
 def _channels(sonification: Sonification) -> list[Any]:
     """Lists what each sound is of: a channel, None (all at once) or one for each example."""
+    # "most_active": one number for each example; a file has several examples only if it has frames.
     if isinstance(sonification.channel, Tensor):
         numbers = sonification.channel.tolist()
         return [numbers if len(numbers) > 1 else numbers[0]]
@@ -352,6 +356,7 @@ def _warnings_in_one_line() -> Iterator[None]:
     def show(message: Warning | str, *_where: Any, **_more: Any) -> None:
         _say(message)
 
+    # Python would print the line of our code that warns, which says nothing to the user.
     with warnings.catch_warnings():
         warnings.showwarning = show
         yield

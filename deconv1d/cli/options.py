@@ -18,6 +18,7 @@ MARK = "{channel}"
 class Parser(argparse.ArgumentParser):
     """Raises its errors, which then end in one line as all others do."""
 
+    # argparse exits by itself; `main` must see the error to end all errors in the same way.
     def error(self, message: str) -> NoReturn:
         """Raises the message of argparse."""
         raise InputError(f"{message}. See {self.prog} --help.")
@@ -35,6 +36,7 @@ def model_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--weights", metavar="FILE", help="its state dict: .safetensors, or what torch.save wrote"
     )
+    # Required: at a wrong rate every model runs, and every answer is wrong.
     parser.add_argument(
         "--sample-rate",
         required=True,
@@ -125,6 +127,7 @@ def _channel(text: str) -> list[int] | str | None:
     # "none" is a word here; in Python it is `None`: all maps at once.
     if text in ("all", "most_active", "none"):
         return None if text == "none" else text
+    # One number is a list of one: its file name may still contain the channel.
     try:
         return [int(number) for number in text.split(",")]
     except ValueError:

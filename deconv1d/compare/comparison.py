@@ -96,6 +96,7 @@ class Comparison:
 
     def _repr_html_(self) -> str:
         sounds = pair_html(self.sounds, self.sample_rate, title=self.title, facts={})
+        # Both parts are HTML already; the template escapes only the text.
         table = self.methods._repr_html_()
         return rendered("comparison.html", table=table, columns=COLUMNS, sounds=sounds)
 

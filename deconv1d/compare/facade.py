@@ -54,6 +54,7 @@ class NeuronSonification(NeuronAttribution):  # type: ignore[misc]  # Captum has
         method: str = "deconvnet",
         unpool: str = "switches",
     ) -> None:
+        # A given sonifier has its own way to call the model: arguments cannot be added to it.
         self._given = isinstance(model, Sonifier)
         self._sonifier = model if isinstance(model, Sonifier) else Sonifier(model)
         super().__init__(self._sonifier.model, layer)
@@ -126,6 +127,7 @@ class NeuronSonification(NeuronAttribution):  # type: ignore[misc]  # Captum has
 
 
 def _name_of(layer: nn.Module, model: nn.Module) -> str:
+    # Captum's users name a layer by its module, we by its path. The root has the empty path.
     for name, module in model.named_modules():
         if module is layer and name:
             return str(name)
@@ -158,6 +160,7 @@ def _target(selector: Any, layout: Callable[[], Layout]) -> tuple[int | None, Se
             f"Unknown neuron_selector {selector!r}: expected a channel number, a tuple of numbers "
             f"and slices, channel first, or a function of the map. Give 3, (3,) or (3, 100)."
         )
+    # A whole channel is what `sonify` knows already; moments of it need a seed of their own.
     if len(numbers) == 1 and isinstance(numbers[0], int):
         return numbers[0], "activation"
     return None, partial(_only, tuple(numbers), layout)
@@ -234,6 +237,7 @@ def infidelity(
 
     Source: Yeh et al., "On the (in)fidelity and sensitivity of explanations" (2019), section 2.
     """
+    # Drawn on the CPU: the same noise on every device.
     x, generator = _batch(x), torch.Generator().manual_seed(random_state)
     facade = NeuronSonification(sonifier, layer, tap=tap, method=method)
     raw = facade.attribute(x, channel)

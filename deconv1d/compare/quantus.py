@@ -67,6 +67,7 @@ def quantus_explain(
     ) -> npt.NDArray[Any]:
         own = model.sonifier if isinstance(model, ChannelModel) else sonifier
         x, channels = torch.as_tensor(inputs), np.asarray(targets).reshape(-1)
+        # Filled channel by channel, in the order of the examples.
         raw = torch.zeros_like(x)
         # Quantus gives one target for each example; examples with the same channel run together.
         for channel in np.unique(channels):

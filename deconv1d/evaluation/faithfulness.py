@@ -186,6 +186,7 @@ def deletion_and_insertion(
     # Random orders show what is lost by deleting anything: a curve means little without them.
     ranked = [by_energy.argsort(descending=True, stable=True)]
     ranked += [torch.randperm(segments, generator=generator).to(x.device) for _ in range(orders)]
+    # How many parts are deleted at each point of the curve, from none to all.
     counts = [round(step * segments / steps) for step in range(steps + 1)]
 
     def activation(kept: Tensor) -> Tensor:
@@ -194,6 +195,7 @@ def deletion_and_insertion(
 
     curves = []
     for order in ranked:
+        # order lists parts from first to last; its argsort gives each part its place in that list.
         position = order.argsort()
         deleted = torch.stack([activation(position >= count) for count in counts])
         inserted = torch.stack([activation(position < count) for count in counts])
@@ -235,6 +237,7 @@ def _numbers(
     on_input: Tensor, on_sound: Tensor, on_rest: Tensor, channels: Tensor
 ) -> dict[str, Tensor]:
     """Computes the numbers of `Faithfulness` from activations, (batch, channels) each."""
+    # gather wants an index for each example: (batch, 1), here the channel of that example.
     chosen = channels.to(on_input.device)[:, None]
     of_input, of_sound, of_rest = (a.gather(1, chosen)[:, 0] for a in (on_input, on_sound, on_rest))
     before, after, without = (
@@ -262,6 +265,7 @@ def _share(activation: Tensor) -> Tensor:
 
 def _selectivity(activation: Tensor, chosen: Tensor) -> Tensor:
     """Divides a channel's activation by the median of the other channels', (batch,)."""
+    # Without the channel itself, whose activation would count for its own comparison.
     others = torch.ones_like(activation, dtype=torch.bool).scatter(1, chosen, False)
     rest = activation[others].reshape(len(activation), activation.shape[1] - 1)
     heard = activation.gather(1, chosen)[:, 0]

@@ -34,6 +34,7 @@ class Waveform:
     @property
     def shapes(self) -> tuple[tuple[int, ...], ...]:
         """(1, 1, time) and (1, time) for one mono clip; any other waveform as it is."""
+        # Some models take (batch, time), most (batch, audio channels, time): both are tried.
         time = self.given.shape[-1]
         return ((1, 1, time), (1, time)) if self.mono else (tuple(self.given.shape),)
 
