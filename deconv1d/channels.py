@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from math import prod
 from operator import index
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from deconv1d.errors import ChannelError, InputError
 from deconv1d.layers.axes import Layout
-from deconv1d.record.capture import Capture
 from deconv1d.rules.op import depends_on_input, shape_of
+
+if TYPE_CHECKING:
+    from deconv1d.record.capture import Capture
 
 Channel = int | Tensor
 """A number, or one for each example, (batch,)."""
@@ -25,17 +27,19 @@ memory costs more than the convolutions gain."""
 
 
 def check_channels(channel: Any, channels: int, layer: str) -> list[int] | str | None:
-    """Channel numbers asked for: a list, "most_active", or None for all maps at once.
+    """Checks the channels asked for: returns a list of numbers, "most_active" or None.
 
     Raises:
         ChannelError: If a number is out of range.
         InputError: If it is neither a number, a sequence of numbers nor a known word.
     """
+    # These two depend on the map or on nothing at all; numbers are checked against the layer.
     if channel is None or channel == "most_active":
         return channel  # type: ignore[no-any-return]  # one of the two
     if channel == "all":
         return list(range(channels))
     numbers = channel if isinstance(channel, Sequence) else [channel]
+    # A string is a sequence too: "12" must not become the channels 1 and 2.
     if isinstance(channel, str) or not numbers or not all(map(_is_whole, numbers)):
         raise InputError(
             f"Unknown channel {channel!r} for layer {layer!r}: expected a number from 0 to "
@@ -51,6 +55,7 @@ def check_channels(channel: Any, channels: int, layer: str) -> list[int] | str |
 
 
 def _is_whole(number: Any) -> bool:
+    # True counts as 1 in Python, but a mask is never meant as a list of channel numbers.
     if isinstance(number, bool) or "bool" in str(getattr(number, "dtype", "")):
         return False
     try:
@@ -61,22 +66,25 @@ def _is_whole(number: Any) -> bool:
 
 
 def means(maps: Tensor) -> Tensor:
-    """Mean activation of every channel, (batch, channels), of maps (batch, channels, ...)."""
+    """Averages each map: (batch, channels, ...) to mean activations (batch, channels)."""
     return maps.reshape(*maps.shape[:2], -1).mean(-1)
 
 
 def most_active(maps: Tensor) -> Tensor:
-    """For each example the channel with the largest mean activation, (batch,)."""
+    """Returns for each example the channel with the largest mean activation, (batch,)."""
     return means(maps).argmax(1)
 
 
 def ranked(maps: Tensor, count: int) -> Tensor:
-    """For each example the channels with the largest means, best first, (up to count, batch)."""
+    """Ranks channels by their means, best first, for each example: (up to count, batch)."""
+    # Stable, so that among equal means the lower channel number comes first on every machine.
     return means(maps).argsort(dim=1, descending=True, stable=True)[:, :count].T
 
 
 def only(values: Tensor, channel: Channel) -> Tensor:
-    """The seed with every channel zero but one."""
+    """Returns the seed with every channel set to zero but one."""
+    # For "most_active" `channel` holds another number for each example: index pairs select
+    # (example, channel of that example).
     kept = torch.zeros_like(values)
     examples = torch.arange(len(values), device=values.device)
     kept[examples, channel] = values[examples, channel]
@@ -103,6 +111,8 @@ def carry_back(
         (channels, *waveform shape).
     """
     carried: Tensor | None = None
+    # The deconvnet takes several seeds along a leading axis and runs each op once for all of them;
+    # a chunk is as many as fit into the memory that `chunk_of` allows.
     for start in range(0, len(channels), chunk):
         some = channels[start : start + chunk]
         seeds = torch.stack([layout.unsorted(only(values, channel)) for channel in some])
@@ -115,11 +125,13 @@ def carry_back(
 
 
 def chunk_of(captured: Capture) -> int:
-    """How many channels to carry at a time.
+    """Decides how many channels are carried back at once.
 
     Args:
         captured: The forward pass, whose largest value on the signal's way decides.
     """
+    # The largest value on the way decides: with K channels the way back holds K signals of its
+    # shape at once.
     sizes = [
         prod(shape_of(node)) * int(node.meta["dtype"].itemsize)
         for node in captured.graph.nodes

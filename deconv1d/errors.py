@@ -10,6 +10,8 @@ class Deconv1dError(Exception):
     """Every error that this library raises on purpose."""
 
 
+# Each error also derives from the builtin that fits: callers who know nothing of this library can
+# still catch a ValueError.
 class InputError(Deconv1dError, ValueError):
     """The waveform, or another argument, cannot be used as it is."""
 

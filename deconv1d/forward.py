@@ -22,7 +22,7 @@ from deconv1d.rules.unpooling import UNPOOL, rules_with
 TAPS = ("block", "output")
 
 
-class Visit(NamedTuple):
+class RunTo(NamedTuple):
     """One forward pass up to a layer: what ran, on which waveform, and the layer's full name."""
 
     captured: Capture
@@ -30,8 +30,8 @@ class Visit(NamedTuple):
     layer: str
 
 
-class Tour(NamedTuple):
-    """One forward pass by way of several layers: what ran, and the layers' full names."""
+class RunThrough(NamedTuple):
+    """One forward pass through several layers: what ran, and the layers' full names."""
 
     captured: Capture
     layers: tuple[str, ...]
@@ -63,7 +63,7 @@ class ForwardPass:
         self._ops: dict[str, Layer] = {}
 
     def run_whole(self, x: Any) -> Capture:
-        """The whole forward pass.
+        """Runs the whole forward pass.
 
         Args:
             x: As for `Sonifier.sonify`.
@@ -75,8 +75,8 @@ class ForwardPass:
 
     def run_to(
         self, x: Any, name: str, *, tap: str, method: str = "deconvnet", unpool: str = "switches"
-    ) -> Visit:
-        """One forward pass up to a layer.
+    ) -> RunTo:
+        """Runs the model up to a layer, and stops it there.
 
         Args:
             x: As for `Sonifier.sonify`.
@@ -88,6 +88,7 @@ class ForwardPass:
         Raises:
             InputError, LayerError, PathError: As for `Sonifier.sonify`.
         """
+        # All words are checked before the model runs: a forward pass may take minutes.
         check_word("tap", tap, TAPS)
         check_word("method", method, METHODS)
         check_word("unpool", unpool, UNPOOL)
@@ -99,10 +100,10 @@ class ForwardPass:
         waveform = as_waveform(x)
         layer = self._find(waveform, name)
         captured = self._reach(waveform, [layer], tap, method, rules_with(self.rules, unpool))
-        return Visit(captured, waveform, str(layer))
+        return RunTo(captured, waveform, str(layer))
 
-    def run_through(self, x: Any, names: Sequence[str], *, tap: str) -> Tour:
-        """One forward pass by way of several layers, that nothing is to be carried back from.
+    def run_through(self, x: Any, names: Sequence[str], *, tap: str) -> RunThrough:
+        """Runs the model through several layers, for their maps alone: nothing can be carried back.
 
         Args:
             x: As for `Sonifier.sonify`.
@@ -117,11 +118,13 @@ class ForwardPass:
         waveform = as_waveform(x)
         layers = [self._find(waveform, name) for name in names]
         captured = self._reach(waveform, layers, tap, "forward", self.rules)
-        return Tour(captured, tuple(map(str, layers)))
+        return RunThrough(captured, tuple(map(str, layers)))
 
     def _reach(
         self, waveform: Waveform, layers: Sequence[Layer], tap: str, method: str, rules: Rules
     ) -> Capture:
+        # To tell "relu" from "relu#1" the calls of a module are counted to the end of the forward
+        # pass. If a module is known to be called once on this shape, the pass stops at the tap.
         shape = waveform.given.shape
         counted = all(layer.is_op or (layer.path, shape) in self._called_once for layer in layers)
         targets = [TapRequest(layer.target, tap, layer.is_op) for layer in layers]
@@ -138,6 +141,7 @@ class ForwardPass:
                 f"The layer is a {type(name).__name__}: expected a module path such as 'conv8'. "
                 f"sonifier.layers(x) lists them."
             )
+        # A module is found by its name alone; the name of an op only in a record of the whole pass.
         layer = find_module(self.model, name) or self._ops.get(name)
         if layer is None:
             captured = self._run(waveform, None, "deconvnet", run_on=False)
@@ -147,7 +151,7 @@ class ForwardPass:
     def _check_calls(
         self, layer: Layer, tap: Node | None, captured: Capture, waveform: Waveform
     ) -> None:
-        """Whether the model called the layer as often as its name says."""
+        """Raises LayerError unless the model called the layer as often as its name says."""
         if captured.calls is None:
             return
         calls = 0 if layer.is_op else captured.calls[layer.path]
@@ -172,23 +176,18 @@ class ForwardPass:
         rules: Rules | None = None,
     ) -> Capture:
         """Captures the model on the waveform, in the first shape that it takes."""
-        errors = []
-        for shape in waveform.shapes:
-            try:
-                x = waveform.given.reshape(shape)
-                captured = self._attempt(x, target, method, run_on, rules)
-            except Deconv1dError:
-                raise
-            except Exception as error:
-                errors.append((shape, error))
-            else:
-                _check_batch(captured)
-                return captured
-        shape, cause = errors[0]
-        if isinstance(cause, RuntimeError | ValueError | IndexError | AssertionError):
-            self._check_length(waveform, target, method)
-        explained = explain(shape, cause)
-        raise explained from (None if explained is cause else cause)
+        try:
+            captured = waveform.run(lambda x: self._attempt(x, target, method, run_on, rules))
+        except Deconv1dError:
+            raise
+        except Exception as cause:
+            # These are the errors that torch raises where a kernel is longer than its input.
+            if isinstance(cause, RuntimeError | ValueError | IndexError | AssertionError):
+                self._check_length(waveform, target, method)
+            explained = explain(waveform.shapes[0], cause)
+            raise explained from (None if explained is cause else cause)
+        _check_batch(captured)
+        return captured
 
     def _attempt(
         self,
@@ -199,10 +198,10 @@ class ForwardPass:
         rules: Rules | None = None,
     ) -> Capture:
         parameter = next((p for p in self.model.parameters() if p.is_floating_point()), None)
-        own = x if parameter is None else parameter
+        like = x if parameter is None else parameter
         return capture(
             self.model,
-            x.to(device=own.device, dtype=self._dtype or own.dtype),
+            x.to(device=like.device, dtype=self._dtype or like.dtype),
             target=target,
             rules=rules or self.rules,
             method=method,
@@ -214,19 +213,18 @@ class ForwardPass:
     def _check_length(
         self, waveform: Waveform, target: Sequence[TapRequest] | None, method: str
     ) -> None:
-        """Whether the model fails for want of samples."""
+        """Raises InputError if the model runs on more samples: then it failed for want of them."""
         given = waveform.given
         length = given.shape[-1]
 
         def runs(samples: int) -> bool:
+            # The waveform repeated, not padded: a model may treat silence in another way.
             longer = given.repeat(*[1] * (given.dim() - 1), -(-samples // length))[..., :samples]
-            for shape in waveform.shapes:
-                try:
-                    self._attempt(longer.reshape(*shape[:-1], samples), target, method)
-                except Exception:
-                    continue
-                return True
-            return False
+            try:
+                Waveform(longer, waveform.mono).run(lambda x: self._attempt(x, target, method))
+            except Exception:
+                return False
+            return True
 
         if (needed := shortest(runs, length)) is not None:
             raise InputError(
@@ -245,11 +243,15 @@ def check_names(names: Sequence[str]) -> None:
 
 
 def explain(shape: tuple[int, ...], error: Exception) -> Exception:
-    """Our error for a model that failed on a waveform, or the model's own where it is its own."""
+    """Returns our error for a model that failed on a waveform, or the model's own unchanged.
+
+    The recorder attaches the op that failed, if any did; an error of the model's own code has none.
+    """
     failure: Failure | None = getattr(error, "failure", None)
     if failure is None:
         return error
     where = f"layer {failure.label!r} ({failure.source})"
+    # Shapes of a convolution: input (batch, channels, time), weight (out, in / groups, kernel).
     if "conv" in failure.op and len(failure.shapes) > 1:
         got, weight = failure.shapes[:2]
         if len(got) != len(weight):
@@ -270,6 +272,11 @@ def explain(shape: tuple[int, ...], error: Exception) -> Exception:
 
 
 def _check_batch(captured: Capture) -> None:
+    """Raises InputError where a convolution took (channels, time) for what was (batch, time).
+
+    torch's convolutions accept rank 2 and add a batch of 1 themselves. The model then runs, but all
+    examples end up as channels of one example.
+    """
     if captured.tap is None:
         return
     x, tap = shape_of(captured.x), shape_of(captured.tap)
@@ -282,7 +289,7 @@ def _check_batch(captured: Capture) -> None:
 
 
 def _is_unbatched(node: Node) -> bool:
-    """Whether a convolution took its input for (channels, time) and added a batch itself."""
+    """Tells whether a convolution took its input for (channels, time) and added a batch itself."""
     if packet(node) is not torch.ops.aten.convolution:
         return False
     source = node.args[0]
@@ -291,9 +298,10 @@ def _is_unbatched(node: Node) -> bool:
 
 
 def _check_replay(captured: Capture, tap: Node | None) -> None:
-    """Whether the recorded ops, run again, give the map that was seen."""
+    """Raises ModelError unless the recorded ops, run again, give the map that was seen."""
     again, seen = replay(captured, tap), map_of(captured, tap)
     difference = float((again - seen).abs().max())
+    # Kernels may sum in another order the second time: rounding, but nothing above it.
     if difference > 1e-4 * float(seen.abs().max()):
         raise ModelError(
             f"The capture does not replay: expected the map of {tap!s} again, "

@@ -1,4 +1,4 @@
-"""Hear a model learn: sonifications of one fixed clip, logged while it trains."""
+"""A logger for training: it writes the sonifications of one fixed clip as the model learns."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from deconv1d.errors import InputError
 from deconv1d.render import figure_png, plot_spectrograms
-from deconv1d.sonification import Sonification
+from deconv1d.sonification import Sonification, needed_rate
 from deconv1d.sonify import Sonifier
 
 
@@ -43,20 +43,17 @@ class SonificationLogger:
     def __init__(
         self, sonifier: Sonifier, x: Any, *, maps: Mapping[str, int | str], writer: Any
     ) -> None:
-        if sonifier.sample_rate is None:
-            raise InputError(
-                "Sonifications cannot be logged as sounds: expected a sample rate in hertz, got "
-                "None. Give it once: Sonifier(model, sample_rate=8000)."
-            )
+        rate = needed_rate(sonifier.sample_rate, "sounds in a log")
         if not (hasattr(writer, "add_audio") or hasattr(writer, "log")):
             raise InputError(
                 f"Sonifications cannot be logged to a {type(writer).__name__}: expected a "
                 f"TensorBoard SummaryWriter or a Weights & Biases run. Give writer=SummaryWriter() "
                 f"or writer=wandb.init()."
             )
+        # The two writers are told apart by their methods: neither package needs to be installed.
         self._write = _to_tensorboard if hasattr(writer, "add_audio") else _to_wandb
         self._sonifier, self._x, self._maps = sonifier, x, dict(maps)
-        self._rate, self._writer = sonifier.sample_rate, writer
+        self._rate, self._writer = rate, writer
 
     def log(self, step: int) -> None:
         """Sonifies the clip with the model as it is now, and logs it under `step`.
@@ -65,26 +62,36 @@ class SonificationLogger:
             InputError, LayerError, ChannelError, PathError: As for `Sonifier.sonify`.
         """
         for layer, channel in self._maps.items():
-            found = self._sonifier.sonify(self._x, layer=layer, channel=channel)
-            sounds = {"input": _first(found.input), _title(found): _first(found.waveform)}
+            sonification = self._sonifier.sonify(self._x, layer=layer, channel=channel)
+            sounds = {
+                "input": _first(sonification.input),
+                _title(sonification): _first(sonification.waveform),
+            }
             picture = figure_png(plot_spectrograms(sounds, self._rate))
-            self._write(self._writer, layer, _first(found.waveform), self._rate, picture, step)
+            self._write(
+                self._writer, layer, _first(sonification.waveform), self._rate, picture, step
+            )
 
 
 def _first(sounds: Tensor) -> Tensor:
-    """The first example of (time,) or (batch, ..., time), mixed down, on the CPU."""
+    """Returns the first example of (time,) or (batch, ..., time), mixed down, on the CPU."""
     first = sounds if sounds.dim() == 1 else sounds[0]
     return first.reshape(-1, first.shape[-1]).mean(0).float().cpu()
 
 
-def _title(found: Sonification) -> str:
-    channel = int(found.channel[0]) if isinstance(found.channel, Tensor) else found.channel
-    return f"{found.layer}, channel {channel}"
+def _title(sonification: Sonification) -> str:
+    channel = (
+        int(sonification.channel[0])
+        if isinstance(sonification.channel, Tensor)
+        else sonification.channel
+    )
+    return f"{sonification.layer}, channel {channel}"
 
 
 def _to_tensorboard(
     writer: Any, layer: str, sound: Tensor, rate: int, picture: bytes, step: int
 ) -> None:
+    # TensorBoard wants samples within [-1, 1]; it scales nothing itself.
     writer.add_audio(f"sonification/{layer}", sound.clamp(-1, 1), step, sample_rate=rate)
     writer.add_image(f"sonification/{layer}", _pixels(picture), step, dataformats="HWC")
 
@@ -99,7 +106,7 @@ def _to_wandb(run: Any, layer: str, sound: Tensor, rate: int, picture: bytes, st
 
 
 def _pixels(picture: bytes) -> Any:
-    """PNG bytes -> (height, width, 3), 0 to 255."""
+    """Reads PNG bytes as (height, width, 3), 0 to 255."""
     from matplotlib.image import imread
 
     return (255 * imread(io.BytesIO(picture))[..., :3]).astype(np.uint8)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from deconv1d.errors import InputError
+from deconv1d.mel import hertz_to_mel, mel_to_hertz, triangles
 
 SEGMENT_LENGTH = 256  # samples; SciPy's default for coherence and Welch spectra
 MEL_SECONDS, MEL_BANDS, MEL_RANGE = 0.032, 40, 80.0  # frame, bands, decibels
@@ -22,7 +23,7 @@ CHUNK_SAMPLES = 2**17  # so many are framed at a time: the segments stay in the 
 
 
 def coherence(x: Tensor, y: Tensor, *, segment_length: int = SEGMENT_LENGTH) -> Tensor:
-    """Magnitude-squared coherence of two waveforms, by Welch's method as in SciPy.
+    """Computes the magnitude-squared coherence of two waveforms, by Welch's method as in SciPy.
 
     Hann window, half overlap, each segment's mean removed. Frequency `k` is
     `k * sample_rate / segment_length` hertz.
@@ -56,6 +57,7 @@ def coherence(x: Tensor, y: Tensor, *, segment_length: int = SEGMENT_LENGTH) -> 
     x, y = _checked_pair(x, y)
     samples = x.shape[-1]
     _check_segments(samples, segment_length)
+    # Pairs are measured some at a time, so that their spectra stay in the processor's cache.
     rows = max(1, CHUNK_SAMPLES // samples)
     x_chunks, y_chunks = (torch.split(w.reshape(-1, samples), rows) for w in (x, y))
     chunks = zip(x_chunks, y_chunks, strict=True)
@@ -66,7 +68,7 @@ def coherence(x: Tensor, y: Tensor, *, segment_length: int = SEGMENT_LENGTH) -> 
 def mean_top_coherence(
     x: Tensor, y: Tensor, *, top_k: int = 5, segment_length: int = SEGMENT_LENGTH
 ) -> Tensor:
-    """Mean coherence of the `top_k` most coherent frequencies of each pair.
+    """Averages the coherence of the `top_k` most coherent frequencies of each pair.
 
     Args:
         x: Waveform, shape (..., time).
@@ -93,7 +95,7 @@ def mean_top_coherence(
 
 
 def band_energy(x: Tensor, bands: Sequence[tuple[float, float]], *, sample_rate: float) -> Tensor:
-    """Energy (sum of squared samples) of a waveform in each frequency band.
+    """Computes the energy (sum of squared samples) of a waveform in each frequency band.
 
     Exact over the whole waveform by Parseval's theorem: bands that tile 0 to `sample_rate / 2`
     add up to the sum of the squared samples.
@@ -115,6 +117,7 @@ def band_energy(x: Tensor, bands: Sequence[tuple[float, float]], *, sample_rate:
     _check_bands(edges)
     samples = x.shape[-1]
     energy = _power(torch.fft.rfft(x)) / samples
+    # Parseval: sum |x|^2 = sum |X|^2 / n over all n frequencies; rfft returns half of them.
     energy[..., 1 : (samples + 1) // 2] *= 2  # each stands for itself and its negative frequency
     low, high = edges[:, :1], edges[:, 1:]
     frequencies = _frequencies(samples, sample_rate, like=edges)
@@ -123,7 +126,7 @@ def band_energy(x: Tensor, bands: Sequence[tuple[float, float]], *, sample_rate:
 
 
 def spectral_centroid(x: Tensor, *, sample_rate: float) -> Tensor:
-    """Mean frequency of a waveform in hertz, weighted by power; shape (...), 0 for silence.
+    """Computes the mean frequency in hertz, weighted by power; shape (...), 0 for silence.
 
     Args:
         x: Waveform, shape (..., time).
@@ -137,7 +140,7 @@ def spectral_centroid(x: Tensor, *, sample_rate: float) -> Tensor:
 
 
 def spectral_bandwidth(x: Tensor, *, sample_rate: float) -> Tensor:
-    """Standard deviation of frequency about the centroid in hertz, weighted by power.
+    """Computes the standard deviation of frequency in hertz, weighted by power.
 
     Args:
         x: Waveform, shape (..., time).
@@ -155,7 +158,7 @@ def spectral_bandwidth(x: Tensor, *, sample_rate: float) -> Tensor:
 
 
 def spectral_entropy(x: Tensor) -> Tensor:
-    """Shannon entropy of a waveform's Welch spectrum over its largest possible value.
+    """Computes the Shannon entropy of a Welch spectrum, over its largest possible value.
 
     Args:
         x: Waveform, shape (..., time).
@@ -167,12 +170,13 @@ def spectral_entropy(x: Tensor) -> Tensor:
         InputError: If `x` cannot be measured.
     """
     shares = _shares(x)
+    # entr(p) = -p log p, and 0 at p = 0. The largest entropy is that of equal shares, log(bins).
     entropy: Tensor = torch.special.entr(shares).sum(-1)
     return entropy / math.log(max(2, shares.shape[-1]))
 
 
 def spectral_flatness(x: Tensor) -> Tensor:
-    """Geometric over arithmetic mean of a waveform's Welch spectrum.
+    """Computes the geometric over the arithmetic mean of a waveform's Welch spectrum.
 
     Args:
         x: Waveform, shape (..., time).
@@ -190,7 +194,7 @@ def spectral_flatness(x: Tensor) -> Tensor:
 
 
 def spearman(x: Tensor, y: Tensor) -> Tensor:
-    """Size of the rank correlation of two waveforms: 1 also for one and its negative.
+    """Computes the size of Spearman's rank correlation: 1 also for a waveform and its negative.
 
     Args:
         x: Waveform, shape (..., time).
@@ -207,7 +211,7 @@ def spearman(x: Tensor, y: Tensor) -> Tensor:
 
 
 def log_mel_correlation(x: Tensor, y: Tensor, *, sample_rate: float) -> Tensor:
-    """Correlation of two waveforms' log-mel spectrograms, over all their times and bands.
+    """Correlates two waveforms' log-mel spectrograms, over all their times and bands.
 
     Frames of 32 ms, half overlapping (shorter waveforms: one frame), 40 triangular bands up to
     half the sample rate, levels from each spectrogram's loudest point down to 80 dB below it.
@@ -229,7 +233,7 @@ def log_mel_correlation(x: Tensor, y: Tensor, *, sample_rate: float) -> Tensor:
 
 
 def gini(x: Tensor) -> Tensor:
-    """Gini index of a waveform's magnitudes: 0 where all are alike, near 1 for a single click.
+    """Computes the Gini index of magnitudes: 0 where all are alike, near 1 for a single click.
 
     Args:
         x: Waveform, shape (..., time).
@@ -246,13 +250,14 @@ def gini(x: Tensor) -> Tensor:
     magnitudes = _checked(x, "x").abs().sort(-1).values
     samples = x.shape[-1]
     total = magnitudes.sum(-1)
+    # Sorted magnitudes m_1 <= ... <= m_n: Gini = 1 - 2 sum_k m_k / sum(m) * (n - k + 1/2) / n.
     place = torch.arange(1, samples + 1, dtype=magnitudes.dtype, device=x.device)
     weighted = (magnitudes * (samples - place + 0.5)).sum(-1) / samples
     return torch.where(total > 0, 1 - 2 * _ratio(weighted, total, total > 0), 0)
 
 
 def effective_rank(waveforms: Tensor) -> Tensor:
-    """How many different sounds there are among several, whatever their levels.
+    """Counts how many different sounds there are among several, whatever their levels.
 
     The exponential of the entropy of the singular values' shares, of waveforms scaled to one
     energy: the number of waveforms if all are orthogonal, 1 if all are alike but for level and
@@ -271,6 +276,7 @@ def effective_rank(waveforms: Tensor) -> Tensor:
         Roy & Vetterli, "The effective rank" (2007).
     """
     waveforms = _checked(waveforms, "waveforms")
+    # With rows scaled to norm 1 the singular values s of the matrix have sum(s^2) = number of rows.
     energy = waveforms.square().sum(-1, keepdim=True)
     rows = _ratio(waveforms, energy.sqrt(), energy > 0).double()
     # The products of all pairs are few; the waveforms are long.
@@ -281,8 +287,9 @@ def effective_rank(waveforms: Tensor) -> Tensor:
 
 
 def _ranks(x: Tensor) -> Tensor:
-    """Rank of each sample in its waveform, equals sharing theirs."""
+    """Returns the rank of each sample in its waveform; equal samples share one."""
     ordered, x = x.sort(-1).values.contiguous(), x.contiguous()
+    # Equal samples share the mean of the first and the last place that they could have.
     lowest = torch.searchsorted(ordered, x)
     return (lowest + torch.searchsorted(ordered, x, right=True)).to(x) / 2
 
@@ -290,6 +297,7 @@ def _ranks(x: Tensor) -> Tensor:
 def _correlation(x: Tensor, y: Tensor) -> Tensor:
     """Pearson's correlation along the last axis, 0 where either is constant."""
     x, y = (w - w.mean(-1, keepdim=True) for w in (x, y))
+    # A constant waveform has variance 0, or rounding: its correlation is not defined, and 0 here.
     norm = (x.square().sum(-1) * y.square().sum(-1)).sqrt()
     return _ratio((x * y).sum(-1), norm, norm > torch.finfo(x.dtype).eps).clamp(-1, 1)
 
@@ -302,33 +310,30 @@ def _log_mel(x: Tensor, sample_rate: float) -> Tensor:
     energy = power @ bands
     loudest = energy.amax((-2, -1), keepdim=True)
     floor = 10 ** (-MEL_RANGE / 10)
+    # Below the floor two spectrograms would be compared by their noise.
     relative = _ratio(energy, loudest, loudest > 0).clamp(min=floor)
     return 10 * relative.log10()
 
 
 def _mel_bands(length: int, sample_rate: float, *, like: Tensor) -> Tensor:
-    """Triangles, equally spaced in mel, shape (frequency, band)."""
-    frequencies = _frequencies(length, sample_rate, like=like)
-    top = 2595 * math.log10(1 + sample_rate / 2 / 700)
-    mels = torch.linspace(0, top, MEL_BANDS + 2, dtype=torch.float64)
-    corners = (700 * (10 ** (mels / 2595) - 1)).to(like)
-    low, middle, high = corners[:-2], corners[1:-1], corners[2:]
-    rising = (frequencies[:, None] - low) / (middle - low)
-    falling = (high - frequencies[:, None]) / (high - middle)
-    return torch.minimum(rising, falling).clamp(min=0)
+    """Returns triangles, equally spaced in mel, shape (frequency, band)."""
+    frequencies = _frequencies(length, sample_rate, like=torch.empty(0, dtype=torch.float64))
+    corners = mel_to_hertz(np.linspace(0, hertz_to_mel(sample_rate / 2), MEL_BANDS + 2))
+    return torch.from_numpy(triangles(frequencies.numpy(), corners)).T.to(like)
 
 
 def _coherence(x: Tensor, y: Tensor, segment_length: int) -> Tensor:
-    """Coherence of pairs, shape (pair, frequency)."""
+    """Computes the coherence of pairs, shape (pair, frequency)."""
     x_spectra, y_spectra = _spectra(x, segment_length), _spectra(y, segment_length)
     x_power, y_power = _mean_power(x_spectra), _mean_power(y_spectra)
+    # Welch: C = |mean over segments of conj(X) Y|^2 / (mean |X|^2 mean |Y|^2).
     cross_power = _power((x_spectra.conj() * y_spectra).mean(-2))
     audible = _audible(x_power, segment_length) & _audible(y_power, segment_length)
     return _ratio(cross_power, x_power * y_power, audible).clamp(max=1)
 
 
 def _shares(x: Tensor) -> Tensor:
-    """Each frequency's share of a waveform's Welch power; 0 Hz is left out, silence has zeros."""
+    """Returns each frequency's share of the Welch power, without 0 Hz; silence has zeros."""
     x = _checked(x, "x")
     length = min(SEGMENT_LENGTH, x.shape[-1])
     power = _mean_power(_spectra(x, length))[..., 1:]
@@ -338,14 +343,15 @@ def _shares(x: Tensor) -> Tensor:
 
 
 def _shares_in_hertz(x: Tensor, sample_rate: float) -> tuple[Tensor, Tensor]:
-    """`_shares(x)` and their frequencies."""
+    """Returns `_shares(x)` and their frequencies."""
     shares = _shares(x)
     length = min(SEGMENT_LENGTH, x.shape[-1])
     return shares, _frequencies(length, sample_rate, like=shares)[1:]
 
 
 def _spectra(x: Tensor, segment_length: int) -> Tensor:
-    """Spectra of the segments of waveforms scaled to peak 1, shape (..., segment, frequency)."""
+    """Returns spectra of segments, scaled to peak 1, shape (..., segment, frequency)."""
+    # Scaled to peak 1, the same power counts as audible whatever the level of the recording.
     peak = x.abs().amax(-1, keepdim=True).clamp(min=torch.finfo(x.dtype).tiny)
     segments = (x / peak).unfold(-1, segment_length, segment_length - segment_length // 2)
     window = torch.hann_window(segment_length, dtype=x.dtype, device=x.device)
@@ -358,17 +364,17 @@ def _power(spectrum: Tensor) -> Tensor:
 
 
 def _mean_power(spectra: Tensor) -> Tensor:
-    """`_power(spectra)` averaged over the segments; summing parts last is twice as fast."""
+    """Averages `_power(spectra)` over the segments; summing the parts last is twice as fast."""
     return torch.view_as_real(spectra).square().mean(-3).sum(-1)
 
 
 def _audible(power: Tensor, segment_length: int) -> Tensor:
-    """Where there is more power than an error of epsilon on every sample could leave."""
+    """Tells where there is more power than an error of epsilon on every sample could leave."""
     return power > (torch.finfo(power.dtype).eps * segment_length) ** 2
 
 
 def _ratio(numerator: Tensor, denominator: Tensor, valid: Tensor) -> Tensor:
-    """The quotient where `valid`, else 0."""
+    """Returns the quotient where `valid`, else 0."""
     return torch.where(valid, numerator / torch.where(valid, denominator, 1), 0)
 
 
@@ -383,7 +389,7 @@ def _frequencies(length: int, sample_rate: float, *, like: Tensor) -> Tensor:
 
 
 def _checked(x: Tensor, name: str) -> Tensor:
-    """The waveform in float32 or float64, or an error that says what is wrong with it."""
+    """Returns the waveform in float32 or float64, or raises if it cannot be measured."""
     if not (isinstance(x, Tensor) and x.is_floating_point() and x.ndim and x.numel()):
         got = f"{x.dtype} of shape {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
         raise InputError(
@@ -399,9 +405,10 @@ def _checked(x: Tensor, name: str) -> Tensor:
 
 
 def _checked_pair(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """Both waveforms, broadcast against each other, or an error if they cannot be."""
+    """Broadcasts both waveforms against each other, or raises if they do not fit."""
     x, y = _checked(x, "x"), _checked(y, "y")
     if x.shape[-1] == y.shape[-1] and x.device == y.device:
+        # broadcast_shapes raises ValueError for leading axes that do not fit; the message is below.
         with contextlib.suppress(ValueError):
             shape = np.broadcast_shapes(x.shape, y.shape)
             return x.expand(shape), y.expand(shape)
@@ -413,7 +420,7 @@ def _checked_pair(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _check_segments(samples: int, segment_length: int) -> None:
-    """Raise unless two segments fit."""
+    """Raises unless two segments fit."""
     needed = 2 * segment_length - segment_length // 2
     if segment_length < 2 or samples < needed:
         raise InputError(
@@ -424,7 +431,7 @@ def _check_segments(samples: int, segment_length: int) -> None:
 
 
 def _check_bands(bands: Tensor) -> None:
-    """Raise unless each band is a pair of frequencies in rising order."""
+    """Raises unless each band is a pair of frequencies in rising order."""
     pairs = bands.ndim == 2 and bands.shape[1] == 2
     if not (pairs and (bands[:, 0] >= 0).all() and (bands[:, 0] < bands[:, 1]).all()):
         raise InputError(

@@ -7,7 +7,6 @@ made without pyplot: no window, no global state, safe in threads.
 from __future__ import annotations
 
 import base64
-import html
 import io
 import math
 from collections.abc import Mapping
@@ -19,6 +18,8 @@ import numpy as np
 
 from deconv1d.audio import Samples, Waveform, as_samples, encode_audio, whole_rate, write_whole
 from deconv1d.errors import InputError
+from deconv1d.mel import hertz_to_mel, mel_to_hertz, triangles
+from deconv1d.templates import rendered
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -27,52 +28,26 @@ if TYPE_CHECKING:
 
 DYNAMIC_RANGE = 80  # dB
 MEL_BANDS = 96
+ROW_HEIGHT = 1.7  # inches
 FRAMES = 1000  # in a spectrogram: about a picture's width in pixels
-OUTLINE_POINTS = 2000
 
 
 @dataclass(frozen=True)
 class Theme:
-    """Colours of paper, text and waveform."""
+    """Colours of paper and text."""
 
     paper: str
     ink: str
-    line: str
 
 
-LIGHT = Theme(paper="#ffffff", ink="#24292f", line="#1f5fa8")
-DARK = Theme(paper="#14171c", ink="#e4e7eb", line="#7fb7ff")
-
-
-def plot_waveforms(
-    waveforms: Mapping[str, Waveform], sample_rate: int, *, dark: bool = False
-) -> Figure:
-    """Draw waveforms one below the other, on the same seconds and the same amplitudes.
-
-    Args:
-        waveforms: Title to waveform; several channels are drawn as their mean.
-        sample_rate: Samples per second.
-        dark: Light on dark instead of dark on light.
-
-    Returns:
-        A Matplotlib figure, 9 inches wide.
-
-    Raises:
-        InputError: If there is no waveform, or one of them or the rate cannot be used.
-    """
-    rate, tracks, theme = whole_rate(sample_rate), _tracks(waveforms), DARK if dark else LIGHT
-    figure, rows = _rows(tracks, rate, theme, unit="amplitude", height=1.3)
-    peak = max(np.abs(samples).max() for samples in tracks.values()) or 1.0
-    for axes, samples in zip(rows, tracks.values(), strict=True):
-        _draw_waveform(axes, samples, rate, theme)
-        axes.set_ylim(-1.05 * peak, 1.05 * peak)
-    return figure
+LIGHT = Theme(paper="#ffffff", ink="#24292f")
+DARK = Theme(paper="#14171c", ink="#e4e7eb")
 
 
 def plot_spectrograms(
     waveforms: Mapping[str, Waveform], sample_rate: int, *, dark: bool = False, columns: int = 1
 ) -> Figure:
-    """Draw mel spectrograms one below the other, on the same seconds, hertz and decibels.
+    """Draws mel spectrograms one below the other, on the same seconds, hertz and decibels.
 
     Decibels are relative to the loudest point of the first waveform, the input. The colours span
     the 80 dB below the loudest point of all.
@@ -90,14 +65,20 @@ def plot_spectrograms(
         InputError: If there is no waveform, or one of them, the rate or `columns` cannot be used.
     """
     rate, tracks, theme = whole_rate(sample_rate), _tracks(waveforms), DARK if dark else LIGHT
-    figure, rows = _rows(tracks, rate, theme, unit="Hz", height=1.7, columns=columns)
+    figure, rows = _rows(tracks, rate, theme, columns)
     spectrograms = [_mel_spectrogram(samples, rate) for samples in tracks.values()]
+    # One scale for all pictures: a quiet residual looks quiet.
     levels = _decibels([power for power, _ in spectrograms])
     top = max(0.0, *(level.max() for level in levels))
     for axes, level, (_, hop) in zip(rows, levels, spectrograms, strict=True):
         image = axes.imshow(
             level,
-            extent=(-hop / 2 / rate, (level.shape[1] - 0.5) * hop / rate, 0, _mel(rate / 2)),
+            extent=(
+                -hop / 2 / rate,
+                (level.shape[1] - 0.5) * hop / rate,
+                0,
+                float(hertz_to_mel(rate / 2)),
+            ),
             vmin=top - DYNAMIC_RANGE,
             vmax=top,
             cmap="magma",
@@ -105,13 +86,13 @@ def plot_spectrograms(
             aspect="auto",
         )
         ticks = _mel_ticks(rate / 2)
-        axes.set_yticks([_mel(hertz) for hertz in ticks], [f"{hertz:g}" for hertz in ticks])
+        axes.set_yticks(hertz_to_mel(np.array(ticks)), [f"{hertz:g}" for hertz in ticks])
     _add_colour_bar(figure, rows, image, f"dB re peak of {next(iter(tracks))}", theme)
     return figure
 
 
 def figure_png(figure: Figure) -> bytes:
-    """The figure as the bytes of a PNG picture.
+    """Returns the figure as the bytes of a PNG picture.
 
     Args:
         figure: A Matplotlib figure.
@@ -120,7 +101,7 @@ def figure_png(figure: Figure) -> bytes:
 
 
 def save_figure(figure: Figure, path: str | Path) -> None:
-    """Write a figure to a picture file, replacing the file if there is one.
+    """Writes a figure to a picture file, replacing the file if there is one.
 
     Args:
         figure: A Matplotlib figure.
@@ -130,6 +111,7 @@ def save_figure(figure: Figure, path: str | Path) -> None:
         InputError: If Matplotlib knows no format of that suffix.
         FileError: If the file cannot be written.
     """
+    # Checked here: Matplotlib's own error on a suffix that it does not know names no remedy.
     suffix = Path(path).suffix.lower()
     known = [f".{name}" for name in sorted(figure.canvas.get_supported_filetypes())]
     if suffix not in known:
@@ -141,7 +123,7 @@ def save_figure(figure: Figure, path: str | Path) -> None:
 
 
 def player_html(waveform: Waveform, sample_rate: int, *, title: str) -> str:
-    """A titled audio player with the sound inside, as 16-bit WAV.
+    """Writes the HTML of a titled audio player with the sound inside, as 16-bit WAV.
 
     Args:
         waveform: Shape (time,) or (channels, time); divided by its peak if that is above 1.
@@ -155,14 +137,10 @@ def player_html(waveform: Waveform, sample_rate: int, *, title: str) -> str:
         InputError: If the waveform or the rate cannot be used.
     """
     samples = as_samples(waveform)
+    # 16-bit WAV clips above 1. A quiet sound stays quiet: levels of several players compare.
     samples = samples / max(1.0, np.abs(samples).max())
     sound = encode_audio(samples, sample_rate, file_format="WAV", subtype="PCM_16")
-    name = html.escape(title)
-    return (
-        f'<figure style="margin:0"><figcaption>{name}</figcaption>'
-        f'<audio controls aria-label="{name}" src="{_data_uri("audio/wav", sound)}"></audio>'
-        "</figure>"
-    )
+    return rendered("player.html", title=title, sound=_data_uri("audio/wav", sound))
 
 
 def pair_html(
@@ -173,7 +151,7 @@ def pair_html(
     facts: Mapping[str, object],
     dark: bool = False,
 ) -> str:
-    """The notebook view of a sonification: facts, a player for each sound, their spectrograms.
+    """Writes the notebook view of a sonification: facts, a player for each sound, spectrograms.
 
     Args:
         waveforms: Title to waveform, the input first. If any peak is above 1, the players divide
@@ -196,23 +174,15 @@ def pair_html(
     players = [
         player_html(samples / peak, sample_rate, title=name) for name, samples in sounds.items()
     ]
-    names = html.escape(", ".join(waveforms))
-    return (
-        f'<div style="background:{theme.paper};color:{theme.ink};padding:1em;max-width:62em">'
-        f"<h3>{html.escape(title)}</h3>{_table_html(facts)}"
-        f'<div style="display:flex;flex-wrap:wrap;gap:1em;margin:1em 0">{"".join(players)}</div>'
-        f'<img src="{_data_uri("image/png", picture)}" alt="Mel spectrograms of {names}" '
-        'style="max-width:100%"></div>'
+    return rendered(
+        "pair.html",
+        theme=theme,
+        title=title,
+        facts=facts,
+        players=players,
+        picture=_data_uri("image/png", picture),
+        names=list(waveforms),
     )
-
-
-def _table_html(facts: Mapping[str, object]) -> str:
-    style = 'style="text-align:left;padding:0 1em 0 0"'
-    rows = (
-        f"<tr><th {style}>{html.escape(name)}</th><td {style}>{html.escape(str(fact))}</td></tr>"
-        for name, fact in facts.items()
-    )
-    return f"<table>{''.join(rows)}</table>"
 
 
 def _data_uri(kind: str, content: bytes) -> str:
@@ -226,7 +196,7 @@ def _picture(figure: Figure, file_format: str) -> bytes:
 
 
 def _tracks(waveforms: Mapping[str, Waveform]) -> dict[str, Samples]:
-    """Each waveform's mean over its channels, in float64."""
+    """Returns each waveform's mean over its channels, in float64."""
     if not waveforms:
         raise InputError(
             "There is nothing to draw: expected waveforms, got none. Give one or more."
@@ -235,31 +205,27 @@ def _tracks(waveforms: Mapping[str, Waveform]) -> dict[str, Samples]:
 
 
 def _rows(
-    tracks: Mapping[str, Samples],
-    rate: int,
-    theme: Theme,
-    *,
-    unit: str,
-    height: float,
-    columns: int = 1,
+    tracks: Mapping[str, Samples], rate: int, theme: Theme, columns: int
 ) -> tuple[Figure, list[Axes]]:
-    """A figure with an empty titled place for each sound, row by row, over the same seconds."""
+    """Makes a figure with an empty titled place for each sound, row by row."""
     from matplotlib.figure import Figure
 
     rows = math.ceil(len(tracks) / _checked_columns(columns))
-    size = (max(9, 3 * columns), 0.5 + height * rows)
+    size = (max(9, 3 * columns), 0.5 + ROW_HEIGHT * rows)
     figure = Figure(figsize=size, dpi=110, facecolor=theme.paper, layout="constrained")
+    # The picture is filled row by row; places that are left over at the end are removed.
     places = list(figure.subplots(rows, columns, sharex=True, squeeze=False).flat)
     for spare in places[len(tracks) :]:
         spare.remove()
     places = places[: len(tracks)]
     for number, (axes, title) in enumerate(zip(places, tracks, strict=True)):
+        # Titles hold names of layers and files: a dollar sign in them is no formula.
         axes.set_title(title, loc="left", fontsize=10, color=theme.ink, parse_math=False)
         axes.set_facecolor(theme.paper)
         lowest, first = number + columns >= len(tracks), number % columns == 0
         axes.tick_params(colors=theme.ink, labelsize=8, bottom=lowest, labelbottom=lowest)
         axes.tick_params(left=first, labelleft=first)
-        axes.set_ylabel(unit if first else "", color=theme.ink)
+        axes.set_ylabel("Hz" if first else "", color=theme.ink)
         axes.set_xlabel("seconds" if lowest else "", color=theme.ink)
         axes.spines[:].set_visible(False)
     places[-1].set_xlim(0, max(len(samples) for samples in tracks.values()) / rate)
@@ -275,13 +241,6 @@ def _checked_columns(columns: int) -> int:
     return columns
 
 
-def _draw_waveform(axes: Axes, samples: Samples, rate: int, theme: Theme) -> None:
-    """The waveform's outline: lowest and highest sample of each stretch, or each sample."""
-    starts = np.arange(0, len(samples), math.ceil(len(samples) / OUTLINE_POINTS))
-    low, high = np.minimum.reduceat(samples, starts), np.maximum.reduceat(samples, starts)
-    axes.fill_between(starts / rate, low, high, color=theme.line, linewidth=0.8)
-
-
 def _add_colour_bar(
     figure: Figure, rows: list[Axes], image: AxesImage, label: str, theme: Theme
 ) -> None:
@@ -294,17 +253,19 @@ def _add_colour_bar(
 def _decibels(powers: list[Samples]) -> list[Samples]:
     """Powers in dB re the first's peak, or re the highest of all if the first is silent."""
     peaks = [power.max() for power in powers]
+    # Decibels are of the input if it is not silent: the sonification is judged beside it.
     reference = peaks[0] or max(peaks) or 1.0
     floor = 10 ** (-DYNAMIC_RANGE / 10)
     return [10 * np.log10(np.maximum(power / reference, floor)) for power in powers]
 
 
 def _mel_spectrogram(samples: Samples, rate: int) -> tuple[Samples, int]:
-    """Power, shape (mel band, frame), and the hop in samples; frame i is centred on i * hop.
+    """Returns power, (mel band, frame), and the hop in samples; frame i is centred on i * hop.
 
     Windows are 30 ms or more, and longer for long sounds: there are about FRAMES of them, and every
     sample is in two at least.
     """
+    # A longer sound has longer windows and hops: the picture has as many pixels either way.
     window = 2 ** max(6, math.ceil(math.log2(max(0.03 * rate, 2 * len(samples) / FRAMES))))
     hop = max(1, len(samples) // FRAMES)
     padded = np.pad(samples, window // 2)
@@ -320,26 +281,24 @@ def _mel_filters(rate: int, window: int) -> Samples:
     is widened to it, so that no band is empty.
     """
     spacing = rate / window
+    # Row i of the picture spans [i, i + 1] on an axis of MEL_BANDS rows from 0 to the highest mel;
+    # its centre is at i + 1/2. One corner more on each side closes the first and the last triangle.
+    mels = (np.arange(-1, MEL_BANDS + 1) + 0.5) * hertz_to_mel(rate / 2) / MEL_BANDS
     frequencies = np.arange(window // 2 + 1) * spacing
-    mels = (np.arange(-1, MEL_BANDS + 1) + 0.5) * _mel(rate / 2) / MEL_BANDS
-    edges = 700 * (10 ** (mels[:, None] / 2595) - 1)  # the inverse of _mel
-    low, centre, high = edges[:-2], edges[1:-1], edges[2:]
-    rising = 1 - (centre - frequencies) / np.maximum(centre - low, spacing)
-    falling = 1 - (frequencies - centre) / np.maximum(high - centre, spacing)
-    triangles = np.maximum(0, np.minimum(rising, falling))
-    weights: Samples = triangles / triangles.sum(1, keepdims=True)
+    bands = triangles(frequencies, mel_to_hertz(mels), narrowest=spacing)
+    weights: Samples = bands / bands.sum(1, keepdims=True)
     return weights
 
 
-def _mel(hertz: float) -> float:
-    return 2595 * math.log10(1 + hertz / 700)
-
-
 def _mel_ticks(highest: float) -> list[float]:
-    """0 Hz and frequencies 1, 2 or 5 times a power of ten, a ninth of the axis apart or more."""
+    """Chooses 0 Hz and frequencies 1, 2 or 5 times a power of ten, a ninth of the axis apart."""
     top = math.ceil(math.log10(highest))
     ticks = [0.0]
+    # 1, 2, 5, 10, 20, 50, ...: a tick is kept if it is far enough from the one before.
     for hertz in (digit * 10.0**power for power in range(top - 4, top + 1) for digit in (1, 2, 5)):
-        if hertz <= highest and _mel(hertz) - _mel(ticks[-1]) > _mel(highest) / 9:
+        if (
+            hertz <= highest
+            and hertz_to_mel(hertz) - hertz_to_mel(ticks[-1]) > hertz_to_mel(highest) / 9
+        ):
             ticks.append(hertz)
     return ticks

@@ -15,7 +15,7 @@ SEEDS = ("activation", "ones", "peak")
 
 
 def seed_of(activation: Tensor, seed: Seed, layout: Layout) -> Tensor:
-    """The seed of every map.
+    """Returns the seed of every map.
 
     Args:
         activation: The maps, as the model has them.
@@ -37,6 +37,7 @@ def seed_of(activation: Tensor, seed: Seed, layout: Layout) -> Tensor:
     if seed == "peak":
         return _peaks(maps)
     assert callable(seed)
+    # The function gets a copy: if it writes into its argument, the recorded map stays as it is.
     value = seed(activation.clone())
     shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
     if shape != tuple(activation.shape):
@@ -48,18 +49,23 @@ def seed_of(activation: Tensor, seed: Seed, layout: Layout) -> Tensor:
 
 
 def _peaks(maps: Tensor) -> Tensor:
-    """Zero but at the strongest moment of each example's each map.
+    """Keeps the strongest moment of each map of each example, and sets the rest to zero.
 
     Source: Zeiler & Fergus 2014, figure 2.
     """
     flat = maps.reshape(*maps.shape[:2], -1)
+    # Time, and a further axis if there is one, count as one: one moment of each map is kept,
+    #
+    #     map   0 3 1 5 2      peaks   0 0 0 5 0
+    #
+    # and of equal values the first. An argmax has one index for each map, which scatter writes to.
     strongest = flat.argmax(-1, keepdim=True)
     peaks = torch.zeros_like(flat).scatter(-1, strongest, flat.gather(-1, strongest))
     return peaks.reshape(maps.shape)
 
 
 def scaled_for_half(values: Tensor) -> tuple[Tensor, float]:
-    """The seed, and what to multiply its raw sonification by.
+    """Scales a seed for half precision; returns it and what to multiply its raw sonification by.
 
     Half precision overflows early: there the seed is scaled to 1. Every rule is positively
     homogeneous, so only the level changes.
@@ -67,4 +73,6 @@ def scaled_for_half(values: Tensor) -> tuple[Tensor, float]:
     level = float(values.abs().max())
     if values.dtype not in (torch.float16, torch.bfloat16) or level == 0:
         return values, 1.0
+    # raw(c * seed) = c * raw(seed) for c > 0: adjoints and switches are linear, and a ReLU commutes
+    # with a positive factor. So the factor taken out here is put back after the walk.
     return values / level, level

@@ -55,7 +55,7 @@ class Sonification:
         return self.input - self.waveform
 
     def coherence(self, *, top_k: int = 5) -> Tensor:
-        """Mean coherence of the `top_k` most coherent frequencies of input and sonification.
+        """Measures the mean coherence of input and sonification at their `top_k` best frequencies.
 
         Args:
             top_k: How many of the frequencies to average.
@@ -70,32 +70,26 @@ class Sonification:
         """
         from deconv1d.measure import mean_top_coherence
 
+        # Broadcasting: the input has no axis for the channels that were asked for.
         values = mean_top_coherence(self.input, self.waveform, top_k=top_k)
         return values.reshape(*self.gain.shape, -1).mean(-1)
 
-    def _rate(self, purpose: str) -> int:
-        if self.sample_rate is None:
-            raise InputError(
-                f"{purpose} needs a sample rate: expected a number in hertz, got None. "
-                f"Give it once: Sonifier(model, sample_rate=8000)."
-            )
-        return self.sample_rate
-
     def sounds(self) -> dict[tuple[int | None, int], Tensor]:
-        """Each sound alone, (time,) or (channels, time), by (map's channel, example).
+        """Returns each sound alone, (time,) or (channels, time), by (map's channel, example).
 
         The channel is None where all maps sound at once.
         """
+        # Axes of `waveform`, each only if it is there: (channels asked for, examples, audio, time).
         several = isinstance(self.channel, list)
         groups = self.waveform if several else self.waveform[None]
         asked = self.channel if isinstance(self.channel, list) else [self.channel]
-        found: dict[tuple[int | None, int], Tensor] = {}
+        sounds: dict[tuple[int | None, int], Tensor] = {}
         for channel, group in zip(asked, groups, strict=True):
             examples = group[None] if self.input.dim() == 1 else group
             for number, sound in enumerate(examples):
-                own = int(channel[number]) if isinstance(channel, Tensor) else channel
-                found[own, number] = sound.squeeze(0) if sound.dim() > 1 else sound
-        return found
+                map_number = int(channel[number]) if isinstance(channel, Tensor) else channel
+                sounds[map_number, number] = sound.squeeze(0) if sound.dim() > 1 else sound
+        return sounds
 
     def save(self, path: str | Path, **options: Any) -> list[Path]:
         """Writes the sonification as a sound file; returns the paths written.
@@ -111,7 +105,8 @@ class Sonification:
         """
         from deconv1d.audio import write_audio
 
-        rate, sounds = self._rate("Writing a sound file"), self.sounds()
+        rate, sounds = needed_rate(self.sample_rate, "a sound file"), self.sounds()
+        # `{channel}` and `{example}` are filled in by str.format; other names in braces raise.
         try:
             paths = [Path(str(path).format(channel=c, example=e)) for c, e in sounds]
         except (KeyError, IndexError, ValueError) as error:
@@ -119,6 +114,7 @@ class Sonification:
                 f"The path {str(path)!r} cannot be filled in ({error}): expected {{channel}} and "
                 f"{{example}} as its only names in braces. Write other braces twice."
             ) from error
+        # Checked before the first file is written: half of the files would be worse than none.
         if len(set(paths)) < len(paths):
             raise InputError(
                 f"{len(paths)} sounds cannot go into {len(set(paths))} file(s) at {str(path)!r}: "
@@ -129,21 +125,24 @@ class Sonification:
         return paths
 
     def plot(self, *, dark: bool = False) -> Any:
-        """A Matplotlib figure of the input's and the sonification's spectrograms.
+        """Draws the input's and the sonification's spectrograms as a Matplotlib figure.
 
         Raises:
             InputError: If the sample rate is unknown.
         """
         from deconv1d.render import plot_spectrograms
 
-        return plot_spectrograms(self._tracks(), self._rate("A spectrogram"), dark=dark)
+        return plot_spectrograms(
+            self._tracks(), needed_rate(self.sample_rate, "a spectrogram"), dark=dark
+        )
 
     def _tracks(self) -> dict[str, Tensor]:
-        """The first example's input and its sonifications, by title."""
+        """Returns the first example's input and its sonifications, by title."""
         first = self.input if self.input.dim() == 1 else self.input[0]
         tracks = {"input": first}
         for (channel, example), sound in self.sounds().items():
             if example == 0:
+                # A picture of all examples would be too long: the first one stands for them.
                 title = self.layer if channel is None else f"{self.layer}, channel {channel}"
                 tracks[title] = sound
         return tracks
@@ -153,6 +152,7 @@ class Sonification:
             return None
         from deconv1d.render import pair_html
 
+        # Each player holds its whole sound: a notebook with hundreds of them cannot be opened.
         tracks = dict(list(self._tracks().items())[:4])
         facts = {
             "layer": self.layer,
@@ -166,31 +166,46 @@ class Sonification:
         )
 
 
-def rate_and_channel(found: Sonification, *, what: str) -> tuple[int, int]:
-    """Sample rate and channel of a sonification of one channel in one clip that can be heard.
+def needed_rate(sample_rate: int | None, purpose: str) -> int:
+    """Returns the sample rate, or raises where it is not known.
 
     Args:
-        found: The sonification.
+        sample_rate: In hertz, or None.
+        purpose: What it is needed for: "a spectrogram".
+
+    Raises:
+        InputError: If it is None.
+    """
+    if sample_rate is None:
+        raise InputError(
+            f"There is no sample rate for {purpose}: expected a number in hertz, got None. Give "
+            f"it once: Sonifier(model, sample_rate=8000)."
+        )
+    return sample_rate
+
+
+def rate_and_channel(sonification: Sonification, *, what: str) -> tuple[int, int]:
+    """Returns rate and channel of a sonification of one channel in one clip that is not silent.
+
+    Args:
+        sonification: Of one channel.
         what: What they are needed for, in the plural: "controls".
 
     Raises:
         InputError: If the sample rate is unknown, the sonification is of several clips or channels,
             or it is silent.
     """
-    if found.sample_rate is None:
-        raise InputError(
-            f"{what.capitalize()} need a sample rate: expected a number in hertz, got None. Give "
-            f"it once: Sonifier(model, sample_rate=8000)."
-        )
-    channel = found.channel
-    if channel is None or isinstance(channel, list) or found.gain.numel() != 1:
+    rate = needed_rate(sonification.sample_rate, what)
+    channel = sonification.channel
+    if channel is None or isinstance(channel, list) or sonification.gain.numel() != 1:
         raise InputError(
             f"{what.capitalize()} are of one channel and one clip: got channel {channel} and a "
-            f"waveform of shape {tuple(found.input.shape)}. Take them one by one."
+            f"waveform of shape {tuple(sonification.input.shape)}. Take them one by one."
         )
-    if found.gain == 0:
+    if sonification.gain == 0:
         raise InputError(
-            f"Silence has no {what}: expected a sonification of layer {found.layer!r}, channel "
-            f"{int(channel)}, that can be heard, got a dead map or a silent input. Choose another."
+            f"Silence has no {what}: expected a sonification of layer {sonification.layer!r}, "
+            f"channel {int(channel)}, that can be heard, got a dead map or a silent input. Choose "
+            f"another."
         )
-    return found.sample_rate, int(channel)
+    return rate, int(channel)

@@ -70,6 +70,7 @@ class Sonifier:
                 f"The model is a {type(model).__name__}: expected a torch.nn.Module. "
                 f"Wrap a function in a module, or give its module and forward=."
             )
+        # torch.compile and DDP wrap a module; hooks belong on the module inside.
         self.model = unwrapped(model)
         self.sample_rate, self.rules = sample_rate, rules
         self.forward = forward or _call_model
@@ -121,6 +122,7 @@ class Sonifier:
 
         Source: paper, section 3.2 and figure B.2.
         """
+        # A wrong word is refused before the forward pass, which may take long.
         if not callable(seed):
             check_word("seed", seed, SEEDS)
         captured, waveform, name = self._forward_pass.run_to(
@@ -259,7 +261,7 @@ class Sonifier:
     def maps(
         self, x: Any, *, layer: str, tap: str = "block", channel_axis: int | None = None
     ) -> Tensor:
-        """The maps of a layer, from one forward pass.
+        """Returns the maps of a layer, from one forward pass.
 
         Args:
             x: As for `sonify`.
@@ -273,12 +275,13 @@ class Sonifier:
         Raises:
             InputError, LayerError, PathError: As for `sonify`.
         """
+        # Without a way back nothing must be kept of the pass but the map itself.
         captured = self._forward_pass.run_through(x, [layer], tap=tap).captured
         assert captured.tap is not None
         return layout_of(captured.tap, channel_axis).sorted(map_of(captured))
 
     def all_maps(self, x: Any, *, layers: Sequence[str], tap: str = "block") -> list[LayerMaps]:
-        """The maps of several layers, from one forward pass.
+        """Returns the maps of several layers, from one forward pass.
 
         Args:
             x: As for `sonify`.
@@ -295,11 +298,11 @@ class Sonifier:
         return [
             layer_maps(captured, node, name)
             for node, name in zip(captured.taps, names, strict=True)
-            if node is not None  # the tour raises if it is
+            if node is not None  # `run_through` raises if it is
         ]
 
     def layers(self, x: Any) -> Table[LayerRow]:
-        """A table of every layer that can be sonified, from one forward pass on a waveform.
+        """Lists every layer that can be sonified, from one forward pass on a waveform.
 
         Args:
             x: As for `sonify`.
@@ -307,6 +310,7 @@ class Sonifier:
         Raises:
             InputError: If the waveform cannot be used.
         """
+        # Every layer may be asked for: the forward pass runs to its end.
         captured = self._forward_pass.run_whole(x)
         return layer_table(captured, self.model, self.rules)
 
@@ -319,7 +323,7 @@ class Sonifier:
         method: str = "deconvnet",
         unpool: str = "switches",
     ) -> Table[PlanRow]:
-        """A table of each op between a layer's map and the waveform, in the mirror's order.
+        """Lists each op between a layer's map and the waveform, in the mirror's order.
 
         Args:
             x: As for `sonify`.
@@ -334,6 +338,7 @@ class Sonifier:
         captured = self._forward_pass.run_to(
             x, layer, tap=tap, method=method, unpool=unpool
         ).captured
+        # The mirror is written but not run: the plan costs one forward pass.
         steps = mirror(captured, rules=captured.rules, method=method).steps
         return plan_of(steps, captured.receptive_fields)
 
@@ -346,7 +351,7 @@ class Sonifier:
         method: str = "deconvnet",
         unpool: str = "switches",
     ) -> Deconvnet:
-        """The mirrored network itself, a `torch.fx.GraphModule`; its `code` can be read.
+        """Returns the mirrored network, a `torch.fx.GraphModule`; its `code` can be read.
 
         Call it with a seed shaped like the map, or with several along a leading axis, for their raw
         sonifications. Its parameters are the model's own objects: it follows when they change.
@@ -377,7 +382,7 @@ class Sonifier:
         draws: int = 3,
         random_state: int = 0,
     ) -> ControlCard:
-        """How far to trust a sonification: a card with its controls, to print or look at.
+        """Makes a card that says how far to trust a sonification, by its controls.
 
         Costs about 35 sonifications of the layer.
 
@@ -395,6 +400,7 @@ class Sonifier:
                 has another shape, or the sonification is silent.
             LayerError, ChannelError, PathError: As for `sonify`.
         """
+        # Imported here: the card needs a Sonifier, so its module imports this one.
         from deconv1d.evaluation.controls import control_card
 
         return control_card(
@@ -463,13 +469,15 @@ class Sonifier:
         )
 
     def with_weights(self, weights: Mapping[str, Tensor]) -> Sonifier:
-        """A sonifier of the same model with other weights in place of some of its own.
+        """Returns a sonifier of the same model, with other weights in place of some.
 
         They live in a functional call (`torch.func`): the model keeps its own.
 
         Args:
             weights: By their names in the model's `named_parameters` and `named_buffers`.
         """
+        # A functional call swaps tensors for the time of one call only. `_Call` makes one module
+        # of the model and how it is called; its parameters have the prefix "model.".
         forward = self.forward
         tensors = {f"model.{name}": w.to(self._dtype or w.dtype) for name, w in weights.items()}
 

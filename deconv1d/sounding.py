@@ -50,7 +50,7 @@ class ReachedMap:
 def sonify_map(
     reached: ReachedMap, *, channel: Any, seed: Seed, contrast: str | None, sample_rate: int | None
 ) -> Sonification:
-    """The sonification of one or more channels of a map.
+    """Makes the sonification of one or more channels of a map.
 
     Args:
         reached: The map.
@@ -71,17 +71,20 @@ def sonify_map(
     chosen = check_channels(channel, count, reached.layer)
     if contrast is not None:
         check_contrast(contrast, count, chosen, reached.layer)
+    # The whole map may be needed to make a seed, also where one channel is carried back.
     values, level = scaled_for_half(seed_of(activation, seed, layout))
     carried: list[Channel] | Channel | None = None
     if chosen is None:
         raw = reached.carry_back(layout.unsorted(values))
     else:
         maps = layout.sorted(activation)
+        # "most_active" is another channel for each example: a tensor of numbers, (batch,).
         channels: list[Channel] = [*chosen] if isinstance(chosen, list) else [most_active(maps)]
         carry = partial(carry_back, reached.carry_back, values, layout, chunk=reached.chunk)
         raw, carried = carry(channels), channels
         if contrast is not None:
             raw = without_others(raw, channels, maps, carry)
+        # One channel was asked for, not a list of one: its sound has no leading axis.
         if isinstance(chosen, str) or not isinstance(channel, Sequence):
             raw, carried = raw[0], channels[0]
     return _finish(reached, raw, level, carried, contrast, sample_rate)
@@ -97,6 +100,7 @@ def _finish(
 ) -> Sonification:
     given = reached.waveform.given
     leading = raw.shape[:1] if isinstance(channel, list) else ()
+    # At least float32: the peak of a raw sonification can be beyond what half precision holds.
     wide = torch.promote_types(given.dtype, torch.float32)
     raw = raw.to(given.device, wide).reshape(*leading, *given.shape) * level
     if not torch.isfinite(raw.to(given)).all():
@@ -143,9 +147,11 @@ def to_peak_of(x: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
 
     Source: paper, section 3.2 (4).
     """
+    # All axes but the batch, counted from the end, so that a leading axis for channels is kept.
     axes = list(range(-(x.dim() - 1 or 1), 0))
     peak, raw_peak = x.abs().amax(axes, keepdim=True), raw.abs().amax(axes, keepdim=True)
     gain = torch.where(raw_peak > 0, peak / raw_peak, 0)
+    # The peak of a raw sonification may be so small that the quotient overflows: it is silent.
     gain = torch.where(torch.isfinite(gain), gain, 0)
     # Divided first: the largest sample is then the input's peak exactly.
     scaled = torch.where(gain > 0, torch.where(gain == 1, raw, raw / raw_peak * peak), 0)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import fields
-from html import escape
 from typing import Any, Generic, TypeVar, overload
 
 Row = TypeVar("Row")
@@ -35,6 +34,7 @@ class Table(Sequence[Row], Generic[Row]):
     def _cells(self) -> list[list[str]]:
         if not self.rows:
             return []
+        # The fields of the first record are the columns: all rows are of one class.
         columns = fields(self.rows[0])  # type: ignore[arg-type]  # rows are records
         body = [
             [_text(getattr(row, f.name), f.metadata.get("none", "all")) for f in columns]
@@ -44,6 +44,7 @@ class Table(Sequence[Row], Generic[Row]):
 
     def __str__(self) -> str:
         cells = self._cells()
+        # zip(*rows) turns rows into columns.
         widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
         lines = [
             "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
@@ -54,14 +55,10 @@ class Table(Sequence[Row], Generic[Row]):
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        head, *body = self._cells() or [[]]
-        rows = "".join(f"<tr>{_row(row, 'td')}</tr>" for row in body)
-        title = f"<caption>{escape(self.title)}</caption>"
-        return f"<table>{title}<tr>{_row(head, 'th')}</tr>{rows}</table>"
+        from deconv1d.templates import rendered
 
-
-def _row(cells: list[str], tag: str) -> str:
-    return "".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in cells)
+        head, *rows = self._cells() or [[]]
+        return rendered("table.html", title=self.title, head=head, rows=rows)
 
 
 def _text(value: Any, none: str) -> str:

@@ -163,30 +163,6 @@ def over_runs(values: Sequence[float]) -> Interval:
     return Interval(float(np.mean(values)), float(scipy.stats.t.ppf(0.975, runs - 1) * error), runs)
 
 
-def over_clips(
-    metric: Callable[[Tensor, Tensor], float],
-    scores: Tensor,
-    labels: Tensor,
-    *,
-    draws: int = 1000,
-    seed: int = 0,
-) -> tuple[float, float]:
-    """Returns the 95 % interval of a metric of one run under resampling of the clips.
-
-    Args:
-        metric: Scores and labels to a number.
-        scores: (clips, classes).
-        labels: Of the same clips.
-        draws: Bootstrap samples, each of as many clips drawn with replacement.
-        seed: Of the draws.
-
-    Returns:
-        The 2.5th and the 97.5th percentile.
-    """
-    low, high = np.percentile(resample(metric, scores, labels, draws=draws, seed=seed), [2.5, 97.5])
-    return float(low), float(high)
-
-
 def resample(
     metric: Callable[[Tensor, Tensor], float | list[float]],
     scores: Tensor,

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
+from zoo import built, waveforms
 
 from benchmarks.architectures import ARCHITECTURES, RECTIFIERS, THEMES, trained_like
 from benchmarks.architectures.pretrained import pitch
@@ -29,23 +30,6 @@ def architecture(request):
     if not entry.installed:
         pytest.skip(f"needs the package {entry.requires}")
     return entry
-
-
-def built(architecture, dtype=torch.float32):
-    """The network of seed 0 in `dtype`; `.to` cannot reach the constants of a frozen script."""
-    default = torch.get_default_dtype()
-    torch.manual_seed(0)
-    try:
-        if architecture.name == "frozen":
-            torch.set_default_dtype(dtype)
-        return architecture.build().to(dtype)
-    finally:
-        torch.set_default_dtype(default)
-
-
-def waveforms(architecture, dtype=torch.float32):
-    generator = torch.Generator().manual_seed(1)
-    return 0.3 * torch.randn(architecture.input_shape, generator=generator, dtype=dtype)
 
 
 def floating_tensors(output):

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import scipy.signal
 import torch
+from bands import CARRIER, OWN, RATE, shared_carrier, tones
 from oracles import random
-from test_faithfulness import RATE, tones
 from torch import nn
 from torch.testing import assert_close
 
@@ -197,21 +197,6 @@ def test_ones_own_sonification_is_no_other_where_the_model_counts_examples_in_an
 
 
 # --- where the own part is known ---------------------------------------------------------------
-
-
-CARRIER, OWN = (100, 300), ((700, 900), (1400, 1700), (2200, 2600), (3000, 3400))
-
-
-def shared_carrier() -> nn.Sequential:
-    """A layer whose channels all pass one strong carrier, and a weaker band of their own."""
-
-    def band_pass(band):
-        return scipy.signal.firwin(257, band, pass_zero=False, fs=RATE)
-
-    filters = [3 * band_pass(CARRIER) + band_pass(band) for band in OWN]
-    convolution = nn.Conv1d(1, len(OWN), 257, padding=128, bias=False)
-    convolution.weight.data = torch.tensor(np.stack(filters))[:, None]
-    return nn.Sequential(convolution).double()
 
 
 @pytest.mark.parametrize("channel", range(len(OWN)))

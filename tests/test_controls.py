@@ -5,8 +5,7 @@ import warnings
 
 import pytest
 import torch
-from test_contrast import shared_carrier
-from test_faithfulness import BANDS, RATE, bank, tones
+from bands import BANDS, RATE, bank, random_tower, shared_carrier, tones
 from torch import nn
 from torch.nn import functional as F
 from untouched import untouched
@@ -32,20 +31,6 @@ def x() -> torch.Tensor:
     """A sound with something in every band, at different times."""
     noise = torch.randn(4000, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     return noise * (1 + torch.sin(torch.arange(4000) / 300)) + tones(300, 1000, 2200)
-
-
-def random_tower(depth: int, seed: int = 0) -> nn.Sequential:
-    """Band-passes, and layers above them that learnt nothing."""
-    torch.manual_seed(seed)
-    layers = [*bank(*BANDS, (400, 800), (1200, 1800)), nn.MaxPool1d(2)]
-    channels = 6
-    for _ in range(depth):
-        convolution = nn.Conv1d(channels, 16, 5)
-        nn.init.kaiming_normal_(convolution.weight)
-        nn.init.zeros_(convolution.bias)
-        layers += [convolution, nn.ReLU(), nn.MaxPool1d(2)]
-        channels = 16
-    return nn.Sequential(*layers).double()
 
 
 # --- the truth ---------------------------------------------------------------------------------

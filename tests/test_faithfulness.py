@@ -4,29 +4,11 @@ import numpy as np
 import pytest
 import scipy.signal
 import torch
-from torch import nn
+from bands import BANDS, RATE, bank, tones
 from untouched import untouched
 
 from deconv1d import InputError, Sonifier
 from deconv1d.evaluation.faithfulness import activations, deletion_and_insertion, faithfulness
-
-RATE = 8000
-
-
-def bank(*bands: tuple[float, float], taps: int = 129) -> nn.Sequential:
-    """A layer whose channel k is a band-pass filter for band k, in hertz."""
-    filters = [scipy.signal.firwin(taps, band, pass_zero=False, fs=RATE) for band in bands]
-    convolution = nn.Conv1d(1, len(bands), taps, padding=taps // 2, bias=False)
-    convolution.weight.data = torch.tensor(np.stack(filters))[:, None]
-    return nn.Sequential(convolution, nn.ReLU()).double()
-
-
-def tones(*hertz: float, seconds: float = 0.5) -> torch.Tensor:
-    time = torch.arange(int(seconds * RATE), dtype=torch.float64) / RATE
-    return sum(torch.sin(2 * torch.pi * f * time) for f in hertz)
-
-
-BANDS = (200, 400), (900, 1200), (2000, 2500), (3000, 3500)
 
 
 @pytest.fixture

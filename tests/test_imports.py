@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import deconv1d
+from benchmarks.structure import measure
 
 ROOT = Path(deconv1d.__file__).parent
 
@@ -26,7 +27,13 @@ LEVELS = [
 """Rooms and folders. Each imports from its own level and those above it here; what is not listed
 may import from all."""
 
-ARRAYS_ALONE = {"measure": set(), "audio": set(), "render": {"audio"}}
+ARRAYS_ALONE = {
+    "mel": set(),
+    "templates": set(),
+    "measure": {"mel"},
+    "audio": set(),
+    "render": {"audio", "mel", "templates"},
+}
 """What takes arrays and a sample rate knows nothing of models; what of ours it may import."""
 
 
@@ -139,3 +146,35 @@ def test_importing_the_library_is_cheap():
 def test_all_public_names_are_there():
     assert sorted(deconv1d.__all__) == sorted(set(deconv1d.__all__))
     assert all(hasattr(deconv1d, name) for name in deconv1d.__all__)
+
+
+def test_the_house_can_be_overlooked():
+    """At most 20 files on the top floor, and no chain of imports longer than 14."""
+    found = measure(ROOT.parent)
+    assert len(found.files) <= 20, found.files
+    assert len(found.chain) <= 14, found.chain
+
+
+def test_structure_is_measured_as_documented(tmp_path):
+    package = tmp_path / "deconv1d"
+    (package / "inside").mkdir(parents=True)
+    (package / "__init__.py").write_text("")
+    (package / "inside" / "__init__.py").write_text("from deconv1d.low import one\n")
+    (package / "low.py").write_text(
+        "import typing\n"
+        "# why\n"
+        "def one():  # noqa: D103\n"
+        '    """Two lines\n'
+        '    of text."""\n'
+        "    from deconv1d import top\n"
+        "    return top\n"
+    )
+    (package / "top.py").write_text(
+        "import deconv1d.inside\nif typing.TYPE_CHECKING:\n    import deconv1d.never\n"
+    )
+    found = measure(tmp_path)
+    assert (found.files, found.folders) == (["low", "top"], ["inside"])
+    assert found.arrows == {("top", "inside"), ("inside", "low")}
+    assert found.chain == ["top", "inside", "low"]
+    assert found.lengths == [3]
+    assert found.comments["low"] == (1, 7)

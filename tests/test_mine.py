@@ -188,8 +188,24 @@ def test_a_layer_that_does_not_run_or_carries_nothing_is_named():
         mine(sonifier, [loud], layers=["first", "third"])
 
 
+class WritesUnseen(nn.Module):
+    """Doubles a map by way of NumPy, which no record of torch's ops can show."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv1d(1, 2, 3)
+
+    def forward(self, x):
+        y = self.conv(x)
+        y.numpy()[...] *= 2
+        return y.relu()
+
+
 def test_captures_are_replayed_if_asked():
     mine(Sonifier(Functional().double(), verify=True), waveforms().items(), layers=LAYERS)
+    sonifier = Sonifier(WritesUnseen().double(), verify=True)
+    with pytest.raises(ModelError):
+        mine(sonifier, waveforms().items(), layers=["conv"])
 
 
 def test_the_window_holds_the_samples_that_the_moment_reads(sonifier):

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 from oracles import RectifyingBackward, derivative, eager, heard, random
-from test_architectures import built, waveforms
 from torch import Tensor, nn
+from zoo import built, waveforms
 
 from benchmarks.architectures import ARCHITECTURES, Architecture
 from benchmarks.architectures.interfaces import Answering

@@ -25,7 +25,7 @@ PAGES = sorted(
 DOTTED = re.compile(rf"(?<![\w./-])(?:{'|'.join(PACKAGES)})(?:\.[A-Za-z_]\w*)+")
 OF_CLASS = re.compile(r"(?<![\w.])(?:Sonifier|Sonification|sonifier)\.[a-z]\w*")
 FILE = re.compile(rf"(?<![\w./-])(?:{'|'.join(FOLDERS)})/[\w./-]*\.(?:py|md|html|json)\b")
-COMMAND = re.compile(r"`deconv1d (\w+)")
+COMMAND = re.compile(r"`deconv1d ([\w-]+)")
 
 
 @cache

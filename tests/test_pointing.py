@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from test_controls import random_tower
-from test_faithfulness import BANDS, RATE, bank, tones
+from bands import BANDS, RATE, bank, random_tower, tones
 from torch import nn
 
 from deconv1d import InputError, Sonifier

@@ -22,12 +22,10 @@ from deconv1d.render import (
     pair_html,
     player_html,
     plot_spectrograms,
-    plot_waveforms,
     save_figure,
 )
 
 RATE = 8000
-PLOTS = [plot_waveforms, plot_spectrograms]
 HOSTILE = "\"><script>alert(1)</script> & 'x' $\\frac$"
 
 
@@ -73,9 +71,6 @@ def test_a_click_is_drawn_at_its_moment(seconds, part):
     figure = plot_spectrograms({"click": click}, RATE)
     assert loudest(figure)[0] == pytest.approx(int(part * samples) / RATE, abs=seconds / 1000)
     assert rows(figure)[0].get_xlim() == (0, seconds)
-    shape = rows(plot_waveforms({"click": click}, RATE))[0].collections[0].get_paths()[0]
-    peak = shape.vertices[shape.vertices[:, 1].argmax()]
-    assert peak == pytest.approx([int(part * samples) / RATE, 1], abs=seconds / 1000)
 
 
 def test_no_sample_of_a_long_sound_is_passed_over():
@@ -148,13 +143,12 @@ def test_white_noise_is_equally_bright_at_all_frequencies():
 
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("dark", [False, True])
-@pytest.mark.parametrize("plot", PLOTS)
 @pytest.mark.parametrize(
     ("rate", "samples"), [(RATE, 1), (RATE, 400), (RATE, 80_000), (10, 50), (1, 5), (192_000, 9600)]
 )
-def test_every_text_is_readable_and_inside(plot, rate, samples, dark):
+def test_every_text_is_readable_and_inside(rate, samples, dark):
     names = ["input", "conv8, channel 3", HOSTILE]
-    figure = plot({name: noise(samples) for name in names}, rate, dark=dark)
+    figure = plot_spectrograms({name: noise(samples) for name in names}, rate, dark=dark)
     assert figure.get_figwidth() == 9
     assert [axes.get_title(loc="left") for axes in rows(figure)] == names
     figure_png(figure)
@@ -199,34 +193,37 @@ def contrast(colour: str, other: str) -> float:
 
 
 @pytest.mark.filterwarnings("error")
-@pytest.mark.parametrize("plot", PLOTS)
-def test_silence_is_drawn(plot):
-    assert figure_png(plot({"a": np.zeros(400), "b": np.zeros(400)}, RATE)).startswith(b"\x89PNG")
+def test_silence_is_drawn():
+    assert figure_png(plot_spectrograms({"a": np.zeros(400), "b": np.zeros(400)}, RATE)).startswith(
+        b"\x89PNG"
+    )
 
 
-@pytest.mark.parametrize("plot", PLOTS)
-def test_channels_are_drawn_as_their_mean_and_tensors_as_arrays(plot):
+def test_channels_are_drawn_as_their_mean_and_tensors_as_arrays():
     stereo = noise(2, 400)
     tensor = torch.tensor(stereo, requires_grad=True)
-    assert figure_png(plot({"a": tensor}, RATE)) == figure_png(plot({"a": stereo.mean(0)}, RATE))
+    assert figure_png(plot_spectrograms({"a": tensor}, RATE)) == figure_png(
+        plot_spectrograms({"a": stereo.mean(0)}, RATE)
+    )
 
 
-@pytest.mark.parametrize("plot", PLOTS)
-def test_threads_draw_the_same_picture(plot):
+def test_threads_draw_the_same_picture():
     sounds = [{"a": noise(400 + n)} for n in range(4)]
-    alone = [figure_png(plot(sound, RATE)) for sound in sounds]
+    alone = [figure_png(plot_spectrograms(sound, RATE)) for sound in sounds]
     with ThreadPoolExecutor(4) as pool:
-        assert list(pool.map(lambda sound: figure_png(plot(sound, RATE)), sounds)) == alone
+        assert (
+            list(pool.map(lambda sound: figure_png(plot_spectrograms(sound, RATE)), sounds))
+            == alone
+        )
 
 
-@pytest.mark.parametrize("plot", PLOTS)
-def test_what_cannot_be_drawn_is_an_error(plot):
+def test_what_cannot_be_drawn_is_an_error():
     with pytest.raises(InputError, match="nothing to draw"):
-        plot({}, RATE)
+        plot_spectrograms({}, RATE)
     with pytest.raises(InputError, match="NaN"):
-        plot({"a": np.array([np.nan])}, RATE)
+        plot_spectrograms({"a": np.array([np.nan])}, RATE)
     with pytest.raises(InputError, match="whole number"):
-        plot({"a": noise(9)}, 0)
+        plot_spectrograms({"a": noise(9)}, 0)
 
 
 def test_drawing_loads_matplotlib_late_and_pyplot_never():
@@ -243,13 +240,13 @@ def test_drawing_loads_matplotlib_late_and_pyplot_never():
     ("name", "start"), [("a.png", b"\x89PNG"), ("A.SVG", b"<?xml"), ("a.pdf", b"%PDF")]
 )
 def test_figures_are_saved_by_suffix(tmp_path, name, start):
-    save_figure(plot_waveforms({"a": noise(99)}, RATE), tmp_path / name)
+    save_figure(plot_spectrograms({"a": noise(99)}, RATE), tmp_path / name)
     assert (tmp_path / name).read_bytes().startswith(start)
     assert len(list(tmp_path.iterdir())) == 1
 
 
 def test_figures_that_cannot_be_saved_are_errors(tmp_path):
-    figure = plot_waveforms({"a": noise(99)}, RATE)
+    figure = plot_spectrograms({"a": noise(99)}, RATE)
     with pytest.raises(InputError, match=r"Choose one of .*\.png"):
         save_figure(figure, tmp_path / "a.doc")
     with pytest.raises(FileError, match="cannot be written"):
@@ -272,7 +269,7 @@ class Page(HTMLParser):
         self.tags.append((tag, dict(attributes)))
 
     def handle_data(self, data):
-        self.text += data
+        self.text += data.strip("\n")  # a template has its line breaks
 
     def sources(self, tag: str) -> list[bytes]:
         """What the data URIs of these tags hold."""

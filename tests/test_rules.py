@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 from cases import CASES, Case
 from oracles import Function, basis, captured, extents, jacobian, mirrored, random
-from test_architectures import built, waveforms
 from torch import Tensor, nn
 from torch.testing import assert_close
+from zoo import built, waveforms
 
 from benchmarks.architectures import ARCHITECTURES, RECTIFIERS
 from deconv1d import Sonifier

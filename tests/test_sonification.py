@@ -219,7 +219,7 @@ def test_without_a_sample_rate_there_are_numbers_but_no_sounds(sonify, tmp_path)
     found = sonify(sample_rate=None)
     assert found.sample_rate is None
     assert found._repr_html_() is None
-    needs = r"needs a sample rate: expected a number in hertz, got None\. .*sample_rate=8000"
+    needs = r"no sample rate for .*: expected a number in hertz, got None\. .*sample_rate=8000"
     for show in (found.plot, lambda: found.save(tmp_path / "out.wav")):
         with pytest.raises(InputError, match=needs):
             show()

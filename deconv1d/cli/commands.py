@@ -27,6 +27,7 @@ from deconv1d.sonification import Sonification
 from deconv1d.sonify import Sonifier
 
 CHANNELS_AT_ONCE = 16
+"""So many sounds are made before they are written and the progress bar moves."""
 INTERRUPTED = 130
 """Exit code of a program that Ctrl-C ended."""
 
@@ -42,9 +43,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         Ctrl-C.
     """
     try:
+        # Only the answer goes to stdout, so that `--json` can be piped into a program: what the
+        # model itself prints is sent to stderr.
         arguments = _parser().parse_args(argv)
         with _warnings_in_one_line(), redirect_stdout(sys.stderr):  # a model may print
             answer = arguments.run(arguments)
+    # A user's mistake is one line, not a traceback; anything else is a fault of ours and shows all.
     except Deconv1dError as error:
         _say(error)
         return 2
@@ -66,6 +70,7 @@ class Answer(NamedTuple):
 
 
 def _layers(arguments: argparse.Namespace) -> Answer:
+    # `_opened` also wraps what follows: a model may fail only when it is run.
     with _opened(arguments) as (sonifier, x):
         table = sonifier.layers(x)
     return Answer(str(table), {"layers": [asdict(row) for row in table]})
@@ -80,12 +85,13 @@ def _plan(arguments: argparse.Namespace) -> Answer:
 def _sonify(arguments: argparse.Namespace) -> Answer:
     from tqdm import tqdm
 
+    # Before the model runs: an hour of work must not end in one file that was written 500 times.
     _check_names(arguments)
     sounds: list[dict[str, Any]] = []
     with _opened(arguments) as (sonifier, x):
         parts = _parts(sonifier, x, arguments)
         for channel in tqdm(parts, unit="batch", disable=None if len(parts) > 1 else True):
-            found = sonifier.sonify(
+            sonification = sonifier.sonify(
                 x,
                 layer=arguments.layer,
                 channel=channel,
@@ -94,8 +100,12 @@ def _sonify(arguments: argparse.Namespace) -> Answer:
                 method=arguments.method,
                 contrast=arguments.contrast,
             )
-            sounds += _write(found, arguments)
-    shared = {"layer": found.layer, "flagged": found.flagged, "contrast": found.contrast}
+            sounds += _write(sonification, arguments)
+    shared = {
+        "layer": sonification.layer,
+        "flagged": sonification.flagged,
+        "contrast": sonification.contrast,
+    }
     facts = {**shared, "sounds": sounds}
     return Answer("\n".join(f"{s['sound']}: {s['title']}" for s in sounds), facts)
 
@@ -121,7 +131,7 @@ def _compare(arguments: argparse.Namespace) -> Answer:
     methods = METHODS if arguments.methods is None else arguments.methods.split(",")
     channel = _one(arguments.channel)
     with _opened(arguments) as (sonifier, x):
-        found = compare(
+        comparison = compare(
             sonifier,
             x,
             arguments.layer,
@@ -130,8 +140,8 @@ def _compare(arguments: argparse.Namespace) -> Answer:
             tap=arguments.tap,
             draws=arguments.draws,
         )
-    _write_page(arguments.output, found.title, found._repr_html_())
-    return Answer(str(found), found.to_dict())
+    _write_page(arguments.output, comparison.title, comparison._repr_html_())
+    return Answer(str(comparison), comparison.to_dict())
 
 
 def _demo(arguments: argparse.Namespace) -> Answer:
@@ -146,7 +156,7 @@ def _demo(arguments: argparse.Namespace) -> Answer:
 
 @contextmanager
 def _opened(arguments: argparse.Namespace) -> Iterator[tuple[Sonifier, Samples]]:
-    """The sonifier of the model, and the waveform; any failure of the model is the model's."""
+    """Gives the sonifier of the model and the waveform; blames the model for its failures."""
     model = load_model(arguments.model, arguments.weights)
     sonifier = Sonifier(model, sample_rate=arguments.sample_rate)
     channels, _ = read_audio(arguments.audio, arguments.sample_rate, mono=False)
@@ -155,8 +165,9 @@ def _opened(arguments: argparse.Namespace) -> Iterator[tuple[Sonifier, Samples]]
 
 
 def _as_the_model_takes_it(sonifier: Sonifier, channels: Samples) -> Samples:
-    """The mean of the channels; all of them, (1, channels, time), if the model runs on no less."""
+    """Returns the mean of the audio channels, or (1, channels, time) if the model needs all."""
     mixed: Samples = channels.mean(0)
+    # Most models take one audio channel. A stereo model fails on (1, 1, time), so both are tried.
     several = len(channels) > 1 and not _runs(sonifier, mixed) and _runs(sonifier, channels[None])
     return channels[None] if several else mixed
 
@@ -173,25 +184,31 @@ def _runs(sonifier: Sonifier, x: Samples) -> bool:
 
 
 def _parts(sonifier: Sonifier, x: Samples, arguments: argparse.Namespace) -> list[Any]:
-    """The channels asked for, some at a time: so progress shows, and memory lasts."""
+    """Splits the channels asked for: so progress shows, and few sounds are held at once.
+
+    How many of these are carried back at once is decided in `deconv1d.channels`.
+    """
     wanted = arguments.channel
+    # "all" is turned into numbers here, so that the channels can be split into parts.
     if wanted == "all":
-        rows = [row for row in sonifier.layers(x) if f".{row.name}".endswith(f".{arguments.layer}")]
-        wanted = list(range(rows[0].channels)) if len(rows) == 1 else "all"
+        maps = sonifier.maps(x, layer=arguments.layer, tap=arguments.tap)
+        wanted = list(range(maps.shape[1]))
     if not isinstance(wanted, list):
         return [wanted]
     starts = range(0, len(wanted), CHANNELS_AT_ONCE)
     return [wanted[start : start + CHANNELS_AT_ONCE] for start in starts]
 
 
-def _write(found: Sonification, arguments: argparse.Namespace) -> list[dict[str, Any]]:
+def _write(sonification: Sonification, arguments: argparse.Namespace) -> list[dict[str, Any]]:
     """Writes each sound, and its picture if one is wanted; returns what was written."""
-    channels, sounds = _channels(found), found.sounds().values()
-    given = found.input if found.input.dim() == 1 else found.input[0]
+    channels, sounds = _channels(sonification), sonification.sounds().values()
+    given = sonification.input if sonification.input.dim() == 1 else sonification.input[0]
     written = []
-    for channel, gain, sound in zip(channels, found.gain.flatten().tolist(), sounds, strict=True):
+    for channel, gain, sound in zip(
+        channels, sonification.gain.flatten().tolist(), sounds, strict=True
+    ):
         word = _word(channel)
-        title, path = f"{found.layer}, channel {word}", arguments.output.replace(MARK, word)
+        title, path = f"{sonification.layer}, channel {word}", arguments.output.replace(MARK, word)
         write_audio(path, sound, arguments.sample_rate, subtype=arguments.subtype)
         written.append({"channel": channel, "title": title, "gain": gain, "sound": path})
         if arguments.spectrogram is not None:
@@ -203,16 +220,19 @@ def _write(found: Sonification, arguments: argparse.Namespace) -> list[dict[str,
     return written
 
 
-def _channels(found: Sonification) -> list[Any]:
-    """What each sound is of: a channel; None, all at once; or a list, where frames differ."""
-    if isinstance(found.channel, Tensor):
-        numbers = found.channel.tolist()
+def _channels(sonification: Sonification) -> list[Any]:
+    """Lists what each sound is of: a channel, None (all at once) or one for each example."""
+    # "most_active": one number for each example; a file has several examples only if it has frames.
+    if isinstance(sonification.channel, Tensor):
+        numbers = sonification.channel.tolist()
         return [numbers if len(numbers) > 1 else numbers[0]]
-    return found.channel if isinstance(found.channel, list) else [found.channel]
+    return (
+        sonification.channel if isinstance(sonification.channel, list) else [sonification.channel]
+    )
 
 
 def _one(channel: list[int] | str | None) -> int | str:
-    """The one channel that was asked for."""
+    """Returns the one channel that was asked for."""
     if channel == "most_active":
         return "most_active"
     if isinstance(channel, list) and len(channel) == 1:
@@ -224,9 +244,10 @@ def _one(channel: list[int] | str | None) -> int | str:
 
 
 def _like(x: Samples, arguments: argparse.Namespace) -> Samples:
-    """The other recording, cut or padded with zeros to the length of the first."""
+    """Reads the other recording, cut or padded with zeros to the length of the first."""
     other, _ = read_audio(arguments.other, arguments.sample_rate, mono=x.ndim == 1)
     fitted = np.zeros_like(x)
+    # The control needs a waveform of the same shape, whatever the recordings' lengths.
     samples = min(x.shape[-1], other.shape[-1])
     fitted[..., :samples] = other[..., :samples]
     return fitted
@@ -238,14 +259,14 @@ def _write_page(name: str | None, title: str, part: str) -> None:
 
 
 def _word(channel: int | list[int] | None) -> str:
-    """A channel in titles and file names."""
+    """Writes a channel for titles and file names."""
     if isinstance(channel, list):
         return "most_active"
     return "all" if channel is None else str(channel)
 
 
 def _check_names(arguments: argparse.Namespace) -> None:
-    """Several channels need a name for each."""
+    """Raises InputError if several channels would be written to one file."""
     wanted = arguments.channel
     if wanted == "all" or (isinstance(wanted, list) and len(wanted) > 1):
         for name in (arguments.output, arguments.spectrogram):
@@ -314,11 +335,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=deconv1d.__version__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for name, command in COMMANDS.items():
-        own = commands.add_parser(name, help=command.about, description=command.about)
+        subparser = commands.add_parser(name, help=command.about, description=command.about)
         for add_options in command.options:
-            add_options(own)
-        own.add_argument("--json", action="store_true", help="answer in one line of JSON")
-        own.set_defaults(run=command.run)
+            add_options(subparser)
+        subparser.add_argument("--json", action="store_true", help="answer in one line of JSON")
+        subparser.set_defaults(run=command.run)
     return parser
 
 
@@ -335,6 +356,7 @@ def _warnings_in_one_line() -> Iterator[None]:
     def show(message: Warning | str, *_where: Any, **_more: Any) -> None:
         _say(message)
 
+    # Python would print the line of our code that warns, which says nothing to the user.
     with warnings.catch_warnings():
         warnings.showwarning = show
         yield

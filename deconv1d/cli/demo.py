@@ -66,6 +66,7 @@ def write_demo(folder: str | Path) -> Path:
 
     networks = {r: Sonifier(demo(regime=r), sample_rate=SAMPLE_RATE) for r in REGIMES}
     spoken = [spoken for spoken in spoken_words() if spoken.word in WORDS]
+    # Everything is written into `part`, which takes the folder's name when the page is complete.
     with whole_folder(folder, names=FILES) as part:
         recordings = [_recording(networks[r], r, word, part) for word in spoken for r in REGIMES]
         write_whole(part / PAGE, render_page(TITLE, PARAGRAPHS, recordings).encode())
@@ -79,6 +80,7 @@ def _recording(sonifier: Sonifier, regime: Regime, spoken: SpokenWord, part: Pat
     folder = part / f"{spoken.word}-{regime}"
     folder.mkdir()
     _write_sound(folder / INPUT, waveform)
+    # The page has one row of sounds for each convolution; linear layers have no time axis to hear.
     rows = [row for row in sonifier.layers(waveform) if row.type == "Conv1d"]
     bar = tqdm(rows, desc=folder.name, unit="layer", disable=None)
     known = _recognised(sonifier, waveform) if regime == "supervised" else "It knows no words."
@@ -103,27 +105,28 @@ def _layer(sonifier: Sonifier, waveform: Tensor, row: LayerRow, folder: Path) ->
     name = row.name.rpartition(".")[2]
     place = folder / name
     place.mkdir()
-    found, own = (
+    sonification, contrasted = (
         sonifier.sonify(waveform, layer=row.name, channel="most_active", contrast=contrast)
         for contrast in (None, "channels")
     )
-    assert isinstance(found.channel, Tensor)
+    assert isinstance(sonification.channel, Tensor)
     tracks = {
         "input": waveform,
-        "sonification": found.waveform,
-        "contrasted": own.waveform,
-        "residual": found.residual,
+        "sonification": sonification.waveform,
+        "contrasted": contrasted.waveform,
+        "residual": sonification.residual,
     }
-    _write_sound(place / SONIFICATION, found.waveform)
-    _write_sound(place / CONTRASTED, own.waveform)
-    _write_sound(place / RESIDUAL, found.residual)
+    _write_sound(place / SONIFICATION, sonification.waveform)
+    _write_sound(place / CONTRASTED, contrasted.waveform)
+    _write_sound(place / RESIDUAL, sonification.residual)
+    # A browser chooses between the two by the colour scheme of the reader's system.
     for picture, dark in ((PICTURE, False), (DARK_PICTURE, True)):
         figure = plot_spectrograms(tracks, SAMPLE_RATE, dark=dark)
         figure.set_size_inches(PICTURE_SIZE)
         save_figure(figure, place / picture)
     return LayerEntry(
         name=name,
-        facts=_facts(row, int(found.channel)),
+        facts=_facts(row, int(sonification.channel)),
         sounds={
             "input": f"{folder.name}/{INPUT}",
             "sonification": f"{folder.name}/{name}/{SONIFICATION}",
@@ -136,7 +139,7 @@ def _layer(sonifier: Sonifier, waveform: Tensor, row: LayerRow, folder: Path) ->
 
 
 def _facts(row: LayerRow, channel: int) -> dict[str, str]:
-    """What the page says of a layer, beside its name."""
+    """Returns what the page says of a layer, beside its name."""
     assert row.hop is not None
     assert row.receptive_field is not None
     return {

@@ -26,7 +26,7 @@ LISTED = 3
 
 
 def load_model(factory: str, weights: str | Path | None = None) -> nn.Module:
-    """The model that a factory makes, with the weights of a file if one is given.
+    """Makes a model by its factory, and loads the weights of a file if one is given.
 
     The factory's code runs; code in a weights file is refused.
 
@@ -81,7 +81,7 @@ def blaming(what: str, advice: str) -> Iterator[None]:
 
 
 def _find(factory: str) -> Any:
-    """The function that "module:name" means."""
+    """Finds the function that "module:name" means."""
     place, _, name = factory.rpartition(":")
     if not place or not name:
         raise ModelError(
@@ -89,22 +89,25 @@ def _find(factory: str) -> Any:
             f"module and function. Give package.module:factory or path.py:factory."
         )
     module = _import(place)
+    # `module:function`, as in setuptools' entry points.
     make = getattr(module, name, None)
     if not callable(make):
-        own = [
+        factories = [
             k for k, v in vars(module).items() if getattr(v, "__module__", "") == module.__name__
         ]
         raise ModelError(
             f"The model {factory!r} cannot be found: expected a function {name!r} in {place!r}, "
-            f"got {'none' if make is None else type(make).__name__}. Choose from: {_some(own)}."
+            f"got {'none' if make is None else type(make).__name__}. Choose from: "
+            f"{_some(factories)}."
         )
     return make
 
 
 def _import(place: str) -> ModuleType:
-    """The module of a name, or in a file; what lies beside it can be imported too."""
+    """Imports a module by its name or file; what lies beside it can be imported too."""
     is_file = place.endswith(".py")
     folder = str(Path(place).resolve().parent if is_file else Path.cwd())
+    # As `python program.py` would: the folder of the file, or the current one, comes first.
     if folder not in sys.path:
         sys.path.insert(0, folder)
     with blaming(f"Importing {place!r}", "Correct the name, or install what it needs."):
@@ -122,9 +125,10 @@ def _run_file(path: Path) -> ModuleType:
 
 
 def _read_weights(path: str | Path) -> Mapping[str, Any]:
-    """The state dict in a file."""
+    """Reads the state dict in a file."""
     import safetensors.torch
 
+    # weights_only: a pickle can run any code while it is loaded, and weights come from strangers.
     try:
         if Path(path).suffix == ".safetensors":
             return safetensors.torch.load(Path(path).read_bytes())
@@ -162,21 +166,21 @@ def _fill(model: nn.Module, state: Mapping[str, Any], path: str | Path) -> None:
     try:
         model.load_state_dict(state)
     except Exception as error:  # a module may have hooks of its own
-        own = model.state_dict()
+        wanted = model.state_dict()
         raise ModelError(
-            f"The weights {str(path)!r} do not fit the model: expected its {len(own)} names and "
-            f"shapes, got {_misfits(own, state) or error}. Give a file that was saved from this "
+            f"The weights {str(path)!r} do not fit the model: expected its {len(wanted)} names and "
+            f"shapes, got {_misfits(wanted, state) or error}. Give a file that was saved from this "
             f"model, or the factory that makes its model."
         ) from error
 
 
-def _misfits(own: Mapping[str, Any], state: Mapping[str, Any]) -> str:
-    """What a state dict lacks, has too much of, and has in other shapes."""
-    both = [name for name in own if name in state]
+def _misfits(wanted: Mapping[str, Any], state: Mapping[str, Any]) -> str:
+    """Lists what a state dict lacks, has too much of, and has in other shapes."""
+    both = [name for name in wanted if name in state]
     kinds = {
-        "missing": [name for name in own if name not in state],
-        "unexpected": [name for name in state if name not in own],
-        "of another shape": [name for name in both if _shape(own[name]) != _shape(state[name])],
+        "missing": [name for name in wanted if name not in state],
+        "unexpected": [name for name in state if name not in wanted],
+        "of another shape": [name for name in both if _shape(wanted[name]) != _shape(state[name])],
     }
     return "; ".join(
         f"{len(names)} {kind}: {_some(names)}" for kind, names in kinds.items() if names
@@ -188,6 +192,6 @@ def _shape(value: Any) -> Any:
 
 
 def _some(names: Collection[str]) -> str:
-    """The first of these names, and how many more there are."""
+    """Lists the first of these names, and how many more there are."""
     shown = ", ".join(map(repr, list(names)[:LISTED]))
     return f"{shown} and {len(names) - LISTED} more" if len(names) > LISTED else shown or "none"

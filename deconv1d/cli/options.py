@@ -18,13 +18,14 @@ MARK = "{channel}"
 class Parser(argparse.ArgumentParser):
     """Raises its errors, which then end in one line as all others do."""
 
+    # argparse exits by itself; `main` must see the error to end all errors in the same way.
     def error(self, message: str) -> NoReturn:
-        """Raises what argparse has to say."""
+        """Raises the message of argparse."""
         raise InputError(f"{message}. See {self.prog} --help.")
 
 
 def model_options(parser: argparse.ArgumentParser) -> None:
-    """The recording, and the model."""
+    """Adds the recording and the model."""
     parser.add_argument("audio", metavar="AUDIO", help="sound file of any kind libsndfile reads")
     parser.add_argument(
         "--model",
@@ -35,6 +36,7 @@ def model_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--weights", metavar="FILE", help="its state dict: .safetensors, or what torch.save wrote"
     )
+    # Required: at a wrong rate every model runs, and every answer is wrong.
     parser.add_argument(
         "--sample-rate",
         required=True,
@@ -45,7 +47,7 @@ def model_options(parser: argparse.ArgumentParser) -> None:
 
 
 def layer_options(parser: argparse.ArgumentParser) -> None:
-    """The layer, and where its map is taken."""
+    """Adds the layer, and where its map is taken."""
     parser.add_argument(
         "--layer", required=True, help="a name that `deconv1d layers` lists, or its unique ending"
     )
@@ -55,12 +57,12 @@ def layer_options(parser: argparse.ArgumentParser) -> None:
 
 
 def method_options(parser: argparse.ArgumentParser) -> None:
-    """How a map is carried back."""
+    """Adds how a map is carried back."""
     parser.add_argument("--method", choices=METHODS, default="deconvnet")
 
 
 def sound_options(parser: argparse.ArgumentParser) -> None:
-    """Channels, their seed, and the files to write."""
+    """Adds channels, their seed, and the files to write."""
     parser.add_argument(
         "--channel",
         type=_channel,
@@ -87,7 +89,7 @@ def sound_options(parser: argparse.ArgumentParser) -> None:
 
 
 def judging_options(parser: argparse.ArgumentParser) -> None:
-    """The one channel to judge, and a page to write."""
+    """Adds the one channel to judge, and a page to write."""
     parser.add_argument(
         "--channel", type=_channel, default="most_active", help="number, or most_active (default)"
     )
@@ -95,7 +97,7 @@ def judging_options(parser: argparse.ArgumentParser) -> None:
 
 
 def card_options(parser: argparse.ArgumentParser) -> None:
-    """The controls."""
+    """Adds the options of the controls."""
     parser.add_argument("--other", metavar="AUDIO", help="another recording, for its switches")
     parser.add_argument(
         "--draws", type=int, default=3, metavar="N", help="of each random control (default: 3)"
@@ -103,7 +105,7 @@ def card_options(parser: argparse.ArgumentParser) -> None:
 
 
 def compare_options(parser: argparse.ArgumentParser) -> None:
-    """The methods and their control."""
+    """Adds the methods and their control."""
     parser.add_argument(
         "--methods",
         metavar="LIST",
@@ -115,15 +117,17 @@ def compare_options(parser: argparse.ArgumentParser) -> None:
 
 
 def demo_options(parser: argparse.ArgumentParser) -> None:
-    """Where the page goes."""
+    """Adds where the page goes."""
     parser.add_argument(
         "-o", "--output", default="deconv1d-demo", metavar="FOLDER", help="default: %(default)s"
     )
 
 
 def _channel(text: str) -> list[int] | str | None:
+    # "none" is a word here; in Python it is `None`: all maps at once.
     if text in ("all", "most_active", "none"):
         return None if text == "none" else text
+    # One number is a list of one: its file name may still contain the channel.
     try:
         return [int(number) for number in text.split(",")]
     except ValueError:

@@ -17,7 +17,6 @@ from captum.attr._core.deep_lift import SUPPORTED_NON_LINEAR
 from torch import Tensor, nn
 
 from deconv1d.errors import LayerError
-from deconv1d.evaluation.faithfulness import SEGMENTS
 from deconv1d.mirror import Step
 from deconv1d.record.unchanged import unchanged, undo_writes
 from deconv1d.record.waveform import as_waveform
@@ -33,6 +32,8 @@ OVERRIDDEN = {
     DEEP_LIFT: (("rectify", "switch", "hold", "gradient"), tuple(SUPPORTED_NON_LINEAR)),
 }
 """Of what kinds of op a method overrides the gradient, and of which modules it can."""
+SEGMENTS = 50
+"""Into how many stretches of time a clip is cut, of which occlusion silences one at a time."""
 SAME = 1e-4
 """How far a module's output may be from the map that it is, relative to the map's peak."""
 
@@ -45,37 +46,39 @@ class CaptumTarget:
 
     Args:
         sonifier: Of the model.
-        found: The sonification of a channel.
+        sonification: Of a channel.
         channel: The channel.
 
     Attributes:
-        found: The sonification at the map that Captum sees.
+        sonification: At the map that Captum sees.
 
     Raises:
         LayerError: If no module returns the map, nor the layer's own output.
     """
 
-    def __init__(self, sonifier: Sonifier, found: Sonification, channel: int) -> None:
+    def __init__(self, sonifier: Sonifier, sonification: Sonification, channel: int) -> None:
         self._sonifier, self._channel = sonifier, channel
         self._model = _AnyOutput(sonifier)
-        self._given = found.input
-        self.found, self._note = found, ""
-        self._module = self._returning(found.activation)
-        if self._module is None and found.tap == "block":
-            self.found = sonifier.sonify(
-                found.input, layer=found.layer, channel=channel, tap="output"
+        self._given = sonification.input
+        # A forward hook sees what a module returns. The map at the end of a block is what a module
+        # returns only where the block ends in a module, not in `F.relu`.
+        self.sonification, self._note = sonification, ""
+        self._module = self._returning(sonification.activation)
+        if self._module is None and sonification.tap == "block":
+            self.sonification = sonifier.sonify(
+                sonification.input, layer=sonification.layer, channel=channel, tap="output"
             )
             self._note = "sees the layer's own output: no module returns the end of its block"
-            self._module = self._returning(self.found.activation)
+            self._module = self._returning(self.sonification.activation)
         if self._module is None:
             raise LayerError(
-                f"Captum cannot see the map of {found.layer!r}: expected a module that returns it, "
-                f"got none. Compare at a layer that is a module."
+                f"Captum cannot see the map of {sonification.layer!r}: expected a module that "
+                f"returns it, got none. Compare at a layer that is a module."
             )
-        self._layout = self.found.layout
+        self._layout = self.sonification.layout
 
     def attribute(self, method: str, seed: Tensor) -> Tensor:
-        """A waveform for the input: what a method of Captum's attributes to its samples.
+        """Returns what a method of Captum's attributes to the samples of the input.
 
         Integrated gradients and DeepLIFT are not multiplied by the input: their sound is in the
         waveform's own domain, as a gradient is. An occlusion's is the input, each segment weighted
@@ -85,8 +88,10 @@ class CaptumTarget:
             method: One of `CAPTUM`.
             seed: What is carried back, as the model has its maps.
         """
+        # Multiplied by the input, an attribution is a share for each sample and no longer a sound.
         local: dict[str, Any] = {"multiply_by_inputs": False} if method in (PATH, DEEP_LIFT) else {}
         more: dict[str, Any] = {}
+        # All steps of the path at once would be a batch of 50 examples.
         if method == PATH:
             more["internal_batch_size"] = 1
         if method == OCCLUSION:
@@ -100,10 +105,12 @@ class CaptumTarget:
         return self._given * raw.clamp(min=0) if method == OCCLUSION else raw
 
     def note(self, method: str) -> str:
-        """Where a method does something else than its name says."""
+        """Says where a method does something else than its name says; "" where it does not."""
         if method not in OVERRIDDEN:
             return self._note
         kinds, modules = OVERRIDDEN[method]
+        # Captum overrides gradients by backward hooks on modules. An op that no such module runs
+        # keeps its plain gradient, and Captum does not say so.
         met = [step for step in self._steps if step.rule.kind in kinds]
         missed = [step for step in met if not isinstance(self._module_of(step), modules)]
         notes = [self._note]
@@ -116,7 +123,9 @@ class CaptumTarget:
     @cached_property
     def _steps(self) -> tuple[Step, ...]:
         """The ops between the map and the waveform."""
-        return self._sonifier.deconvnet(self._given, self.found.layer, tap=self.found.tap).steps
+        return self._sonifier.deconvnet(
+            self._given, self.sonification.layer, tap=self.sonification.tap
+        ).steps
 
     @cached_property
     def _modules(self) -> dict[str, nn.Module]:
@@ -126,13 +135,15 @@ class CaptumTarget:
         return self._modules.get(step.op.node.meta["label"].partition("#")[0])
 
     def _selector(self, seed: Tensor) -> Any:
-        """The scalar whose gradient at the map is the seed's channel."""
+        """Returns the scalar function whose gradient at the map is the seed's channel."""
+        # gradient of (map * seed).sum() with respect to the map = seed
         only = torch.zeros_like(seed)
         self._layout.sorted(only)[:, self._channel] = self._layout.sorted(seed)[:, self._channel]
         return lambda activation: (activation * only.to(activation)).flatten(1).sum(1)
 
     def _returning(self, activation: Tensor) -> nn.Module | None:
-        """The first module whose output, of its last call, is the map."""
+        """Returns the first module whose output, of its last call, is the map."""
+        # Compared by value, not by identity: the capture holds copies of what was overwritten.
         returns: dict[nn.Module, bool] = {}
         far = SAME * float(activation.abs().max())
 
@@ -151,19 +162,16 @@ class CaptumTarget:
         return next((module for module, same in returns.items() if same), None)
 
     def _as_the_model_takes_it(self) -> Tensor:
-        """The input in the shape, dtype and place that the model takes; runs the model on it."""
+        """Returns the input in the shape and dtype that the model takes; runs the model on it."""
         parameters = self._sonifier.model.parameters()
-        own = next((p for p in parameters if p.is_floating_point()), self._given)
-        *others, last = as_waveform(self._given).shapes
-        x = self._given.to(own.device, own.dtype)
-        for shape in others:
-            try:
-                self._model(x.reshape(shape))
-            except Exception:
-                continue
-            return x.reshape(shape)
-        self._model(x.reshape(last))
-        return x.reshape(last)
+        like = next((p for p in parameters if p.is_floating_point()), self._given)
+
+        def run(x: Tensor) -> Tensor:
+            x = x.to(like.device, like.dtype)
+            self._model(x)
+            return x
+
+        return as_waveform(self._given).run(run)
 
 
 class _AnyOutput(nn.Module):
@@ -184,7 +192,8 @@ class _AnyOutput(nn.Module):
 
 @contextmanager
 def _hookable(model: nn.Module) -> Iterator[None]:
-    """For others to hook and differentiate; afterwards the model is as it was."""
+    """Lets Captum hook and differentiate the model; afterwards the model is as it was before."""
+    # A model may write into its buffers as it runs (counters, caches): these are put back too.
     buffers = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
     with unchanged(model), torch.enable_grad():
         try:
@@ -196,5 +205,6 @@ def _hookable(model: nn.Module) -> Iterator[None]:
 def _segments(x: Tensor) -> Tensor:
     """Captum's feature mask: which segment of time each sample is in."""
     samples = x.shape[-1]
+    # Sample n lies in segment floor(n * SEGMENTS / samples): lengths differ by one sample at most.
     place = torch.arange(samples, device=x.device) * SEGMENTS // samples
     return place.expand(1, *x.shape[1:])

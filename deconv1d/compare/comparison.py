@@ -10,6 +10,7 @@ from torch import Tensor
 
 from deconv1d.render import pair_html, plot_spectrograms
 from deconv1d.table import Table
+from deconv1d.templates import rendered
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -66,7 +67,7 @@ class Comparison:
     sample_rate: int
 
     def __getitem__(self, name: str) -> Compared:
-        """The row of that method."""
+        """Returns the row of a method."""
         return next(row for row in self.methods if row.method == name)
 
     @property
@@ -75,12 +76,13 @@ class Comparison:
         return f"Methods on layer {self.layer!r}, channel {self.channel}"
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything but the sounds, for JSON; infinite numbers as None."""
+        """Returns everything but the sounds, for JSON; infinite numbers as None."""
+        # JSON has no infinity: Python would write `Infinity`, which other parsers refuse.
         rows = [{k: _finite(v) for k, v in vars(row).items()} for row in self.methods]
         return {"layer": self.layer, "channel": self.channel, "methods": rows}
 
     def plot(self, *, dark: bool = False) -> Figure:
-        """A Matplotlib figure of the spectrograms of the input and of each method's sound.
+        """Draws the spectrograms of the input and of each method's sound as a Matplotlib figure.
 
         Args:
             dark: Light on dark instead of dark on light.
@@ -94,7 +96,9 @@ class Comparison:
 
     def _repr_html_(self) -> str:
         sounds = pair_html(self.sounds, self.sample_rate, title=self.title, facts={})
-        return f"{self.methods._repr_html_()}<p>{COLUMNS}</p>{sounds}"
+        # Both parts are HTML already; the template escapes only the text.
+        table = self.methods._repr_html_()
+        return rendered("comparison.html", table=table, columns=COLUMNS, sounds=sounds)
 
 
 def _finite(value: Any) -> Any:

@@ -54,6 +54,7 @@ class NeuronSonification(NeuronAttribution):  # type: ignore[misc]  # Captum has
         method: str = "deconvnet",
         unpool: str = "switches",
     ) -> None:
+        # A given sonifier has its own way to call the model: arguments cannot be added to it.
         self._given = isinstance(model, Sonifier)
         self._sonifier = model if isinstance(model, Sonifier) else Sonifier(model)
         super().__init__(self._sonifier.model, layer)
@@ -68,7 +69,7 @@ class NeuronSonification(NeuronAttribution):  # type: ignore[misc]  # Captum has
         additional_forward_args: Any = None,
         attribute_to_neuron_input: bool = False,
     ) -> Any:
-        """The raw sonification of a channel, of some of its moments, or of any seed.
+        """Returns the raw sonification of a channel, of some of its moments, or of any seed.
 
         Args:
             inputs: Waveforms, batch first, (batch, channels, time); alone or in a tuple, as Captum
@@ -87,6 +88,7 @@ class NeuronSonification(NeuronAttribution):  # type: ignore[misc]  # Captum has
             InputError: If a selector or an argument cannot be used.
             ChannelError, LayerError, PathError: As for `Sonifier.sonify`.
         """
+        # Captum's own methods take a tensor or a tuple of tensors, and return what they were given.
         x, sonifier = _single(inputs), self._sonifier_with(additional_forward_args)
         if attribute_to_neuron_input:
             raise InputError(
@@ -94,12 +96,13 @@ class NeuronSonification(NeuronAttribution):  # type: ignore[misc]  # Captum has
                 f"attribute_to_neuron_input=False. Give the module before it as the layer."
             )
 
+        # Asked for only by selectors of moments: it costs a forward pass.
         def layout() -> Layout:
             (maps,) = sonifier.all_maps(x, layers=[self._name], tap=self._tap)
             return maps.layout
 
         channel, seed = _target(neuron_selector, layout)
-        found = sonifier.sonify(
+        sonification = sonifier.sonify(
             x,
             layer=self._name,
             channel=channel,
@@ -108,10 +111,10 @@ class NeuronSonification(NeuronAttribution):  # type: ignore[misc]  # Captum has
             method=self._method,
             unpool=self._unpool,
         )
-        return (found.raw,) if isinstance(inputs, tuple) else found.raw
+        return (sonification.raw,) if isinstance(inputs, tuple) else sonification.raw
 
     def _sonifier_with(self, arguments: Any) -> Sonifier:
-        """The sonifier, of the model called with more than the waveform."""
+        """Returns a sonifier of the model called with more than the waveform."""
         if arguments is None:
             return self._sonifier
         if self._given:
@@ -124,6 +127,7 @@ class NeuronSonification(NeuronAttribution):  # type: ignore[misc]  # Captum has
 
 
 def _name_of(layer: nn.Module, model: nn.Module) -> str:
+    # Captum's users name a layer by its module, we by its path. The root has the empty path.
     for name, module in model.named_modules():
         if module is layer and name:
             return str(name)
@@ -143,26 +147,28 @@ def _single(inputs: Any) -> Any:
 
 
 def _target(selector: Any, layout: Callable[[], Layout]) -> tuple[int | None, Seed]:
-    """Channel and seed, as `Sonifier.sonify` takes them, that a neuron selector means."""
+    """Translates a neuron selector to channel and seed, as `Sonifier.sonify` takes them."""
     if callable(selector):
         return None, partial(_gradient_of, selector)
     parts = selector if isinstance(selector, tuple) else (selector,)
     try:
-        whole = [part if isinstance(part, slice) else index(part) for part in parts]
+        numbers = [part if isinstance(part, slice) else index(part) for part in parts]
     except TypeError:
-        whole = []
-    if not whole:
+        numbers = []
+    if not numbers:
         raise InputError(
             f"Unknown neuron_selector {selector!r}: expected a channel number, a tuple of numbers "
             f"and slices, channel first, or a function of the map. Give 3, (3,) or (3, 100)."
         )
-    if len(whole) == 1 and isinstance(whole[0], int):
-        return whole[0], "activation"
-    return None, partial(_only, tuple(whole), layout)
+    # A whole channel is what `sonify` knows already; moments of it need a seed of their own.
+    if len(numbers) == 1 and isinstance(numbers[0], int):
+        return numbers[0], "activation"
+    return None, partial(_only, tuple(numbers), layout)
 
 
 def _gradient_of(selector: Callable[[Tensor], Any], activation: Tensor) -> Tensor:
-    """What is carried back of a scalar function of the map: its gradient there."""
+    """Returns the seed that a scalar function of the map stands for: its gradient there."""
+    # Under inference mode autograd records nothing; the copy is an ordinary tensor again.
     with torch.inference_mode(False), torch.enable_grad():
         here = activation.clone().requires_grad_()
         value = selector(here)
@@ -180,7 +186,8 @@ def _gradient_of(selector: Callable[[Tensor], Any], activation: Tensor) -> Tenso
 def _only(
     parts: tuple[int | slice, ...], layout: Callable[[], Layout], activation: Tensor
 ) -> Tensor:
-    """The map, zero but at some channels and moments."""
+    """Returns the map, set to zero but at some channels and moments."""
+    # `ordered` is a view of `mask`: what is written through it lands in the model's own axis order.
     mask = torch.zeros_like(activation)
     ordered = layout().sorted(mask)
     try:
@@ -205,7 +212,7 @@ def infidelity(
     samples: int = 10,
     random_state: int = 0,
 ) -> Tensor:
-    """How badly a sonification predicts what noise in the input does to the channel.
+    """Measures how badly a sonification predicts what noise in the input does to the channel.
 
     By `captum.metrics.infidelity`, normalized, so that the sonification's level does not count.
     What it must predict is `(map * map of x).sum() / (map of x).square().sum()`: 1 on x itself, and
@@ -230,6 +237,7 @@ def infidelity(
 
     Source: Yeh et al., "On the (in)fidelity and sensitivity of explanations" (2019), section 2.
     """
+    # Drawn on the CPU: the same noise on every device.
     x, generator = _batch(x), torch.Generator().manual_seed(random_state)
     facade = NeuronSonification(sonifier, layer, tap=tap, method=method)
     raw = facade.attribute(x, channel)
@@ -237,15 +245,16 @@ def infidelity(
     def map_of(waveforms: Tensor) -> Tensor:
         return sonifier.maps(waveforms, layer=layer, tap=tap)[:, channel].flatten(1)
 
-    def response(waveforms: Tensor, whole: Tensor) -> Tensor:
-        energy = whole.square().sum(1)
-        answer = (map_of(waveforms) * whole).sum(1) / torch.where(energy > 0, energy, 1)
-        return answer.to(x)
+    def response(waveforms: Tensor, map_of_x: Tensor) -> Tensor:
+        energy = map_of_x.square().sum(1)
+        scaled = (map_of(waveforms) * map_of_x).sum(1) / torch.where(energy > 0, energy, 1)
+        return scaled.to(x)
 
     def perturbed(waveforms: Tensor) -> tuple[Tensor, Tensor]:
         change = noise * _peaks(waveforms) * torch.randn(waveforms.shape, generator=generator).to(x)
         return change, waveforms - change
 
+    # Captum draws the perturbations through the function that it is given, in chunks of examples.
     score: Tensor = captum_infidelity(
         response,
         perturbed,
@@ -270,7 +279,7 @@ def max_sensitivity(
     samples: int = 10,
     random_state: int = 0,
 ) -> Tensor:
-    """How much a raw sonification can change when the input hardly does.
+    """Measures how much a raw sonification can change when the input hardly does.
 
     By `captum.metrics.sensitivity_max`.
 
@@ -317,5 +326,5 @@ def _batch(x: Any) -> Tensor:
 
 
 def _peaks(waveforms: Tensor) -> Tensor:
-    """Each example's largest magnitude, broadcastable."""
+    """Returns each example's largest magnitude, broadcastable."""
     return waveforms.abs().amax(list(range(1, waveforms.dim())), keepdim=True)

@@ -33,14 +33,14 @@ class ChannelModel(nn.Module):
         self.model, self.sonifier, self._layer, self._tap = sonifier.model, sonifier, layer, tap
 
     def forward(self, x: Tensor) -> Tensor:
-        """Mean activation of every channel on a batch of waveforms."""
+        """Returns the mean activation of every channel on a batch of waveforms."""
         return activations(self.sonifier, x, layer=self._layer, tap=self._tap)
 
 
 def quantus_explain(
     sonifier: Sonifier, layer: str, *, tap: str = "block", method: str = "deconvnet"
 ) -> Explain:
-    """An `explain_func` for Quantus, whose targets are channels.
+    """Makes an `explain_func` for Quantus, whose targets are channels.
 
     Give it to a metric together with `ChannelModel(sonifier, layer)`:
 
@@ -67,7 +67,9 @@ def quantus_explain(
     ) -> npt.NDArray[Any]:
         own = model.sonifier if isinstance(model, ChannelModel) else sonifier
         x, channels = torch.as_tensor(inputs), np.asarray(targets).reshape(-1)
+        # Filled channel by channel, in the order of the examples.
         raw = torch.zeros_like(x)
+        # Quantus gives one target for each example; examples with the same channel run together.
         for channel in np.unique(channels):
             mine = torch.from_numpy(channels == channel)
             raw[mine] = own.sonify(

@@ -39,7 +39,7 @@ def compare(
     draws: int = 1,
     random_state: int = 0,
 ) -> Comparison:
-    """Our methods and Captum's on one channel of one clip: a table, pictures and sounds.
+    """Compares our methods and Captum's on one channel of one clip.
 
     All have one target: the seed is the map itself. Captum's methods are given it as the scalar
     `(map * map of x).sum()`. A method that fails on the model, or silently does something else than
@@ -80,54 +80,52 @@ def compare(
             f"A comparison needs its control: expected at least 1 draw of the random seed, got "
             f"{draws}. Give draws=1."
         )
-    found = sonifier.sonify(x, layer=layer, channel=channel, tap=tap)
-    trial = _Trial(sonifier, found, draws, random_state)
-    judged = [trial.judged(method) for method in methods]
-    sounds = {row.method: sound for row, sound in judged if sound is not None}
+    sonification = sonifier.sonify(x, layer=layer, channel=channel, tap=tap)
+    runs = _MethodRuns(sonifier, sonification, draws, random_state)
+    results = [runs.result_of(method) for method in methods]
+    sounds = {row.method: sound for row, sound in results if sound is not None}
     return Comparison(
-        layer=found.layer,
-        channel=trial.channel,
-        methods=Table([row for row, _ in judged]),
-        sounds={"input": _only_sound(replace(found, waveform=found.input)), **sounds},
-        sample_rate=trial.rate,
+        layer=sonification.layer,
+        channel=runs.channel,
+        methods=Table([row for row, _ in results]),
+        sounds={"input": _only_sound(replace(sonification, waveform=sonification.input)), **sounds},
+        sample_rate=runs.rate,
     )
 
 
-class _Trial:
-    """One target, and the means to run and judge methods on it."""
+class _MethodRuns:
+    """Runs methods on one target and measures their sounds."""
 
     def __init__(
-        self, sonifier: Sonifier, found: Sonification, draws: int, random_state: int
+        self, sonifier: Sonifier, sonification: Sonification, draws: int, random_state: int
     ) -> None:
-        self.rate, self.channel = rate_and_channel(found, what="comparisons")
-        self._sonifier, self._found, self._draws, self._random_state = (
-            sonifier,
-            found,
-            draws,
-            random_state,
-        )
+        self.rate, self.channel = rate_and_channel(sonification, what="comparisons")
+        self._sonifier, self._sonification = sonifier, sonification
+        self._draws, self._random_state = draws, random_state
 
     @cached_property
     def _captum(self) -> CaptumTarget:
-        return CaptumTarget(self._sonifier, self._found, self.channel)
+        return CaptumTarget(self._sonifier, self._sonification, self.channel)
 
-    def judged(self, method: str) -> tuple[Compared, Tensor | None]:
-        """A method's row and its sound; if it fails, why, and no sound."""
+    def result_of(self, method: str) -> tuple[Compared, Tensor | None]:
+        """Returns a method's row and its sound; of a method that fails the reason, and no sound."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Captum's on its hooks, ours on silence
             try:
-                heard, controls, seconds = self._heard(method)
+                heard, controls, seconds = self._run(method)
             except Exception as error:
                 return Compared(method, note=_failure(error)), None
         measured = faithfulness(self._sonifier, heard)
-        whole = float(measured.activation)
+        on_input = float(measured.activation)
         coherence = float(heard.coherence())
         notes = [self._captum.note(method)] if method in CAPTUM else []
         if not heard.waveform.any():
             notes.append("silent")
+        # A method that returns part of the input whatever the seed is coherent with it too: what
+        # counts is how much more coherent the sound of the real map is.
         row = Compared(
             method=method,
-            answer=float(measured.mask_in) / whole if whole else 0.0,
+            answer=float(measured.mask_in) / on_input if on_input else 0.0,
             selectivity=float(measured.selectivity),
             coherence=coherence,
             minus_control=coherence - statistics.fmean(float(c.coherence()) for c in controls),
@@ -137,41 +135,43 @@ class _Trial:
         )
         return row, _only_sound(heard)
 
-    def _heard(self, method: str) -> tuple[Sonification, list[Sonification], float]:
-        """The method on the map, on random seeds, and the median of their seconds."""
-        found = self._captum.found if method in CAPTUM else self._found
+    def _run(self, method: str) -> tuple[Sonification, list[Sonification], float]:
+        """Runs the method on the map and on random seeds, and returns the median time as well."""
+        target = self._captum.sonification if method in CAPTUM else self._sonification
         generator = torch.Generator().manual_seed(self._random_state)
-        seeds = [found.activation]
-        seeds += [random_seed(found.activation, generator) for _ in range(self._draws)]
+        # The same random seeds for each method: the generator starts anew.
+        seeds = [target.activation]
+        seeds += [random_seed(target.activation, generator) for _ in range(self._draws)]
         heard, seconds = [], []
         for seed in seeds:
             start = time.perf_counter()
             raw = self._raw(method, seed)
             seconds.append(time.perf_counter() - start)
+            # A gradient can overflow where a rectified signal does not.
             if not torch.isfinite(raw).all():
                 raise ModelError(f"{method} is not finite")
-            waveform, gain = to_peak_of(self._found.input, raw)
-            heard.append(replace(self._found, waveform=waveform, raw=raw, gain=gain))
+            waveform, gain = to_peak_of(self._sonification.input, raw)
+            heard.append(replace(self._sonification, waveform=waveform, raw=raw, gain=gain))
         return heard[0], heard[1:], statistics.median(seconds)
 
     def _raw(self, method: str, seed: Tensor) -> Tensor:
         if method in CAPTUM:
             return self._captum.attribute(method, seed)
         return self._sonifier.sonify(
-            self._found.input,
-            layer=self._found.layer,
+            self._sonification.input,
+            layer=self._sonification.layer,
             channel=self.channel,
-            tap=self._found.tap,
+            tap=self._sonification.tap,
             seed=lambda _: seed,
             method=method,
         ).raw
 
 
-def _only_sound(found: Sonification) -> Tensor:
-    return next(iter(found.sounds().values()))
+def _only_sound(sonification: Sonification) -> Tensor:
+    return next(iter(sonification.sounds().values()))
 
 
 def _failure(error: Exception) -> str:
-    """One line of an error."""
+    """Returns one line of an error."""
     first = str(error).strip().partition("\n")[0]
     return f"failed: {type(error).__name__}: {first}"

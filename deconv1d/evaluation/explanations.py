@@ -159,7 +159,7 @@ def captum(method: str) -> Explanation:
         for channel in channels:
             found = sonifier.sonify(x, layer=layer, channel=channel)
             target = CaptumTarget(sonifier, found, channel)
-            sounds.append(target.attribute(method, target.found.activation))
+            sounds.append(target.attribute(method, target.sonification.activation))
         return torch.stack(sounds)
 
     return explain

@@ -1,4 +1,4 @@
-"""Whether a channel answers its sonification: the model hears it, and the input without it.
+"""Tests a sonification by the model: is the channel active on it, and not on the residual?
 
 A channel's activation here is the mean of its map over time. Its *share* is that activation out of
 all channels' of the layer, each rectified: a number from 0 to 1 that plays the part of the class
@@ -25,7 +25,7 @@ STEPS = 10
 
 @dataclass(frozen=True)
 class Faithfulness:
-    """How a channel answers what it was sonified to; shapes are those of `Sonification.gain`.
+    """A channel's activation on its own sonification; shapes are those of `Sonification.gain`.
 
     Attributes:
         activation: Of the channel, when the model hears the input.
@@ -58,20 +58,20 @@ class Faithfulness:
     removed: Tensor
 
     def to_dict(self) -> dict[str, Any]:
-        """The numbers as lists, for JSON."""
+        """Returns the numbers as lists, for JSON."""
         return {name: value.tolist() for name, value in vars(self).items()}
 
 
 @dataclass(frozen=True)
 class Curves:
-    """The channel's share while moments of the input are deleted or inserted.
+    """The channel's activation while parts of the input are deleted or inserted, as a ratio.
 
     Attributes:
         fraction: Of the clip that is deleted or inserted, (steps + 1,), 0 to 1.
-        deletion: Activation over that on the whole input, (steps + 1,): the moments where the
-            sonification is strongest go first.
-        insertion: The same when they come first, into silence.
-        random_deletion: Mean of `deletion` over random orders of the moments.
+        deletion: Activation over that on the unchanged input, (steps + 1,): the parts where the
+            sonification is strongest are deleted first.
+        insertion: The same when these parts are inserted first, into silence.
+        random_deletion: Mean of `deletion` over random orders of the parts.
         random_insertion: Mean of `insertion` over random orders.
 
     Source: Petsiuk et al., "RISE" (2018), section 4.2, with segments of time for pixels.
@@ -97,7 +97,7 @@ class Curves:
 def activations(
     sonifier: Sonifier, x: Any, *, layer: str, tap: str = "block", channel_axis: int | None = None
 ) -> Tensor:
-    """Mean activation of every channel of a layer.
+    """Measures the mean activation of every channel of a layer.
 
     Args:
         sonifier: Of the model.
@@ -115,40 +115,43 @@ def activations(
     return means(sonifier.maps(x, layer=layer, tap=tap, channel_axis=channel_axis))
 
 
-def faithfulness(sonifier: Sonifier, found: Sonification) -> Faithfulness:
-    """Lets the model hear a sonification and its residual, and measures the channel's answers.
+def faithfulness(sonifier: Sonifier, sonification: Sonification) -> Faithfulness:
+    """Runs the model on a sonification and on its residual, and measures the channel's activation.
 
     Args:
         sonifier: The one that made the sonification.
-        found: Of one channel, several, or the most active one of each example.
+        sonification: Of one channel, several, or the most active one of each example.
 
     Raises:
         InputError: If the sonification is of all maps at once (`channel=None`).
     """
-    on_input = _heard(sonifier, found.input, found)
+    on_input = _heard(sonifier, sonification.input, sonification)
     rows = []
-    for sound, channels in _sounds(found, len(on_input)):
-        on_sound, on_rest = (_heard(sonifier, x, found) for x in (sound, found.input - sound))
-        rows.append(_answers(on_input, on_sound, on_rest, channels))
-    if not isinstance(found.channel, list):
+    # The model runs once on the input, and on each sound and on what is left without it.
+    for sound, channels in _sounds(sonification, len(on_input)):
+        on_sound, on_rest = (
+            _heard(sonifier, x, sonification) for x in (sound, sonification.input - sound)
+        )
+        rows.append(_numbers(on_input, on_sound, on_rest, channels))
+    if not isinstance(sonification.channel, list):
         return Faithfulness(**rows[0])
     return Faithfulness(**{name: torch.stack([row[name] for row in rows]) for name in rows[0]})
 
 
 def deletion_and_insertion(
     sonifier: Sonifier,
-    found: Sonification,
+    sonification: Sonification,
     *,
     steps: int = STEPS,
     segments: int = SEGMENTS,
     orders: int = 3,
     random_state: int = 0,
 ) -> Curves:
-    """Deletes, and inserts, the input's moments in the order of the sonification's energy.
+    """Deletes and inserts parts of the input, in the order of the sonification's energy.
 
     Args:
         sonifier: The one that made the sonification.
-        found: Of one channel and one clip.
+        sonification: Of one channel and one clip.
         steps: Points of each curve, but for its first.
         segments: Stretches of equal length into which the clip is cut.
         orders: Random orders to compare with.
@@ -158,83 +161,96 @@ def deletion_and_insertion(
         InputError: If the sonification is of several clips or channels, or the clip has fewer
             samples than segments.
     """
-    x, sound = found.input, found.waveform
+    x, sound = sonification.input, sonification.waveform
     clips = 1 if x.dim() == 1 else len(x)
     if (
-        found.channel is None
-        or isinstance(found.channel, list)
+        sonification.channel is None
+        or isinstance(sonification.channel, list)
         or clips > 1
         or x.shape[-1] < segments
     ):
         raise InputError(
-            f"Deletion and insertion need one channel, one clip and {segments} samples: got channel"
-            f" {found.channel} and waveform {tuple(x.shape)}. Sonify one channel of one clip."
+            f"Deletion and insertion need one channel, one clip and {segments} samples: got "
+            f"channel {sonification.channel} and waveform {tuple(x.shape)}. Sonify one channel of "
+            f"one clip."
         )
-    channel = int(found.channel)
+    channel = int(sonification.channel)
+    # Sample n lies in part floor(n * segments / samples). Parts, not samples, are deleted: a clip
+    # with holes of one sample is a sound that no model was trained on.
     place = torch.arange(x.shape[-1], device=x.device) * segments // x.shape[-1]
     energy = sound.square().reshape(-1, x.shape[-1]).sum(0)
     by_energy = torch.zeros(segments, dtype=energy.dtype, device=x.device).index_add(
         0, place, energy
     )
     generator = torch.Generator().manual_seed(random_state)
+    # Random orders show what is lost by deleting anything: a curve means little without them.
     ranked = [by_energy.argsort(descending=True, stable=True)]
     ranked += [torch.randperm(segments, generator=generator).to(x.device) for _ in range(orders)]
+    # How many parts are deleted at each point of the curve, from none to all.
     counts = [round(step * segments / steps) for step in range(steps + 1)]
 
-    def answer(kept: Tensor) -> Tensor:
+    def activation(kept: Tensor) -> Tensor:
         masked = torch.where(kept[place], x, 0)
-        return _heard(sonifier, masked, found)[0, channel]
+        return _heard(sonifier, masked, sonification)[0, channel]
 
     curves = []
     for order in ranked:
+        # order lists parts from first to last; its argsort gives each part its place in that list.
         position = order.argsort()
-        deleted = torch.stack([answer(position >= count) for count in counts])
-        inserted = torch.stack([answer(position < count) for count in counts])
+        deleted = torch.stack([activation(position >= count) for count in counts])
+        inserted = torch.stack([activation(position < count) for count in counts])
         curves.append(torch.stack([deleted, inserted]))
-    whole = curves[0][0, 0]
-    curves = [_ratio(curve, whole) for curve in curves]
+    unchanged = curves[0][0, 0]
+    curves = [_ratio(curve, unchanged) for curve in curves]
     deletion, insertion = curves[0]
     random_deletion, random_insertion = torch.stack(curves[1:]).mean(0)
     fraction = torch.tensor(counts, dtype=deletion.dtype, device=x.device) / segments
     return Curves(fraction, deletion, insertion, random_deletion, random_insertion)
 
 
-def _heard(sonifier: Sonifier, x: Tensor, found: Sonification) -> Tensor:
-    """Activations on another sound, where `found` was taken."""
+def _heard(sonifier: Sonifier, x: Tensor, sonification: Sonification) -> Tensor:
+    """Measures activations on another sound, at the tap of a sonification."""
     return activations(
-        sonifier, x, layer=found.layer, tap=found.tap, channel_axis=found.layout.channel
+        sonifier,
+        x,
+        layer=sonification.layer,
+        tap=sonification.tap,
+        channel_axis=sonification.layout.channel,
     )
 
 
-def _sounds(found: Sonification, batch: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Each sonification, of the input's shape, with its channel for every example, (batch,)."""
-    if found.channel is None:
+def _sounds(sonification: Sonification, batch: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Gives each sonification, of the input's shape, with each example's channel, (batch,)."""
+    if sonification.channel is None:
         raise InputError(
             "The faithfulness of all maps at once is not defined: expected a sonification of "
             "single channels, got channel=None. Sonify channels by number."
         )
-    if isinstance(found.channel, list):
-        for sound, channel in zip(found.waveform, found.channel, strict=True):
+    if isinstance(sonification.channel, list):
+        for sound, channel in zip(sonification.waveform, sonification.channel, strict=True):
             yield sound, torch.full((batch,), channel)
     else:
-        yield found.waveform, torch.as_tensor(found.channel).expand(batch)
+        yield sonification.waveform, torch.as_tensor(sonification.channel).expand(batch)
 
 
-def _answers(
+def _numbers(
     on_input: Tensor, on_sound: Tensor, on_rest: Tensor, channels: Tensor
 ) -> dict[str, Tensor]:
-    """The numbers of `Faithfulness` from every channel's activations, (batch, channels) each."""
-    own = channels.to(on_input.device)[:, None]
-    whole, heard, rest = (a.gather(1, own)[:, 0] for a in (on_input, on_sound, on_rest))
-    before, after, without = (_share(a).gather(1, own)[:, 0] for a in (on_input, on_sound, on_rest))
+    """Computes the numbers of `Faithfulness` from activations, (batch, channels) each."""
+    # gather wants an index for each example: (batch, 1), here the channel of that example.
+    chosen = channels.to(on_input.device)[:, None]
+    of_input, of_sound, of_rest = (a.gather(1, chosen)[:, 0] for a in (on_input, on_sound, on_rest))
+    before, after, without = (
+        _share(a).gather(1, chosen)[:, 0] for a in (on_input, on_sound, on_rest)
+    )
     return {
-        "activation": whole,
-        "mask_in": heard,
-        "mask_out": rest,
-        "rank_in": (on_sound > heard[:, None]).sum(1) + 1,
-        "rank_out": (on_rest > rest[:, None]).sum(1) + 1,
-        "selectivity": _selectivity(on_sound, own),
-        "increase": (after > before).to(whole),
+        "activation": of_input,
+        "mask_in": of_sound,
+        "mask_out": of_rest,
+        "rank_in": (on_sound > of_sound[:, None]).sum(1) + 1,
+        "rank_out": (on_rest > of_rest[:, None]).sum(1) + 1,
+        "selectivity": _selectivity(on_sound, chosen),
+        "increase": (after > before).to(of_input),
         "drop": _ratio((before - after).clamp(min=0), before),
         "average_gain": _ratio((after - before).clamp(min=0), 1 - before),
         "removed": before - without,
@@ -242,23 +258,24 @@ def _answers(
 
 
 def _share(activation: Tensor) -> Tensor:
-    """Each channel's part of a layer's rectified activation, (batch, channels); of silence 0."""
+    """Returns each channel's part of a layer's rectified activation, (batch, channels)."""
     rectified = activation.clamp(min=0)
     return _ratio(rectified, rectified.sum(1, keepdim=True))
 
 
-def _selectivity(activation: Tensor, own: Tensor) -> Tensor:
-    """Own activation over the median of the other channels', (batch,)."""
-    others = torch.ones_like(activation, dtype=torch.bool).scatter(1, own, False)
+def _selectivity(activation: Tensor, chosen: Tensor) -> Tensor:
+    """Divides a channel's activation by the median of the other channels', (batch,)."""
+    # Without the channel itself, whose activation would count for its own comparison.
+    others = torch.ones_like(activation, dtype=torch.bool).scatter(1, chosen, False)
     rest = activation[others].reshape(len(activation), activation.shape[1] - 1)
-    heard = activation.gather(1, own)[:, 0]
+    heard = activation.gather(1, chosen)[:, 0]
     median = rest.quantile(0.5, dim=1) if rest.shape[1] else torch.zeros_like(heard)
     alone = torch.where(heard > 0, torch.inf, 0.0).to(heard)
     return torch.where(median > 0, heard / torch.where(median > 0, median, 1), alone)
 
 
 def _ratio(numerator: Tensor, denominator: Tensor) -> Tensor:
-    """The quotient, 0 where nothing is divided by nothing."""
+    """Returns the quotient, 0 where nothing is divided by nothing."""
     return torch.where(
         denominator != 0, numerator / torch.where(denominator != 0, denominator, 1), 0
     )

@@ -38,14 +38,24 @@ class ReceptiveField:
         return floor(self.stop) - ceil(self.start) + 1
 
     def through(self, reach: Reach, axis: int) -> ReceptiveField:
-        """The field of an op's output whose input has this one."""
+        """Returns the field of an op's output, if its input has this one."""
+        # Output t reads inputs t * stride + offset ... t * stride + offset + kernel - 1; input u
+        # reads samples u * hop + start ... u * hop + stop. Put together, output t reads
+        #
+        #     samples  t * (stride * hop) + (offset * hop + start)  ...
+        #              t * (stride * hop) + ((offset + kernel - 1) * hop + stop)
+        #
+        # Example: convolution, kernel 3 (0 ... 2, hop 1), then pooling by 2 (kernel 2, stride 2):
+        # hop 2, samples 2 t ... 2 t + 3.
         start = self.start + self.hop * reach.offset
         stop = self.stop + self.hop * (reach.offset + reach.kernel - 1)
         return ReceptiveField(axis, self.hop * reach.stride, start, stop)
 
 
 def joined(fields: Sequence[ReceptiveField | None]) -> ReceptiveField | None:
-    """The field of a value computed from several; None (all of time) unless they march in step."""
+    """Joins the fields of several values; returns None (all of time) if their hops differ."""
+    # Two branches that are added read the union of their samples. With different hops there is no
+    # one interval that moves by the same step from each value to the next.
     first = fields[0]
     if first is None or any(
         f is None or (f.axis, f.hop) != (first.axis, first.hop) for f in fields
@@ -82,6 +92,7 @@ def receptive_fields_of(
     fields: dict[Node, ReceptiveField | None] = {x: ReceptiveField()}
     for node in graph.nodes:
         sources = [source for source in node.all_input_nodes if source in fields]
+        # Random numbers and shapes follow from the size of the waveform, not from its samples.
         drawn = is_random(node) and packet(node) not in rules
         if not sources or drawn or is_shaped(node) or "shape" not in node.meta:
             continue
@@ -97,9 +108,11 @@ def receptive_fields_of(
 def _through(
     op: Op, reach: Reader, x: Node, before: ReceptiveField | None
 ) -> ReceptiveField | None:
-    """What the op's output reads by way of one input."""
+    """Returns what the op's output reads by way of one input."""
     placed = None if before is None else reach(op, before.axis)
     if before is None or placed is None:
         return None
+    # A value that is broadcast over time (a mean added to each moment) is read by all moments:
+    # its interval does not move with t, so nothing short of "all of time" is true.
     one_moment_for_all = shape_of(x)[before.axis] == 1 < op.shape[placed[1]]
     return None if one_moment_for_all else before.through(*placed)

@@ -30,7 +30,7 @@ aten = torch.ops.aten
 COMPOSITE = torch._C.DispatchKey.CompositeImplicitAutograd
 COMPARISONS = frozenset({aten.gt, aten.ge, aten.lt, aten.le, aten.eq, aten.ne, aten.isnan})
 ZEROS = frozenset({aten.zeros, aten.zeros_like, aten.new_zeros, aten.zero})
-OURS_AND_TORCH = (str(Path(torch.__file__).parent), str(Path(__file__).parent))
+OURS_AND_TORCH = (str(Path(torch.__file__).parent), str(Path(__file__).parents[1]))
 
 
 class Stop(BaseException):

@@ -1,19 +1,21 @@
-"""What a user hands in, checked at the front door: waveforms and channels."""
+"""The waveform that a user gives: it is checked, and tried in the shapes that a model may take."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from deconv1d.errors import InputError
+from deconv1d.errors import Deconv1dError, InputError
 
-LONGEST_TRIAL = 2**18
-"""How many samples the search for a model's shortest input goes up to."""
+LONGEST_TRIED = 2**18
+"""The search for a model's shortest input goes up to this many samples."""
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -32,8 +34,29 @@ class Waveform:
     @property
     def shapes(self) -> tuple[tuple[int, ...], ...]:
         """(1, 1, time) and (1, time) for one mono clip; any other waveform as it is."""
+        # Some models take (batch, time), most (batch, audio channels, time): both are tried.
         time = self.given.shape[-1]
         return ((1, 1, time), (1, time)) if self.mono else (tuple(self.given.shape),)
+
+    def run(self, model: Callable[[Tensor], Result]) -> Result:
+        """Runs a model on the waveform, in the first of its shapes that the model accepts.
+
+        Args:
+            model: Called with the waveform in each shape until one call returns.
+
+        Raises:
+            Exception: What the model raised on the first shape, if it accepts none. An error of
+                this library is raised at once: it is about the request, not about the shape.
+        """
+        failures: list[Exception] = []
+        for shape in self.shapes:
+            try:
+                return model(self.given.reshape(shape))
+            except Deconv1dError:
+                raise
+            except Exception as error:  # a foreign model may raise anything
+                failures.append(error)
+        raise failures[0]
 
 
 def as_waveform(x: Any) -> Waveform:
@@ -46,6 +69,7 @@ def as_waveform(x: Any) -> Waveform:
     Raises:
         InputError: If it is none of these, empty, complex, not floating, or not finite.
     """
+    # An integer waveform is refused, not cast: whether its full scale is 2**15 or 1 is not known.
     given = _as_tensor(x)
     if given.is_complex() or not given.is_floating_point():
         raise InputError(
@@ -71,6 +95,7 @@ def _as_tensor(x: Any) -> Tensor:
     if isinstance(x, Tensor):
         return x.detach()
     try:
+        # NumPy makes an object array of ragged lists and of strings of objects, without an error.
         array = np.asarray(x)
         if array.dtype == object:
             raise TypeError("object array")
@@ -83,13 +108,21 @@ def _as_tensor(x: Any) -> Tensor:
 
 
 def shortest(runs: Callable[[int], bool], failing: int) -> int | None:
-    """The fewest samples that a model runs on, or None if more samples do not help.
+    """Searches for the fewest samples that a model runs on.
+
+    The number of samples is doubled until the model runs, then halved between the last failure and
+    the first success. Lengths that fail for another reason are not expected in between: a model
+    that runs on n samples is taken to run on n + 1.
 
     Args:
         runs: Whether the model runs on this many samples.
         failing: A number of samples that it does not run on.
+
+    Returns:
+        The number, or None if more samples do not help.
     """
-    longest = max(LONGEST_TRIAL, 2 * failing)
+    # Doubling, then halving: about 2 log2(n) runs instead of n.
+    longest = max(LONGEST_TRIED, 2 * failing)
     enough = 2 * failing
     while not runs(enough):
         failing, enough = enough, 2 * enough

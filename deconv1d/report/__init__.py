@@ -9,10 +9,11 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from deconv1d.errors import FileError
 from deconv1d.render import player_html
+from deconv1d.templates import rendered
 
 if TYPE_CHECKING:
     from deconv1d.evaluation.card import ControlCard
@@ -56,53 +57,40 @@ class Recording:
 
 
 def render_page(title: str, paragraphs: Sequence[str], recordings: Sequence[Recording]) -> str:
-    """The HTML of a page that opens from disk: no scripts, nothing from elsewhere, dark and light.
+    """Writes the HTML of a page that opens from disk: no scripts, nothing from elsewhere.
 
     Args:
         title: Plain text.
         paragraphs: What stands above the recordings, plain text.
         recordings: What to show; their files are named relative to the page.
     """
-    return _rendered("page.html", title=title, paragraphs=paragraphs, recordings=recordings)
+    return rendered("page.html", title=title, paragraphs=paragraphs, recordings=recordings)
 
 
 def render_card(card: ControlCard) -> str:
-    """The HTML of a control card, its sounds inside: a part of a page, without scripts.
+    """Writes the HTML of a control card, its sounds inside: a part of a page, without scripts.
 
     Args:
         card: As `Sonifier.control_card` makes it.
     """
     players = [player_html(w, card.sample_rate, title=k) for k, w in card.sounds.items()]
     table = card.controls._repr_html_()
-    return _rendered("card.html", card=card, table=table, players=players)
+    return rendered("card.html", card=card, table=table, players=players)
 
 
 def render_document(title: str, part: str) -> str:
-    """A whole page of one part that is HTML already.
+    """Writes the HTML of a whole page around one part that is HTML already.
 
     Args:
         title: Plain text.
         part: HTML, such as `render_card` makes.
     """
-    return _rendered("document.html", title=title, part=part)
-
-
-def _rendered(template: str, **content: Any) -> str:
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    pages = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return pages.get_template(template).render(**content)
+    return rendered("document.html", title=title, part=part)
 
 
 @contextmanager
 def whole_folder(folder: str | Path, *, names: Collection[str]) -> Iterator[Path]:
-    """A folder to fill, which gets its name when it is whole, also in place of an older page.
+    """Gives a folder to fill, which gets its name when it is complete; it replaces an older page.
 
     Args:
         folder: Its name. There is no such folder, an empty one, or one with an older page.
@@ -122,6 +110,8 @@ def whole_folder(folder: str | Path, *, names: Collection[str]) -> Iterator[Path
             f"older page and its files alone, got other files or the current folder. Give another "
             f"name, or move it away."
         )
+    # Filled under a temporary name in the same folder, so that the last step is a rename, which
+    # happens or does not: a reader never sees half a page.
     part, old = (folder.with_name(f".{uuid.uuid4().hex}.part") for _ in range(2))
     try:
         part.mkdir()
@@ -137,6 +127,7 @@ def whole_folder(folder: str | Path, *, names: Collection[str]) -> Iterator[Path
             f"exists, may be written to and has space."
         ) from error
     finally:
+        # The second rename failed: the older page gets its name back.
         if old.exists() and not folder.exists():
             os.replace(old, folder)
         shutil.rmtree(part, ignore_errors=True)
@@ -144,10 +135,11 @@ def whole_folder(folder: str | Path, *, names: Collection[str]) -> Iterator[Path
 
 
 def _may_go(folder: Path, names: Collection[str]) -> bool:
-    """Whether a folder, not the current one, is empty or an older page and its files alone."""
+    """Tells whether a folder, not the current one, is empty or has only an older page."""
     if not folder.is_dir() or folder == Path.cwd():
         return False
     files = [path for path in folder.rglob("*") if not path.is_dir()]
     page = folder / PAGE
+    # A folder of the user's with an index.html of their own must never be replaced.
     made_by_us = page.is_file() and MADE_BY in page.read_text("utf-8", "replace")
     return not files or (made_by_us and all(path.name in names for path in files))
