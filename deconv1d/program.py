@@ -331,7 +331,7 @@ def _trace(model: nn.Module, run: Visit, channel_axis: int | None) -> _Trace:
     check_preparable(model, captured, wanted)
     return _Trace(
         layer=run.layer,
-        layout=layout_of(captured.tap, channel_axis),
+        layout=layout_of(captured, captured.tap, channel_axis),
         chunk=chunk_of(captured),
         shape=shape_of(captured.x),
         like=captured.kept[captured.x].new_empty(0),

@@ -130,7 +130,7 @@ class Sonifier:
             tap=tap,
             waveform=waveform,
             activation=map_of(captured),
-            layout=layout_of(captured.tap, channel_axis),
+            layout=layout_of(captured, captured.tap, channel_axis),
             carry_back=(deconvnet := mirror(captured, rules=captured.rules, method=method)),
             steps=deconvnet.steps,
             chunk=chunk_of(captured),
@@ -267,7 +267,7 @@ class Sonifier:
         """
         captured = self._forward_pass.run_through(x, [layer], tap=tap).captured
         assert captured.tap is not None
-        return layout_of(captured.tap, channel_axis).sorted(map_of(captured))
+        return layout_of(captured, captured.tap, channel_axis).sorted(map_of(captured))
 
     def all_maps(self, x: Any, *, layers: Sequence[str], tap: str = "block") -> list[LayerMaps]:
         """The maps of several layers, from one forward pass.

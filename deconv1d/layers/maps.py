@@ -42,7 +42,7 @@ def layer_maps(captured: Capture, tap: Node, layer: str) -> LayerMaps:
     Raises:
         ModelError: If they are not finite.
     """
-    layout, field = layout_of(tap), captured.receptive_fields[tap]
+    layout, field = layout_of(captured, tap), captured.receptive_fields[tap]
     maps = layout.sorted(map_of(captured, tap))
     time = _time_axis(layout, maps.dim(), field)
     return LayerMaps(layer, maps, layout, time, field, shape_of(captured.x)[-1])

@@ -7,14 +7,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from operator import getitem
 
-import torch
 from torch import nn
 
 from deconv1d.errors import LayerError
 from deconv1d.record.capture import Capture
 from deconv1d.rules.op import depends_on_input
-
-aten = torch.ops.aten
 
 WRAPPERS = ("_orig_mod.", "module.")
 
