@@ -41,6 +41,7 @@ def layout_of(captured: Capture, tap: Node, override: int | None = None) -> Layo
     Raises:
         InputError: If the map has no such axis, or it counts examples.
     """
+    # Counted from the end along the graph, where ops add axes in front; from the front here.
     shape, axes = shape_of(tap), captured.axes[tap]
     batch = 0 if axes.batch is None else axes.batch % len(shape)
     if override is None:

@@ -57,6 +57,7 @@ def layer_table(captured: Capture, model: nn.Module, rules: Rules) -> Table[Laye
         ends_in = end.meta["label"] if inside else end.meta.get("name", name)
         rows.append((order[node], _row(captured, name, kind, calls, node, end, ends_in)))
 
+    # Modules by their calls: "relu#2" is a row of its own if relu ran more than once.
     for call, node in captured.outputs.items():
         path, _ = call_number(call)
         if depends_on_input(node):

@@ -96,6 +96,8 @@ def adaptive(op: Op, axis: int) -> Placed:
 
 def resampled(op: Op, axis: int) -> Placed:
     """Resampling: neighbours around t * (input length / output length), wherever corners align."""
+    # Linear interpolation reads two neighbours; aligned corners and rounding move them by up to
+    # two samples more on each side.
     ratio = Fraction(shape_of(op.dependent[0])[axis], op.shape[axis])
     return Reach(ratio + 5, ratio, -2), axis
 
@@ -160,6 +162,7 @@ def permutation(op: Op) -> list[int]:
 
 def sliced(op: Op, axis: int) -> Placed:
     """A slice of time is a shift and a step."""
+    # A slice of another axis leaves time alone.
     if from_end(op["dim"], len(op.shape)) != axis:
         return Reach(), axis
     length = shape_of(op["self"])[axis]
@@ -200,6 +203,7 @@ def padded(op: Op, axis: int) -> Placed:
 
 def unfold(op: Op, axis: int) -> Placed:
     """Tensor.unfold: overlapping frames; time counts frames, a new last axis runs within them."""
+    # The new last axis moves every other one place from the end.
     if from_end(op["dimension"], len(shape_of(op["self"]))) != axis:
         return Reach(), axis - 1
     return Reach(op["size"], op["step"]), axis - 1
@@ -218,6 +222,7 @@ def stacked(op: Op, axis: int) -> Placed:
 
 def multiplied(op: Op, axis: int) -> Placed:
     """Matrix products sum over the last axis of the left and the last but one of the right."""
+    # addmm and baddbmm have the term that is added first, so the factors are the last two.
     left, right = (x for x in op.node.args[-2:] if isinstance(x, Node))
     if len(op.dependent) > 1 or min(len(shape_of(left)), len(shape_of(right))) < 2:
         return None

@@ -129,10 +129,13 @@ def rule_for(rules: Rules, op: Op, method: str = "deconvnet") -> Rule:
     """The rule of one recorded op under "deconvnet", "guided", "gradient" or "forward"."""
     entry = rules.get(packet(op.node), GRADIENT)
     rule = entry if isinstance(entry, Rule) else entry(op)
+    # Maps are wanted and nothing is carried back: no input is kept, no switch recorded.
     if method == "forward":
         return replace(rule, keeps=_nothing, record=None)
+    # Adjoints and switches are already what autograd does; these three kinds depart from it.
     if method == "gradient" and rule.kind in ("rectify", "hold", "pass"):
         return replace(rule, carry_back=_pull_back, keeps=_dependent, record=None)
+    # Guided backpropagation reads the forward input's sign, so that input is kept.
     if method == "guided" and rule.kind == "rectify":
         return replace(rule, carry_back=_rectify_guided, keeps=_dependent)
     return rule
@@ -173,6 +176,7 @@ def _transpose_by(op: Op, signal: Any, emit: Emit, live: list[Node]) -> Signals:
 def _differentiate(
     op: Op, signal: Any, emit: Emit, live: list[Node], value: Callable[[Any], Any]
 ) -> Signals:
+    # A tensor may be given twice, as in x * x: each place has a signal, and the walk adds them up.
     flat, structure = pytree.tree_flatten((tuple(op.node.args), dict(op.node.kwargs)))
     places = [place for place, argument in enumerate(flat) if argument in live]
     args, kwargs = pytree.tree_unflatten([value(argument) for argument in flat], structure)
@@ -211,6 +215,7 @@ def _convolve_back(op: Op, signal: Node, emit: Emit) -> Signals:
 def _convolution(op: Op) -> Rule:
     if depends_on_input(op["weight"]):
         return _gradient(reach.everywhere, channels=channel_axis.first)
+    # torch's transposed convolution does not conjugate a complex weight; its derivative does.
     if op["weight"].meta["dtype"].is_complex:
         return _linear(reach.windowed, channels=channel_axis.first)
     return CONVOLUTION
@@ -255,6 +260,7 @@ PERMUTE = Rule("adjoint", _permute_back, reach.permuted, reshapes=True, put_back
 
 
 def _concatenate_back(op: Op, signal: Node, emit: Emit) -> Signals:
+    # Parts that are constant carry nothing, but take up their length of the signal.
     start, axis = 0, op["dim"]
     for part in op["tensors"]:
         length = shape_of(part)[axis]
@@ -288,6 +294,7 @@ def _fitted(op: Op, emit: Emit, signal: Node, x: Node) -> Node:
 
 def _add_back(op: Op, signal: Node, emit: Emit) -> Signals:
     """Straight-through estimators, z + (q - z).detach(), carry by their live term alone."""
+    # self + alpha * other, self - alpha * other, other - alpha * self: a factor for each operand.
     alpha, held = op["alpha"], held_term(op)
     by_op = {aten.add: (1, alpha), aten.sub: (1, -alpha), aten.rsub: (-alpha, 1)}
     for x, factor in zip((op["self"], op["other"]), by_op[packet(op.node)], strict=True):
@@ -354,6 +361,7 @@ def _multiplication(op: Op) -> Rule:
 
 
 def _division(op: Op) -> Rule:
+    # Rounding has derivative zero, and a live divisor is no linear map.
     rounded = op.arguments.get("rounding_mode") is not None
     return _gradient(reach.pointwise) if rounded or depends_on_input(op["other"]) else SCALE
 
@@ -389,6 +397,7 @@ def _pool_geometry(op: Op) -> tuple[int, int, int, int]:
 
 
 def _pool_switches(op: Op, value: Values, pooled: Any) -> Tensor:
+    # A switch is a place within a window (one byte); long windows keep torch's own index instead.
     x, geometry = value(op["self"]), _pool_geometry(op)
     if geometry[0] <= SHORT_WINDOW:
         return adjoints.pool_switches(x, pooled, *geometry)
@@ -463,6 +472,7 @@ AMAX = Rule(
 
 def _max(op: Op) -> Rule:
     """max(dim), max(other) and max() are one op to torch."""
+    # The three overloads take other arguments: max(x, dim), max(x, other), max(x).
     if "dim" in op.arguments:
         return MAX_ALONG
     return _maximum(op) if "other" in op.arguments else replace(AMAX, unpool="")
@@ -500,6 +510,7 @@ ACTIVATION = _gradient(reach.pointwise, block=True)
 
 def _maximum(op: Op) -> Rule:
     """maximum(x, 0)."""
+    # Either side may be the zero: maximum(x, 0), maximum(0, x).
     x, other = op["self"], op["other"]
     constant = other if depends_on_input(x) else x
     return (
@@ -541,6 +552,7 @@ def _batch_norm_back(op: Op, signal: Node, emit: Emit) -> Signals:
 def _normalize_back(axes: Callable[[Op], list[int]], per_channel: bool) -> Any:
     def carry_back(op: Op, signal: Node, emit: Emit) -> Signals:
         weight = emit.value(op["weight"])
+        # Layer norm's weight has the shape of the last axes; the others' have a value a channel.
         if per_channel and weight is not None:
             weight = emit(adjoints.per_channel, weight, len(op.shape))
         scale = emit.recorded(op)
@@ -613,6 +625,7 @@ def _group_norm_back(op: Op, signal: Node, emit: Emit) -> Signals:
 
 
 def _group_deviation(op: Op, value: Values, output: Any) -> Tensor:
+    # All channels of a group and all of time share one deviation.
     x = value(op["input"])
     return adjoints.inverse_deviation(x.reshape(len(x), op["num_groups"], -1), [-1], op["eps"])
 
@@ -641,6 +654,7 @@ def _attention_weights(op: Op) -> Iterable[Node]:
 
 
 def _attention(op: Op) -> Rule:
+    # Constant values leave only the attention weights to carry; grouped queries repeat the keys.
     if not depends_on_input(op["value"]) or op["enable_gqa"]:
         return _gradient(reach.everywhere, channels=channel_axis.last)
     return ATTENTION

@@ -74,6 +74,7 @@ def _places(count: int, window: Sequence[int], size: int) -> tuple[Tensor, Tenso
 
     An empty `window` is adaptive: `count` windows that divide the input, as torch rounds them.
     """
+    # Windows as rows: window n of kernel 3, stride 2, padding 1 has places 2n - 1, 2n, 2n + 1.
     number = torch.arange(count)[:, None]
     if window:
         kernel, stride, padding, dilation = window
@@ -85,6 +86,7 @@ def _places(count: int, window: Sequence[int], size: int) -> tuple[Tensor, Tenso
 
 
 def _spread(signal: Tensor, places: Tensor, inside: Tensor, size: int) -> Tensor:
+    # A place in the padding has no sample, so the others of its window share more each.
     shares = inside / inside.sum(1, keepdim=True).clamp(min=1)
     values = (signal[..., None] * shares.to(signal)).flatten(-2)
     full = signal.new_zeros(*signal.shape[:-1], size)
@@ -94,6 +96,7 @@ def _spread(signal: Tensor, places: Tensor, inside: Tensor, size: int) -> Tensor
 def _interpolate(signal: Tensor, places: Tensor, inside: Tensor, size: int) -> Tensor:
     middles = (places[:, 0] + places[:, -1]) / 2
     where = torch.arange(size, device=signal.device).to(middles)
+    # One window alone has no neighbour: left and right are then the same.
     last = len(middles) - 1
     right = torch.searchsorted(middles, where).clamp(min(1, last), last)
     left = (right - 1).clamp(min=0)
