@@ -19,7 +19,7 @@ from deconv1d.errors import InputError, PathError
 from deconv1d.record.capture import Capture
 from deconv1d.rules import adjoints
 from deconv1d.rules.op import Op
-from deconv1d.rules.table import RULES, UNBATCHED, Rule, Rules, packet, rule_for
+from deconv1d.rules.table import RULES, Rule, Rules, rule_for
 
 
 @dataclass(frozen=True)
@@ -184,8 +184,7 @@ def mirror(captured: Capture, *, rules: Rules = RULES, method: str = "deconvnet"
     about = captured.tap.meta
     deconvnet.map_shape, deconvnet.map_dtype = about["shape"], about["dtype"]
     deconvnet.steps = tuple(steps)
-    known = rules.keys() - UNBATCHED
-    deconvnet.vectorized = all(packet(step.op.node) in known for step in steps)
+    deconvnet.vectorized = all(step.rule.batched for step in steps)
     return deconvnet
 
 

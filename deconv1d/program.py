@@ -346,7 +346,7 @@ def trace(
     check_preparable(forward_pass.model, captured, wanted)
     return Trace(
         layer=run.layer,
-        layout=layout_of(captured.tap, channel_axis),
+        layout=layout_of(captured, captured.tap, channel_axis),
         chunk=chunk_of(captured),
         shape=shape_of(captured.x),
         like=captured.kept[captured.x].new_empty(0),

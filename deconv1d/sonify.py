@@ -130,7 +130,7 @@ class Sonifier:
         )
         assert captured.tap is not None
         deconvnet = mirror(captured, rules=captured.rules, method=method)
-        layout = layout_of(captured.tap, channel_axis)
+        layout = layout_of(captured, captured.tap, channel_axis)
         carry_back: Callable[[Tensor], Tensor] = deconvnet
         if seed == "peak" or callable(seed):  # these may be zero but for a moment
             program = partial(
@@ -278,7 +278,7 @@ class Sonifier:
         # Without a way back nothing must be kept of the pass but the map itself.
         captured = self._forward_pass.run_through(x, [layer], tap=tap).captured
         assert captured.tap is not None
-        return layout_of(captured.tap, channel_axis).sorted(map_of(captured))
+        return layout_of(captured, captured.tap, channel_axis).sorted(map_of(captured))
 
     def all_maps(self, x: Any, *, layers: Sequence[str], tap: str = "block") -> list[LayerMaps]:
         """Returns the maps of several layers, from one forward pass.

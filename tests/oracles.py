@@ -129,27 +129,57 @@ class _Rectify(torch.autograd.Function):
 
 
 class RectifyingBackward(TorchFunctionMode):
-    """While active, autograd's derivative of ReLU and its kin is relu(signal)."""
+    """While active, autograd's derivative of ReLU and its kin is relu(signal).
+
+    Some of the kin are two calls: `where(x > 0, x, 0)`, `x * (x > 0)`, `x * sigmoid(x)`. So what
+    `x > 0` and `sigmoid(x)` returned is remembered, with the x that it was computed from.
+    """
 
     KIN = (
         *("relu", "relu6", "leaky_relu", "prelu", "rrelu", "elu", "celu", "selu", "gelu", "silu"),
         *("mish", "softplus", "hardswish"),
     )
+    CASTS = ("to", "type", "type_as", "float", "double")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._of: dict[int, tuple[Tensor, Tensor]] = {}
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if not self._rectifies(func.__name__.strip("_"), args[1:], kwargs):
-            return func(*args, **kwargs)
-        x, own = args[0], args[0].detach().clone()
-        version = own._version
-        out = _Rectify.apply(x, func(own, *args[1:], **kwargs).detach())
+        place = self._rectified(name := func.__name__.strip("_"), args, kwargs)
+        if place is None:
+            out = func(*args, **kwargs)
+            if isinstance(out, Tensor):
+                self._remember(name, args, out)
+            return out
+        x, own = args[place], args[place].detach().clone()
+        version, given = own._version, (*args[:place], own, *args[place + 1 :])
+        out = _Rectify.apply(x, func(*given, **kwargs).detach())
         return x.copy_(out) if own._version > version else out
 
-    def _rectifies(self, name: str, rest: Any, kwargs: Mapping[str, Any]) -> bool:
+    def _remember(self, name: str, args: Any, out: Tensor) -> None:
+        positive = name in ("gt", "ge") and not torch.as_tensor(args[1]).any()
+        if positive or name == "sigmoid":
+            self._of[id(out)] = (out, args[0])  # kept, so that its id stays its own
+        elif name in self.CASTS and id(args[0]) in self._of:
+            self._of[id(out)] = (out, self._of[id(args[0])][1])
+
+    def _rectified(self, name: str, args: Any, kwargs: Mapping[str, Any]) -> int | None:
+        """Which argument is rectified, if the call is one of the kin."""
         if name in ("clamp", "clamp_min", "hardtanh", "threshold", "maximum"):
-            bound = next(iter((*rest, *kwargs.values())), None)
-            return not torch.as_tensor(bound).any() if bound is not None else False
-        return name in self.KIN
+            bound = next(iter((*args[1:], *kwargs.values())), None)
+            return 0 if bound is not None and not torch.as_tensor(bound).any() else None
+        if name == "where" and len(args) == 3 and not torch.as_tensor(args[2]).any():
+            return 1 if self._is_of(args[0], args[1]) else None
+        if name == "mul":
+            pairs = ((0, 1), (1, 0))
+            return next((a for a, b in pairs if self._is_of(args[b], args[a])), None)
+        return 0 if name in self.KIN else None
+
+    def _is_of(self, factor: Any, x: Any) -> bool:
+        """Whether a factor is x > 0, or the sigmoid of x."""
+        return id(factor) in self._of and self._of[id(factor)][1] is x
 
 
 # --- whole models -------------------------------------------------------------------------------

@@ -27,8 +27,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::deconv1d.SilenceWarning"),
 ]
 TOLERANCES = {torch.float32: 1e-5, torch.float64: 1e-9}
-MASKED = ("relu_where", "relu_mask")
-"""Without a function call that the oracle could replace; test_rules compares their spellings."""
 
 HELD_AFTER = {
     0: "gabor_envelopes log_spectrogram demucs encodec_group_norm",
@@ -43,7 +41,7 @@ HELD_AFTER = {
 """How many of its three layers have nothing held or flagged below them, if not all."""
 
 
-def rows(*, without: tuple[str, ...] = ()) -> pytest.MarkDecorator:
+def rows() -> pytest.MarkDecorator:
     entries = [
         pytest.param(
             entry,
@@ -51,7 +49,6 @@ def rows(*, without: tuple[str, ...] = ()) -> pytest.MarkDecorator:
             marks=pytest.mark.skipif(not entry.installed, reason=f"needs {entry.requires}"),
         )
         for entry in ARCHITECTURES.values()
-        if entry.name not in without
     ]
     return pytest.mark.parametrize("architecture", entries)
 
@@ -119,7 +116,7 @@ def test_gradient_is_autograd(architecture, dtype):
         assert_near(deconvnet(seed), derivative(map_, leaf, seed))
 
 
-@rows(without=MASKED)
+@rows()
 def test_deconvnet_is_autograd_with_a_rectifying_backward(architecture):
     sonifier, x = sonifier_of(architecture, torch.float64), waveforms(architecture, torch.float64)
     leaf, applies = x.clone().requires_grad_(), 0

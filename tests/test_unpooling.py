@@ -1,5 +1,6 @@
 """Unpooling without switches: against average pooling, NumPy's interpolation, whole networks."""
 
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -14,7 +15,7 @@ from torch.testing import assert_close
 from deconv1d import InputError, Sonifier
 from deconv1d.mirror import mirror
 from deconv1d.rules.table import RULES
-from deconv1d.rules.unpooling import UNPOOL, VARIANTS, rules_with
+from deconv1d.rules.unpooling import UNPOOL, rules_with
 
 VARIANT = ("spread", "interpolate")
 GRID = [
@@ -26,8 +27,7 @@ GRID = [
 ]
 
 
-NAMES = {op.__name__ for op in VARIANTS["spread"]}
-POOLS = [case for case in CASES if case.op in NAMES and case.kind in ("switch", "adjoint")]
+POOLS = [case for case in CASES if case.kind == "switch"]
 
 
 def mirrored(function, x, unpool):
@@ -155,8 +155,25 @@ def test_what_makes_no_sense_is_an_error():
         sonifier.sonify(x, layer="3", channel=0, method="gradient", unpool="spread")
 
 
-def test_the_variants_replace_rules_of_the_table():
-    for entries in VARIANTS.values():
-        assert entries.keys() <= RULES.keys()
-    switched = {op for op, rule in RULES.items() if getattr(rule, "kind", "") == "switch"}
-    assert switched <= VARIANTS["spread"].keys()
+def test_every_switch_of_the_table_is_replaced():
+    """But for the maximum of everything, which leaves no axis to go back over."""
+    for unpool, case in product(VARIANT, POOLS):
+        kinds = {step.rule.kind for step in mirrored(case.run, case.x, unpool).steps}
+        assert ("switch" in kinds) == (case.note == "of all with ties"), (unpool, case)
+
+
+def test_an_op_of_ones_own_is_replaced_where_its_rule_says_so():
+    """A table of the user's own: `Rule.unpool` is all that the variants go by."""
+    pool = RULES[torch.ops.aten.max_pool1d]
+    other = replace(pool, unpool="")
+    for rule, variants in ((pool, True), (other, False)):
+        rules = rules_with({**RULES, torch.ops.aten.max_pool1d: rule}, "spread")
+        entry = rules[torch.ops.aten.max_pool1d]
+        assert (entry.kind == "adjoint") == variants
+
+
+def test_the_maximum_of_named_axes_may_name_none():
+    """amax(x) and amax(x, ()) are the maximum over all axes."""
+    x = random(2, 3, 5)
+    back = mirrored(lambda x: x.amax(()), x, "spread")(torch.ones(()).double())
+    assert_close(back, torch.full_like(x, 1 / x.numel()))

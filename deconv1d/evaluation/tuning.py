@@ -219,7 +219,7 @@ def _filter(
     if any(step.rule.kind not in ("adjoint", "hold", "pass") for step in deconvnet.steps):
         return None
     assert captured.tap is not None
-    layout = layout_of(captured.tap)
+    layout = layout_of(captured, captured.tap)
     seeds = torch.zeros(len(channels), *deconvnet.map_shape, dtype=deconvnet.map_dtype)
     for seed, channel in zip(seeds, channels, strict=True):
         one = layout.sorted(seed)[0, channel]

@@ -42,7 +42,7 @@ def layer_maps(captured: Capture, tap: Node, layer: str) -> LayerMaps:
     Raises:
         ModelError: If they are not finite.
     """
-    layout, field = layout_of(tap), captured.receptive_fields[tap]
+    layout, field = layout_of(captured, tap), captured.receptive_fields[tap]
     maps = layout.sorted(map_of(captured, tap))
     time = _time_axis(layout, maps.dim(), field)
     return LayerMaps(layer, maps, layout, time, field, shape_of(captured.x)[-1])
@@ -52,7 +52,7 @@ def map_of(captured: Capture, tap: Node | None = None) -> Tensor:
     """A wanted map, which must be finite; None: the first."""
     tap = tap or captured.tap
     assert tap is not None
-    check_finite(captured.kept[tap], tap.meta["name"])
+    check_finite(captured.kept[tap], tap.meta.get("name", tap.name))
     return captured.kept[tap]
 
 
@@ -67,6 +67,8 @@ def check_finite(activation: Tensor, name: str) -> None:
 
 def _time_axis(layout: Layout, rank: int, field: ReceptiveField | None) -> int | None:
     """Where `Layout.sorted` puts the axis along which the field marches."""
+    # A map that reads all of time has no step to find its time axis by; of three axes the last
+    # is left.
     if field is None:
         return 2 if rank == 3 else None
     axis = field.axis % rank

@@ -7,14 +7,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from operator import getitem
 
-import torch
 from torch import nn
 
 from deconv1d.errors import LayerError
 from deconv1d.record.capture import Capture
 from deconv1d.rules.op import depends_on_input
-
-aten = torch.ops.aten
 
 WRAPPERS = ("_orig_mod.", "module.")
 
@@ -43,8 +40,10 @@ def find_module(model: nn.Module, name: str) -> Layer | None:
         LayerError: If several modules answer to the name.
     """
     name, call = call_number(_without_wrappers(model, name))
+    # A module that is registered twice runs under its first name; the others are aliases of it.
     paths = {module: path for path, module in reversed(list(model.named_modules()))}
     every = {p: paths[m] for p, m in model.named_modules(remove_duplicate=False) if p}
+    # Compiled submodules keep their name with a prefix that the user never wrote.
     every = {**{alias.replace("_orig_mod.", ""): path for alias, path in every.items()}, **every}
     if name in every:
         return Layer(every[name], call)
@@ -62,6 +61,7 @@ def find_op(captured: Capture, model: nn.Module, name: str) -> Layer:
     """
     calls = [n for n in captured.graph.nodes if n.op == "call_function" and n.target is not getitem]
     ops = [n.meta["name"] for n in calls if depends_on_input(n)]
+    # A full name wins over names that end with it.
     found = [op for op in ops if op == name] or [op for op in ops if op.endswith(f".{name}")]
     if len(found) > 1:
         raise LayerError(_ambiguous(name, found))

@@ -60,7 +60,10 @@ def _plan_row(step: Step, fields: Mapping[Node, ReceptiveField | None]) -> PlanR
 
 
 def _reach(step: Step, fields: Mapping[Node, ReceptiveField | None]) -> str:
+    # Of several live inputs, as in a sum, the first stands for all: they march in step or the
+    # field is None.
     before = fields[step.op.dependent[0]]
+    # The rule is asked anew: the plan shows what the mirror that was built would use.
     placed = None if before is None else step.rule.reach(step.op, before.axis)
     if placed is None:
         return "all"

@@ -4,22 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from operator import getitem
-from typing import Any
 
-import torch
 from torch import nn
 from torch.fx import Node
 
-from deconv1d.layers.axes import CHANNELS_FIRST, CHANNELS_LAST, channel_axis
+from deconv1d.layers.axes import layout_of
 from deconv1d.layers.names import call_number
+from deconv1d.record.blocks import end_of_block, ends_of_blocks, first_result
 from deconv1d.record.capture import Capture
-from deconv1d.record.receptive_fields import ReceptiveField
-from deconv1d.record.recorder import COMPARISONS
 from deconv1d.rules.op import Op, depends_on_input, shape_of
 from deconv1d.rules.table import Rules, packet, rule_for
 from deconv1d.table import Table
-
-aten = torch.ops.aten
 
 
 @dataclass(frozen=True)
@@ -30,8 +25,8 @@ class LayerRow:
         name: What to give as `layer`.
         type: Module class, or op.
         calls: How often it ran.
-        channels: Number of maps.
-        channel_axis: The axis of its output that counts them.
+        channels: Number of maps where its block ends.
+        channel_axis: The axis that counts them there.
         hop: Samples of waveform from one value to the next; None (printed "all"): not in step.
         receptive_field: Samples of waveform that one value reads; None (printed "all"): all.
         block_ends_in: Where `tap="block"` takes the map.
@@ -51,69 +46,61 @@ def layer_table(captured: Capture, model: nn.Module, rules: Rules) -> Table[Laye
     """Every module and free op whose output carries the waveform, in order of first execution."""
     assert captured.calls is not None
     modules = dict(model.named_modules())
+    # Ops inside a module without children have no row: the module has.
     wrapped = {path for path, m in modules.items() if path and not any(m.children())}
     order = {node: place for place, node in enumerate(captured.graph.nodes)}
+    ends = ends_of_blocks(captured.graph, rules)
     rows: list[tuple[int, LayerRow]] = []
 
-    def row(name: str, kind: str, calls: int, node: Node) -> LayerRow:
-        end = _end_of_block(node, rules).meta
-        inside = call_number(end.get("label", ""))[0] in wrapped
-        ends_in = end["label"] if inside else end.get("name", name)
-        return _row(name, kind, calls, node, captured.receptive_fields[node], ends_in)
+    def add(name: str, kind: str, calls: int, node: Node, end: Node) -> None:
+        inside = call_number(end.meta.get("label", ""))[0] in wrapped
+        ends_in = end.meta["label"] if inside else end.meta.get("name", name)
+        rows.append((order[node], _row(captured, name, kind, calls, node, end, ends_in)))
 
+    # Modules by their calls: "relu#2" is a row of its own if relu ran more than once.
     for call, node in captured.outputs.items():
         path, _ = call_number(call)
         if depends_on_input(node):
             calls = captured.calls[path]
-            name = call if calls > 1 else path
-            kind = type(modules[path]).__name__
-            rows.append((order[node], row(name, kind, calls, node)))
+            end = end_of_block(node, captured.returned[call], order, ends, rules)
+            add(call if calls > 1 else path, type(modules[path]).__name__, calls, node, end)
     for node in captured.graph.nodes:
-        if depends_on_input(node) and node.op == "call_function" and node.target is not getitem:
-            free = call_number(node.meta["label"])[0] not in wrapped
-            if free and _worth_listing(node, rules):
-                kind = str(packet(node) or node.target)
-                rows.append((order[node], row(node.meta["name"], kind, 1, node)))
+        free = call_number(node.meta.get("label", ""))[0] not in wrapped
+        if free and _worth_listing(node, rules):
+            # Of several results, such as an LSTM's, the first is the map.
+            node_of_map = first_result(node)
+            end = ends[node_of_map]
+            add(node.meta["name"], str(packet(node) or node.target), 1, node_of_map, end)
     return Table([row for _, row in sorted(rows, key=lambda pair: pair[0])])
 
 
 def _worth_listing(node: Node, rules: Rules) -> bool:
     """Free ops that a person would call a layer: those with weights, and those of a block."""
-    weighted = any(source.op == "get_attr" for source in node.all_input_nodes)
-    product = packet(node) in CHANNELS_FIRST | CHANNELS_LAST
-    return (weighted and product) or (rule_for(rules, Op.of(node)).block and not _is_pass(node))
+    if not depends_on_input(node) or node.op != "call_function" or node.target is getitem:
+        return False
+    rule = rule_for(rules, Op.of(node))
+    if rule.channels is not None and any(map(_is_weight, node.all_input_nodes)):
+        return True
+    return rule.block and rule.kind != "pass"
 
 
-def _is_pass(node: Node) -> bool:
-    return packet(node) in (aten.clone, aten.alias, aten.detach, aten._to_copy)
+def _is_weight(node: Node) -> bool:
+    """Whether a value follows from the model alone: a parameter, or computed from parameters."""
+    return bool(node.meta["constant"]) and bool(node.meta["dtype"].is_floating_point)
 
 
 def _row(
-    name: str, kind: str, calls: int, node: Node, field: ReceptiveField | None, ends_in: str
+    captured: Capture, name: str, kind: str, calls: int, node: Node, end: Node, ends_in: str
 ) -> LayerRow:
-    axis = channel_axis(node)
+    # Channels are those of the map that is heard by default, where the block ends.
+    axis, field = layout_of(captured, end).channel, captured.receptive_fields[node]
     return LayerRow(
         name,
         kind,
         calls,
-        shape_of(node)[axis],
+        shape_of(end)[axis],
         axis,
         None if field is None else str(field.hop),
         None if field is None else field.size,
         ends_in,
     )
-
-
-def _end_of_block(tip: Node, rules: Rules) -> Node:
-    """Follows the ops that consume a map while its block goes on (as `Recorder` does live)."""
-    node: Any = tip
-    while (node := node.next).op != "root":
-        if (
-            tip in node.all_input_nodes
-            and packet(node) not in COMPARISONS
-            and depends_on_input(node)
-        ):
-            if node.target is not getitem and not rule_for(rules, Op.of(node)).block:
-                break
-            tip = node
-    return tip

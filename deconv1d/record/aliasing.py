@@ -12,15 +12,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from torch import Tensor
-from torch._ops import OpOverload
 from torch.fx import Node
 from torch.multiprocessing.reductions import StorageWeakRef
-
-from deconv1d.errors import PathError
-
-aten = torch.ops.aten
 
 Place = tuple[Any, ...]
 
@@ -117,67 +111,3 @@ class Aliases:
             view.node = view.derive(self._current(storage, storage.views[view.base]))
             view.version = storage.version
         return view.node
-
-
-def put_back(
-    op: Any, rest: tuple[Any, ...], output: int, base: Node, view: Node
-) -> tuple[OpOverload, tuple[Any, ...]]:
-    """The pure op, with its arguments, that puts a written view back into its base.
-
-    Args:
-        op: The op that cut the view, `op(base, *rest)`.
-        rest: Its arguments after the base.
-        output: Which of the op's outputs the view is.
-        base: The base's value before the write.
-        view: The view's new value.
-
-    Raises:
-        PathError: If writes into this kind of view are not supported.
-    """
-    name = op.overloadpacket
-    if name is aten.slice:
-        axis, *cut = rest or (0,)
-        bounds = slice(*cut) if cut else slice(None)
-        return aten.slice_scatter.default, (
-            base,
-            view,
-            axis,
-            *bounds.indices(base.meta["shape"][axis]),
-        )
-    if name in _SCATTERS:
-        return _SCATTERS[name], (base, view, *rest)
-    if name in _SPLITS:
-        axis = rest[1] if len(rest) > 1 else 0
-        sizes = [rest[0]] * output if isinstance(rest[0], int) else rest[0]
-        start = sum(sizes[:output])
-        end = start + view.meta["shape"][axis]
-        return aten.slice_scatter.default, (base, view, axis, start, end)
-    if name is aten.unbind:
-        return aten.select_scatter.default, (base, view, rest[0] if rest else 0, output)
-    if name in (aten.transpose, aten.t):
-        return op, (view, *rest)
-    if name is aten.permute:
-        order = [axis % len(rest[0]) for axis in rest[0]]
-        return op, (view, [order.index(axis) for axis in range(len(order))])
-    if name is aten.view_as_real:
-        return aten.view_as_complex.default, (view,)
-    if name in _RESHAPES:
-        return aten.reshape.default, (view, list(base.meta["shape"]))
-    raise PathError(
-        f"A write into a view made by {op} cannot be carried back "
-        f"(in {base.meta['label'] or 'the model'}, {base.meta['source']}). "
-        f"Write into a slice, a selection or a reshape instead, or not in place."
-    )
-
-
-_SCATTERS = {
-    aten.select: aten.select_scatter.default,
-    aten.diagonal: aten.diagonal_scatter.default,
-}
-_SPLITS = {
-    aten.split,
-    aten.split_with_sizes,
-    aten.unsafe_split,
-    aten.unsafe_split_with_sizes,
-}
-_RESHAPES = {aten.view, aten.reshape, aten.unsqueeze, aten.squeeze, aten.alias, aten.detach}

@@ -22,6 +22,7 @@ from torch.nn.modules.module import (
     register_module_forward_pre_hook,
 )
 
+from deconv1d.record.axes import Axes, axes_of
 from deconv1d.record.receptive_fields import ReceptiveField, receptive_fields_of
 from deconv1d.record.recorder import Recorder, Stop
 from deconv1d.record.request import TapRequest
@@ -45,6 +46,7 @@ class Capture:
         recorded: What the rules recorded (switches, statistics), by node.
         constants: What `get_attr` nodes name: parameters are the model's own objects.
         outputs: The node that each module call returned, by "path#call".
+        returned: The last op that had run when it did.
         calls: How often each module ran; None if the model was stopped before its end.
         writes: Names of the model's own tensors that forward wrote into.
         decides: Whether the model looked at a value, so that another input may run otherwise.
@@ -59,6 +61,7 @@ class Capture:
     recorded: Mapping[Node, Tensor]
     constants: Mapping[str, Tensor]
     outputs: Mapping[str, Node]
+    returned: Mapping[str, Node]
     calls: Counter[str] | None
     writes: tuple[str, ...]
     decides: bool
@@ -74,6 +77,11 @@ class Capture:
     def receptive_fields(self) -> dict[Node, ReceptiveField | None]:
         """What each value reads of the waveform, by node; None: all of it."""
         return receptive_fields_of(self.graph, self.x, self.rules, self.method)
+
+    @cached_property
+    def axes(self) -> dict[Node, Axes]:
+        """Which axes of each value count examples and channels, by node."""
+        return axes_of(self.graph, self.x, self.rules)
 
 
 def capture(
@@ -126,6 +134,7 @@ def capture(
         recorded=recorder.recorded,
         constants=recorder.constants,
         outputs=recorder.outputs,
+        returned=recorder.returned,
         calls=recorder.calls if ended else None,
         writes=tuple(recorder.writes),
         decides=recorder.decides,

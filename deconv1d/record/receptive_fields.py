@@ -12,8 +12,8 @@ from torch.fx import Graph, Node
 
 from deconv1d.record.schema import is_random, is_shaped
 from deconv1d.rules.op import Op, shape_of
-from deconv1d.rules.reach import Reach, unknown
-from deconv1d.rules.table import Reader, Rules, packet, rule_for
+from deconv1d.rules.reach import Reach, Reader, unknown
+from deconv1d.rules.table import Rules, packet, rule_for
 
 
 @dataclass(frozen=True)

@@ -19,17 +19,16 @@ from torch.fx import Graph, Node
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from deconv1d.errors import PathError
-from deconv1d.record.aliasing import Aliases, Place, place_of, put_back, storage_of
+from deconv1d.record.aliasing import Aliases, Place, place_of, storage_of
+from deconv1d.record.blocks import effect_on_block
 from deconv1d.record.request import Failure, Tap, TapRequest
-from deconv1d.record.schema import Schema, is_random, is_shaped, schema_of
+from deconv1d.record.schema import Schema, is_factory, is_random, is_shaped, schema_of
 from deconv1d.rules.op import Op, converted, depends_on_input, first_tensor, leaves
 from deconv1d.rules.table import Rule, Rules, packet, rule_for
 
 aten = torch.ops.aten
 
 COMPOSITE = torch._C.DispatchKey.CompositeImplicitAutograd
-COMPARISONS = frozenset({aten.gt, aten.ge, aten.lt, aten.le, aten.eq, aten.ne, aten.isnan})
-ZEROS = frozenset({aten.zeros, aten.zeros_like, aten.new_zeros, aten.zero})
 OURS_AND_TORCH = (str(Path(torch.__file__).parent), str(Path(__file__).parents[1]))
 
 
@@ -82,6 +81,7 @@ class Recorder(TorchDispatchMode):
         self.constants: dict[str, Tensor] = {}
         self.calls: Counter[str] = Counter()
         self.outputs: dict[str, Node] = {}
+        self.returned: dict[str, Node] = {}
         self.complete = False
         self.decides = False
         self.error: PathError | None = None
@@ -117,6 +117,7 @@ class Recorder(TorchDispatchMode):
             return
         node, call = self._node(value), f"{frame.path}#{frame.call}"
         self.outputs[call] = node
+        self.returned[call] = next(reversed(self.graph.nodes))
         if taps := self._asked(call, is_op=False):
             self._advance(taps, node, value)
 
@@ -224,10 +225,11 @@ class Recorder(TorchDispatchMode):
         self._locate(node, schema.name)
         op = Op.of(node)
         rule = rule_for(self.rules, op, self.method) if op.dependent else None
-        going_on = [] if rule is None else self._going_on(node, rule)
+        _note_facts(node, rule)
+        written = schema.written(args, kwargs)
+        followed = [] if rule is None else self._followed(node, rule, written)
         if self.complete:
             return self._pass_on(func, schema, args, kwargs)
-        written = schema.written(args, kwargs)
         before = self._keep_inputs(op, rule, inputs, written)
         self._protect(written + schema.statistics(args))
         places = {n: place_of(x) for n, x in inputs.items()} if written else None
@@ -241,6 +243,7 @@ class Recorder(TorchDispatchMode):
         results = self._settle(op, sources, places, output, written)
         if rule is not None and rule.record is not None:
             self.recorded[node] = rule.record(op, before.__getitem__, output)
+        going_on = self._going_on(node, rule, followed)
         if taps := going_on + self._asked(node.meta["name"], is_op=True):
             self._advance(taps, *results[0])
         return output
@@ -273,17 +276,28 @@ class Recorder(TorchDispatchMode):
         name = f"{frame.label}.{op}#{frame.ops[op]}".removeprefix(".")
         node.meta.update(label=frame.label, name=name, source=_source_line())
 
-    def _going_on(self, node: Node, rule: Rule) -> list[Tap]:
-        """The wanted layers whose blocks this op continues; the maps of those it ends are done."""
+    def _followed(self, node: Node, rule: Rule, written: list[Tensor]) -> list[Tap]:
+        """The wanted layers whose blocks this op may continue; those it surely ends are done."""
         taps = [tap for tap in self.taps if tap.follows(node)]
-        if not taps or packet(node) in COMPARISONS or is_shaped(node):
-            return []  # where(x > 0, x, zeros_like(x)) looks first
-        if rule.block:
+        if not taps:
+            return []
+        if effect_on_block(node, rule, self.rules, ran=False) == "undecided":
+            if written and not rule.block:  # the op may overwrite a map that it turns out to end
+                self.kept.update(tap.tip for tap in taps if tap.tip is not None)
             return taps
         if all(tap.complete or tap in taps for tap in self.taps):
             self.graph.erase_node(node)  # it will not be recorded
         self.finish(taps)
         return []
+
+    def _going_on(self, node: Node, rule: Rule | None, followed: list[Tap]) -> list[Tap]:
+        """Of these layers, those whose blocks this op, which ran, continues."""
+        if rule is None or not followed:
+            return []
+        effect = effect_on_block(node, rule, self.rules, ran=True)
+        if effect == "ends":
+            self.finish(followed)
+        return followed if effect == "goes on" else []
 
     # --- what the mirror will need -----------------------------------------------------------
 
@@ -388,7 +402,10 @@ class Recorder(TorchDispatchMode):
             return again if call is part else self._append(getitem, (again, number), like=part)
 
         def restore(new_base: Node, view: Node) -> Node:
-            return self._append(*put_back(target, rest, number, new_base, view), like=new_base)
+            back = rule_for(self.rules, Op.of(call)).put_back
+            if back is None:
+                raise PathError(_not_put_back(call, new_base))
+            return self._append(*back(call, number, new_base, view), like=new_base)
 
         self.aliases.alias(x, base, part, derive, restore)
 
@@ -402,7 +419,10 @@ class Recorder(TorchDispatchMode):
             depends_on_input=floating and any(depends_on_input(source) for source in sources),
             constant=all(source.meta["constant"] for source in sources),
             zero=False,
+            derived=True,
         )
+        carries = depends_on_input(node) and target is not getitem
+        _note_facts(node, rule_for(self.rules, Op.of(node)) if carries else None)
         return node
 
     def _describe(self, node: Node, x: Tensor, *, carried: bool, constant: bool) -> None:
@@ -419,11 +439,31 @@ class Recorder(TorchDispatchMode):
 # --- values ----------------------------------------------------------------------
 
 
+def _note_facts(node: Node, rule: Rule | None) -> None:
+    """What the rules of later ops ask of this one's (see `deconv1d.rules.gates`)."""
+    for name in ("gate", "detached", "reshapes"):
+        node.meta[name] = rule is not None and getattr(rule, name)
+
+
 def _is_zero(node: Node, x: Tensor) -> bool:
-    """Whether a constant is zero everywhere, as far as a glance tells."""
-    if packet(node) in ZEROS:
+    """Whether a constant is zero everywhere, as far as a glance tells.
+
+    Looked at: single numbers, and what was made for this (zeros_like, new_full, torch.zeros), which
+    is often as large as a map. A weight is not looked at: that would cost a pass over all of them.
+    """
+    if packet(node) is aten.zero:
         return True
-    return x.numel() == 1 and not x.is_complex() and not bool(x)
+    if x.is_complex() or not (x.numel() == 1 or is_factory(node.target)):
+        return False
+    return not bool(x.any())
+
+
+def _not_put_back(cut: Node, base: Node) -> str:
+    return (
+        f"A write into a view made by {cut.target} cannot be carried back "
+        f"(in {base.meta['label'] or 'the model'}, {base.meta['source']}). "
+        f"Write into a slice, a selection or a reshape instead, or not in place."
+    )
 
 
 def _source_line() -> str:

@@ -14,13 +14,9 @@ from torch.fx import Node
 from torch.utils import _pytree as pytree
 
 from deconv1d.rules.op import leaves
-from deconv1d.rules.table import packet
 
-aten = torch.ops.aten
-
-DECISIONS = frozenset({aten._local_scalar_dense, aten.equal, aten.is_nonzero, aten.item})
-NEW = frozenset({aten.new_zeros, aten.new_ones, aten.new_full, aten.new_empty})
-NORMALISATIONS = frozenset({aten.batch_norm, aten.instance_norm})
+FACTORY_OPTIONS = {"dtype", "layout", "device", "pin_memory"}
+"""Arguments of every op that makes a tensor anew: zeros, zeros_like, new_full."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +29,8 @@ class Schema:
         composite: Whether it is only a name for other ops.
         decides: Whether it tells Python a value, on which the model may decide.
         writes: Number and name of each argument that it writes into.
+        updates: Number of each running statistic, and of the argument that says whether it is
+            updated: the schemas of normalisations do not mark them as written.
         outs: The arguments by which a caller gives it memory for its results.
         pure: The op that returns what this one writes: add for add_ and for add(out=).
     """
@@ -42,6 +40,7 @@ class Schema:
     composite: bool
     decides: bool
     writes: list[tuple[int, str]]
+    updates: list[tuple[int, int]]
     outs: frozenset[str]
     pure: Callable[..., Any]
 
@@ -54,9 +53,8 @@ class Schema:
 
     def statistics(self, args: Any) -> list[Tensor]:
         """Running statistics that a normalisation updates although its schema does not say so."""
-        if self.packet not in NORMALISATIONS or not args[5]:
-            return []
-        return [x for x in args[3:5] if isinstance(x, Tensor)]
+        given = [args[n] for n, training in self.updates if len(args) > training and args[training]]
+        return [x for x in given if isinstance(x, Tensor)]
 
 
 @cache
@@ -69,8 +67,9 @@ def schema_of(func: OpOverload) -> Schema:
         packet=func.overloadpacket,
         name=getattr(pure, "overloadpacket", pure).__name__.lstrip("_"),
         composite=bool(torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), key)),
-        decides=func.overloadpacket in DECISIONS,
+        decides=torch.Tag.data_dependent_output in func.tags,
         writes=[(n, a.name) for n, a in marked if a.alias_info and a.alias_info.is_write],
+        updates=_updates(func),
         outs=_outs(func),
         pure=pure,
     )
@@ -78,6 +77,16 @@ def schema_of(func: OpOverload) -> Schema:
 
 def _outs(func: OpOverload) -> frozenset[str]:
     return frozenset(a.name for a in func._schema.arguments if a.is_out)
+
+
+def _updates(func: OpOverload) -> list[tuple[int, int]]:
+    marked = {a.name: a.alias_info is not None for a in func._schema.arguments}
+    places = {name: place for place, name in enumerate(marked)}
+    training = places.get("training", places.get("use_input_stats"))
+    statistics = ("running_mean", "running_var")
+    if training is None:
+        return []
+    return [(places[name], training) for name in statistics if marked.get(name) is False]
 
 
 def _pure(func: OpOverload) -> Callable[..., Any]:
@@ -108,13 +117,23 @@ def _on_copies(func: OpOverload) -> Callable[..., tuple[Any, ...]]:
 
 
 def is_shaped(node: Node) -> bool:
-    """Whether an op reads of its input no more than shape and dtype."""
-    return _is_shaped(packet(node))
+    """Whether an op reads of its input no more than shape and dtype: zeros_like, new_full."""
+    return _is_shaped(node.target)
 
 
 @cache
-def _is_shaped(op: Any) -> bool:
-    return getattr(op, "__name__", "").endswith("_like") or op in NEW
+def _is_shaped(target: Any) -> bool:
+    if not is_factory(target):
+        return False
+    names = {a.name for a in target._schema.arguments}
+    return "self" in names and "non_blocking" not in names  # _to_copy has it: that one copies
+
+
+@cache
+def is_factory(target: Any) -> bool:
+    """Whether an op makes a tensor anew, by the options that torch gives all of these."""
+    schema = getattr(target, "_schema", None)
+    return schema is not None and {a.name for a in schema.arguments} >= FACTORY_OPTIONS
 
 
 def is_random(node: Node) -> bool:

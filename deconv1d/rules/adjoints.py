@@ -104,6 +104,7 @@ def unpool(
     values that meet where windows overlap; the adjoint of pooling is their sum.
     """
     starts = torch.arange(switches.shape[-1], device=switches.device) * stride - padding
+    # Switches count taps; with dilation, taps lie that many samples apart.
     places = starts + (switches if dilation == 1 else switches.long() * dilation)
     if padding:  # a window that lies in the padding alone
         places.clamp_(0, size - 1)
@@ -129,6 +130,7 @@ def unpool_along(signal: Tensor, indices: Tensor, axis: int, size: int) -> Tenso
 
 def unbroadcast(signal: Tensor, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
     """The transpose of broadcasting and type promotion: summed to `shape`, cast to `dtype`."""
+    # A real input to a complex op: <A x, y> is real for real x, so only the real part returns.
     if signal.is_complex() and not dtype.is_complex:
         signal = signal.real
     return signal.sum_to_size(shape).to(dtype)
@@ -158,6 +160,7 @@ def per_channel(values: Tensor, rank: int) -> Tensor:
 
 def inverse_deviation(x: Tensor, axes: list[int], eps: float) -> Tensor:
     """1 / sqrt(var + eps) over `axes`, in float32 or better, in x's dtype, axes kept."""
+    # Half precision has too few bits for a sum of squares over a whole clip.
     wide = x.to(torch.promote_types(x.dtype, torch.float32))
     return torch.rsqrt(wide.var(axes, correction=0, keepdim=True) + eps).to(x.dtype)
 
@@ -220,6 +223,7 @@ def pull_back(function: Callable[..., Any], places: Sequence[int]) -> Callable[.
 
     def carry_back(signal: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         flat, structure = pytree.tree_flatten((args, kwargs))
+        # vjp differentiates by position, so arguments are flattened and filled in again.
         flat = [_savable(value) if isinstance(value, Tensor) else value for value in flat]
         several = isinstance(signal, list | tuple)
         present = [i for i, part in enumerate(signal) if part is not None] if several else []

@@ -29,6 +29,7 @@ class Op:
         """Binds a node's arguments; a node whose target has no schema has none by name."""
         if not isinstance(node.target, OpOverload):
             return cls(node, {})
+        # zip ends with the shorter: trailing arguments that were not given keep their defaults.
         names, defaults = _signature(node.target)
         return cls(node, {**defaults, **node.kwargs, **dict(zip(names, node.args, strict=False))})
 
@@ -91,6 +92,7 @@ def _members(output: Any) -> Iterator[Any]:
 @cache
 def _signature(target: OpOverload) -> tuple[tuple[str, ...], dict[str, Any]]:
     """Names of an op's arguments, and the defaults of those that have one."""
+    # Cached by op: the schema is read once, and this runs for every op of a forward pass.
     schema = target._schema.arguments
     defaults = {a.name: a.default_value for a in schema if a.has_default_value()}
     return tuple(a.name for a in schema), defaults

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from math import prod
-from typing import Any
 
 from torch.fx import Node
 
@@ -32,6 +31,15 @@ class Reach:
 
 Placed = tuple[Reach, int] | None
 """Reach and the output's time axis counted from the end; None: every output may read all time."""
+
+Reader = Callable[[Op, int], Placed]
+"""`reach(op, axis)`: of an op, and of an axis of its input counted from the end."""
+
+
+def _called(reach: Reader, name: str, meaning: str) -> Reader:
+    """Gives a function made by another one a name and a meaning; docs/rules.md prints both."""
+    reach.__name__, reach.__doc__ = name, meaning
+    return reach
 
 
 def pointwise(op: Op, axis: int) -> Placed:
@@ -88,6 +96,8 @@ def adaptive(op: Op, axis: int) -> Placed:
 
 def resampled(op: Op, axis: int) -> Placed:
     """Resampling: neighbours around t * (input length / output length), wherever corners align."""
+    # Linear interpolation reads two neighbours; aligned corners and rounding move them by up to
+    # two samples more on each side.
     ratio = Fraction(shape_of(op.dependent[0])[axis], op.shape[axis])
     return Reach(ratio + 5, ratio, -2), axis
 
@@ -102,6 +112,35 @@ def reshaped(op: Op, axis: int) -> Placed:
         if size == length and prod(after[place + 1 :]) == behind
     ]
     return (Reach(), kept[0]) if kept else None
+
+
+def squeezed(op: Op, axis: int) -> Placed:
+    """Axes of length 1 are left out; which ones, the op's arguments say, or all of them."""
+    shape = shape_of(op["self"])
+    dims = op.arguments.get("dim", range(len(shape)))
+    named = {from_end(dim, len(shape)) for dim in ([dims] if isinstance(dims, int) else dims)}
+    lost = {dim for dim in named if shape[dim] == 1}
+    return None if axis in lost else (Reach(), axis + sum(dim > axis for dim in lost))
+
+
+def before_new_axis(op: Op, axis: int) -> Placed:
+    """A new last axis moves all others one place from the end."""
+    return Reach(), axis - 1
+
+
+def before_lost_axis(op: Op, axis: int) -> Placed:
+    """The last axis is taken away."""
+    return None if axis == -1 else (Reach(), axis + 1)
+
+
+def behind(name: str) -> Reader:
+    """Reach of an op that mixes the last axes, as many as argument `name` has sizes."""
+
+    def reach(op: Op, axis: int) -> Placed:
+        return None if axis >= -len(op[name]) else (Reach(), axis)
+
+    meaning = f"All of time if it is one of the last axes that `{name}` names."
+    return _called(reach, f"behind {name}", meaning)
 
 
 def permuted(op: Op, axis: int) -> Placed:
@@ -123,6 +162,7 @@ def permutation(op: Op) -> list[int]:
 
 def sliced(op: Op, axis: int) -> Placed:
     """A slice of time is a shift and a step."""
+    # A slice of another axis leaves time alone.
     if from_end(op["dim"], len(op.shape)) != axis:
         return Reach(), axis
     length = shape_of(op["self"])[axis]
@@ -131,7 +171,7 @@ def sliced(op: Op, axis: int) -> Placed:
     return Reach(1, op["step"], start), axis
 
 
-def along(name: str, *, keeps_axis: bool = True) -> Any:
+def along(name: str, *, keeps_axis: bool = True) -> Reader:
     """Reach of an op that mixes the axes named by argument `name` and leaves all others alone."""
 
     def reach(op: Op, axis: int) -> Placed:
@@ -144,7 +184,8 @@ def along(name: str, *, keeps_axis: bool = True) -> Any:
         kept = keeps_axis or op.arguments.get("keepdim", False)
         return Reach(), axis if kept else axis + sum(dim > axis for dim in mixed)
 
-    return reach
+    meaning = f"All of time if argument `{name}` names its axis, else one moment."
+    return _called(reach, f"along {name}", meaning)
 
 
 def split(op: Op, axis: int) -> Placed:
@@ -162,6 +203,7 @@ def padded(op: Op, axis: int) -> Placed:
 
 def unfold(op: Op, axis: int) -> Placed:
     """Tensor.unfold: overlapping frames; time counts frames, a new last axis runs within them."""
+    # The new last axis moves every other one place from the end.
     if from_end(op["dimension"], len(shape_of(op["self"]))) != axis:
         return Reach(), axis - 1
     return Reach(op["size"], op["step"]), axis - 1
@@ -180,6 +222,7 @@ def stacked(op: Op, axis: int) -> Placed:
 
 def multiplied(op: Op, axis: int) -> Placed:
     """Matrix products sum over the last axis of the left and the last but one of the right."""
+    # addmm and baddbmm have the term that is added first, so the factors are the last two.
     left, right = (x for x in op.node.args[-2:] if isinstance(x, Node))
     if len(op.dependent) > 1 or min(len(shape_of(left)), len(shape_of(right))) < 2:
         return None

@@ -25,9 +25,12 @@ from torch import Tensor
 from torch.fx import Node
 from torch.utils import _pytree as pytree
 
-from deconv1d.rules import adjoints, reach
+from deconv1d.rules import adjoints, channel_axis, reach, views
+from deconv1d.rules.channel_axis import ChannelAxis
+from deconv1d.rules.gates import held_factor, held_term, held_values, is_gate
 from deconv1d.rules.op import Op, depends_on_input, shape_of
-from deconv1d.rules.reach import Placed, from_end, permutation, pointwise
+from deconv1d.rules.reach import Reader, from_end, permutation, pointwise
+from deconv1d.rules.views import PutBack
 
 aten = torch.ops.aten
 
@@ -44,7 +47,6 @@ METHODS = ("deconvnet", "guided", "gradient")
 
 Signals = Iterator[tuple[Node, Node]]
 Values = Callable[[Any], Any]
-Reader = Callable[[Op, int], Placed]
 
 
 class Emit(Protocol):
@@ -66,26 +68,45 @@ def _nothing(op: Op) -> Iterable[Node]:
 
 @dataclass(frozen=True)
 class Rule:
-    """How one op carries a signal back.
+    """How one op carries a signal back, and every other fact about it that the library needs.
 
     Attributes:
         kind: See this module's table.
         carry_back: `carry_back(op, signal, emit)` yields (input node, its signal). For an op with
             several outputs `signal` is a list, None where an output has no signal.
-        reach: `reach(op, axis)`: what the output reads of its input's time axis.
+        reach: `reach(op, axis)`: what the output reads of its input's time axis, and where it puts
+            that axis; it is asked for the batch and channel axes too.
         keeps: Inputs whose forward value `carry_back` reads although they carry the waveform.
         record: `record(op, value, output)` -> a tensor to remember; `value(node)` gives inputs.
         block: Whether a layer's block goes on through this op (normalisation, activation,
             max-pooling, pass).
+        channels: The axis on which the op counts channels of its own making; None: it makes none,
+            and leaves its input's channels where `reach` puts their axis.
+        gate: Whether its value is held where it multiplies another value that carries the signal.
+        detached: Whether its value is held where it is added to such a value.
+        reshapes: Whether it gives its first input's values in another shape, and no more: a gate
+            seen through it is still a gate.
+        batched: Whether several signals can be carried at once, under `torch.func.vmap`.
+        unpool: How `deconv1d.rules.unpooling` replaces the rule: "windows" (each value goes back
+            over its window), "axes" (over whole axes); empty: not at all.
+        put_back: For an op that returns a view: how a write into the view becomes a new value of
+            the tensor that it was cut from (see `deconv1d.rules.views`).
         source: Where the rule comes from, and departures.
     """
 
     kind: Kind
     carry_back: Callable[[Op, Any, Emit], Signals]
-    reach: Callable[[Op, int], Placed] = pointwise
+    reach: Reader = pointwise
     keeps: Callable[[Op], Iterable[Node]] = _nothing
     record: Callable[[Op, Callable[[Any], Any], Any], Tensor] | None = None
     block: bool = False
+    channels: ChannelAxis | None = None
+    gate: bool = False
+    detached: bool = False
+    reshapes: bool = False
+    batched: bool = True
+    unpool: Literal["", "windows", "axes"] = ""
+    put_back: PutBack | None = None
     source: str = ""
 
     @property
@@ -108,10 +129,13 @@ def rule_for(rules: Rules, op: Op, method: str = "deconvnet") -> Rule:
     """The rule of one recorded op under "deconvnet", "guided", "gradient" or "forward"."""
     entry = rules.get(packet(op.node), GRADIENT)
     rule = entry if isinstance(entry, Rule) else entry(op)
+    # Maps are wanted and nothing is carried back: no input is kept, no switch recorded.
     if method == "forward":
         return replace(rule, keeps=_nothing, record=None)
+    # Adjoints and switches are already what autograd does; these three kinds depart from it.
     if method == "gradient" and rule.kind in ("rectify", "hold", "pass"):
         return replace(rule, carry_back=_pull_back, keeps=_dependent, record=None)
+    # Guided backpropagation reads the forward input's sign, so that input is kept.
     if method == "guided" and rule.kind == "rectify":
         return replace(rule, carry_back=_rectify_guided, keeps=_dependent)
     return rule
@@ -133,7 +157,7 @@ def _transpose(op: Op, signal: Any, emit: Emit) -> Signals:
 
 
 def _transpose_held(op: Op, signal: Any, emit: Emit) -> Signals:
-    held = _held(op)
+    held = held_factor(op)
     yield from _transpose_by(op, signal, emit, [x for x in op.dependent if x is not held])
 
 
@@ -152,6 +176,7 @@ def _transpose_by(op: Op, signal: Any, emit: Emit, live: list[Node]) -> Signals:
 def _differentiate(
     op: Op, signal: Any, emit: Emit, live: list[Node], value: Callable[[Any], Any]
 ) -> Signals:
+    # A tensor may be given twice, as in x * x: each place has a signal, and the walk adds them up.
     flat, structure = pytree.tree_flatten((tuple(op.node.args), dict(op.node.kwargs)))
     places = [place for place, argument in enumerate(flat) if argument in live]
     args, kwargs = pytree.tree_unflatten([value(argument) for argument in flat], structure)
@@ -165,15 +190,16 @@ def _function(op: Op) -> Callable[..., Any]:
     return op.node.target
 
 
-def _gradient(reach: Reader = reach.unknown, *, block: bool = False) -> Rule:
-    return Rule("gradient", _pull_back, reach, keeps=_dependent, block=block)
+def _gradient(reach: Reader = reach.unknown, **facts: Any) -> Rule:
+    return Rule("gradient", _pull_back, reach, keeps=_dependent, **facts)
 
 
-def _linear(reach: Reader = reach.pointwise) -> Rule:
-    return Rule("adjoint", _transpose, reach)
+def _linear(reach: Reader = reach.pointwise, **facts: Any) -> Rule:
+    return Rule("adjoint", _transpose, reach, **facts)
 
 
-GRADIENT = _gradient()
+# Not every derivative of torch's can be run under `vmap`, so unknown ops run signal by signal.
+GRADIENT = _gradient(batched=False)
 """Every op without an entry."""
 
 # --- adjoint ------------------------------------------------------------------------------------
@@ -188,14 +214,18 @@ def _convolve_back(op: Op, signal: Node, emit: Emit) -> Signals:
 
 def _convolution(op: Op) -> Rule:
     if depends_on_input(op["weight"]):
-        return _gradient(reach.everywhere)
-    return _linear(reach.windowed) if op["weight"].meta["dtype"].is_complex else CONVOLUTION
+        return _gradient(reach.everywhere, channels=channel_axis.first)
+    # torch's transposed convolution does not conjugate a complex weight; its derivative does.
+    if op["weight"].meta["dtype"].is_complex:
+        return _linear(reach.windowed, channels=channel_axis.first)
+    return CONVOLUTION
 
 
 CONVOLUTION = Rule(
     "adjoint",
     _convolve_back,
     reach.windowed,
+    channels=channel_axis.first,
     source="Zeiler & Fergus 2014; paper, section 3.2 (3 iii)",
 )
 
@@ -206,12 +236,19 @@ def _linear_layer_back(op: Op, signal: Node, emit: Emit) -> Signals:
 
 def _linear_layer(op: Op) -> Rule:
     if depends_on_input(op["weight"]):
-        return _gradient(reach.everywhere)
-    return Rule("adjoint", _linear_layer_back, reach.linear)
+        return _gradient(reach.everywhere, channels=channel_axis.last)
+    return LINEAR_LAYER
+
+
+LINEAR_LAYER = Rule("adjoint", _linear_layer_back, reach.linear, channels=channel_axis.last)
 
 
 def _reshape_back(op: Op, signal: Node, emit: Emit) -> Signals:
     yield op["self"], emit(torch.reshape, signal, shape_of(op["self"]))
+
+
+def _reshaped(reach: Reader) -> Rule:
+    return Rule("adjoint", _reshape_back, reach, reshapes=True, put_back=views.reshape_back)
 
 
 def _permute_back(op: Op, signal: Node, emit: Emit) -> Signals:
@@ -219,7 +256,11 @@ def _permute_back(op: Op, signal: Node, emit: Emit) -> Signals:
     yield op["self"], emit(torch.permute, signal, [order.index(axis) for axis in range(len(order))])
 
 
+PERMUTE = Rule("adjoint", _permute_back, reach.permuted, reshapes=True, put_back=views.permute_back)
+
+
 def _concatenate_back(op: Op, signal: Node, emit: Emit) -> Signals:
+    # Parts that are constant carry nothing, but take up their length of the signal.
     start, axis = 0, op["dim"]
     for part in op["tensors"]:
         length = shape_of(part)[axis]
@@ -253,7 +294,8 @@ def _fitted(op: Op, emit: Emit, signal: Node, x: Node) -> Node:
 
 def _add_back(op: Op, signal: Node, emit: Emit) -> Signals:
     """Straight-through estimators, z + (q - z).detach(), carry by their live term alone."""
-    alpha, held = op["alpha"], _held(op)
+    # self + alpha * other, self - alpha * other, other - alpha * self: a factor for each operand.
+    alpha, held = op["alpha"], held_term(op)
     by_op = {aten.add: (1, alpha), aten.sub: (1, -alpha), aten.rsub: (-alpha, 1)}
     for x, factor in zip((op["self"], op["other"]), by_op[packet(op.node)], strict=True):
         if depends_on_input(x) and x is not held:
@@ -296,9 +338,11 @@ def _product(linear: Rule) -> Callable[[Op], Rule]:
     def choose(op: Op) -> Rule:
         if len(op.dependent) == 1:
             return linear
-        if _held(op) is None:
-            return _gradient(linear.reach)
-        return Rule("hold", _transpose_held, linear.reach, keeps=_held_values, source=HELD_GATE)
+        if held_factor(op) is None:
+            return _gradient(linear.reach, channels=linear.channels)
+        return replace(
+            linear, kind="hold", carry_back=_transpose_held, keeps=held_values, source=HELD_GATE
+        )
 
     return choose
 
@@ -317,45 +361,12 @@ def _multiplication(op: Op) -> Rule:
 
 
 def _division(op: Op) -> Rule:
+    # Rounding has derivative zero, and a live divisor is no linear map.
     rounded = op.arguments.get("rounding_mode") is not None
     return _gradient(reach.pointwise) if rounded or depends_on_input(op["other"]) else SCALE
 
 
-# --- gates, and constants that are zero ---------------------------------------------------------
-
-TERMS = frozenset({aten.detach})
-GATES = TERMS | {aten.sigmoid, aten.softmax, aten._softmax, aten.hardsigmoid}
-TRANSPARENT = frozenset(
-    {
-        aten.view,
-        aten.reshape,
-        aten._unsafe_view,
-        aten.expand,
-        aten.clone,
-        aten._to_copy,
-        aten.unsqueeze,
-    }
-    | {aten.squeeze, aten.transpose, aten.permute, aten.slice}
-    | {aten.select, aten.repeat, aten.upsample_nearest1d, aten.upsample_linear1d}
-)
-
-
-def _source(x: Node) -> Any:
-    """The op that a value comes from, but for its shape."""
-    while packet(x) in TRANSPARENT:
-        x = x.args[0]  # type: ignore[assignment]  # these ops all take their input first
-    return packet(x)
-
-
-def _held(op: Op) -> Node | None:
-    """Of two factors that carry signal the gate, of two terms the detached one, if just one."""
-    kinds = TERMS if packet(op.node) in (aten.add, aten.sub, aten.rsub) else GATES
-    gates = [x for x in op.dependent if _source(x) in kinds]
-    return gates[0] if len(op.dependent) == 2 and len(gates) == 1 else None
-
-
-def _held_values(op: Op) -> Iterable[Node]:
-    return [held] if (held := _held(op)) else []
+# --- constants that are zero, and conditions -------------------------------------------------
 
 
 def _is_zero(argument: Any) -> bool:
@@ -386,6 +397,7 @@ def _pool_geometry(op: Op) -> tuple[int, int, int, int]:
 
 
 def _pool_switches(op: Op, value: Values, pooled: Any) -> Tensor:
+    # A switch is a place within a window (one byte); long windows keep torch's own index instead.
     x, geometry = value(op["self"]), _pool_geometry(op)
     if geometry[0] <= SHORT_WINDOW:
         return adjoints.pool_switches(x, pooled, *geometry)
@@ -419,18 +431,33 @@ def _unpool_along(op: Op, signal: Any, emit: Emit) -> Signals:
 
 
 def _indexed_pool(reach: Reader) -> Rule:
-    return Rule("switch", _unpool_at, reach, record=_indices, block=True, source=UNPOOLED)
+    return Rule(
+        "switch",
+        _unpool_at,
+        reach,
+        record=_indices,
+        block=True,
+        unpool="windows",
+        source=UNPOOLED,
+    )
 
 
 UNPOOLED = "paper, section 3.2 (3 i); where windows overlap the sum, as the adjoint asks"
 MAX_POOL = Rule(
-    "switch", _unpool, reach.windowed, record=_pool_switches, block=True, source=UNPOOLED
+    "switch",
+    _unpool,
+    reach.windowed,
+    record=_pool_switches,
+    block=True,
+    unpool="windows",
+    source=UNPOOLED,
 )
 MAX_ALONG = Rule(
     "switch",
     _unpool_along,
     reach.along("dim", keeps_axis=False),
     record=_indices,
+    unpool="axes",
     source="the first of equals",
 )
 AMAX = Rule(
@@ -438,26 +465,25 @@ AMAX = Rule(
     _pull_back,
     reach.along("dim", keeps_axis=False),
     keeps=_dependent,
+    unpool="axes",
     source="equals share, as in autograd",
 )
 
 
 def _max(op: Op) -> Rule:
     """max(dim), max(other) and max() are one op to torch."""
+    # The three overloads take other arguments: max(x, dim), max(x, other), max(x).
     if "dim" in op.arguments:
         return MAX_ALONG
-    return _maximum(op) if "other" in op.arguments else AMAX
+    return _maximum(op) if "other" in op.arguments else replace(AMAX, unpool="")
 
-
-UNBATCHED = frozenset({aten.rrelu})
-"""Ops whose derivative torch cannot run for several signals at once."""
 
 # --- rectify ------------------------------------------------------------------------------------
 
 
 def _rectified(op: Op) -> Node:
     """The value that is rectified: in x * sigmoid(x) the sigmoid carries too."""
-    return next((x for x in op.dependent if _source(x) not in GATES), op.dependent[0])
+    return next((x for x in op.dependent if not is_gate(x)), op.dependent[0])
 
 
 def _rectify(op: Op, signal: Node, emit: Emit) -> Signals:
@@ -477,11 +503,14 @@ RECTIFY = Rule(
     block=True,
     source="paper, section 3.2 (3 ii); guided: Springenberg et al. 2015",
 )
+# The derivative of rrelu is the one of the table that torch cannot run under `vmap`.
+RANDOM_RELU = replace(RECTIFY, batched=False)
 ACTIVATION = _gradient(reach.pointwise, block=True)
 
 
 def _maximum(op: Op) -> Rule:
     """maximum(x, 0)."""
+    # Either side may be the zero: maximum(x, 0), maximum(0, x).
     x, other = op["self"], op["other"]
     constant = other if depends_on_input(x) else x
     return (
@@ -523,6 +552,7 @@ def _batch_norm_back(op: Op, signal: Node, emit: Emit) -> Signals:
 def _normalize_back(axes: Callable[[Op], list[int]], per_channel: bool) -> Any:
     def carry_back(op: Op, signal: Node, emit: Emit) -> Signals:
         weight = emit.value(op["weight"])
+        # Layer norm's weight has the shape of the last axes; the others' have a value a channel.
         if per_channel and weight is not None:
             weight = emit(adjoints.per_channel, weight, len(op.shape))
         scale = emit.recorded(op)
@@ -542,7 +572,11 @@ def _deviation(axes: Callable[[Op], list[int]]) -> Any:
 
 
 def _normalization(
-    axes: Callable[[Op], list[int]], reach: Reader, *, per_channel: bool = True
+    axes: Callable[[Op], list[int]],
+    reach: Reader,
+    *,
+    per_channel: bool = True,
+    channels: ChannelAxis = channel_axis.first,
 ) -> Rule:
     return Rule(
         "hold",
@@ -550,20 +584,28 @@ def _normalization(
         reach,
         record=_deviation(axes),
         block=True,
+        channels=channels,
         source=HELD_STATISTIC,
     )
 
 
 LAYER_NORM = _normalization(
     lambda op: list(range(-len(op["normalized_shape"]), 0)),
-    lambda op, axis: None if axis >= -len(op["normalized_shape"]) else reach.pointwise(op, axis),
+    reach.behind("normalized_shape"),
     per_channel=False,
+    channels=channel_axis.normalized,
 )
 INSTANCE_NORM = _normalization(lambda op: list(range(2, len(op.shape))), reach.everywhere)
 BATCH_STATISTICS = _normalization(
     lambda op: [axis for axis in range(len(op.shape)) if axis != 1], reach.everywhere
 )
-BATCH_NORM = Rule("adjoint", _batch_norm_back, block=True, source="scale only; the shift is bias")
+BATCH_NORM = Rule(
+    "adjoint",
+    _batch_norm_back,
+    block=True,
+    channels=channel_axis.first,
+    source="scale only; the shift is bias",
+)
 
 
 def _instance_norm(op: Op) -> Rule:
@@ -583,6 +625,7 @@ def _group_norm_back(op: Op, signal: Node, emit: Emit) -> Signals:
 
 
 def _group_deviation(op: Op, value: Values, output: Any) -> Tensor:
+    # All channels of a group and all of time share one deviation.
     x = value(op["input"])
     return adjoints.inverse_deviation(x.reshape(len(x), op["num_groups"], -1), [-1], op["eps"])
 
@@ -593,6 +636,7 @@ GROUP_NORM = Rule(
     reach.everywhere,
     record=_group_deviation,
     block=True,
+    channels=channel_axis.first,
     source=HELD_STATISTIC,
 )
 
@@ -610,9 +654,20 @@ def _attention_weights(op: Op) -> Iterable[Node]:
 
 
 def _attention(op: Op) -> Rule:
+    # Constant values leave only the attention weights to carry; grouped queries repeat the keys.
     if not depends_on_input(op["value"]) or op["enable_gqa"]:
-        return _gradient(reach.everywhere)
-    return Rule("hold", _attend_back, reach.everywhere, keeps=_attention_weights, source=HELD_GATE)
+        return _gradient(reach.everywhere, channels=channel_axis.last)
+    return ATTENTION
+
+
+ATTENTION = Rule(
+    "hold",
+    _attend_back,
+    reach.everywhere,
+    keeps=_attention_weights,
+    channels=channel_axis.last,
+    source=HELD_GATE,
+)
 
 
 def _glu_back(op: Op, signal: Node, emit: Emit) -> Signals:
@@ -642,7 +697,10 @@ RULES: Rules = {
     # adjoint
     **_each("convolution _convolution", _convolution),
     **_each("linear", _linear_layer),
-    **_each("matmul mm bmm addmm baddbmm mv dot", _product(_linear(reach.multiplied))),
+    **_each(
+        "matmul mm bmm addmm baddbmm mv dot",
+        _product(_linear(reach.multiplied, channels=channel_axis.of_product)),
+    ),
     **_each("add sub rsub", Rule("adjoint", _add_back)),
     **_each("copy", Rule("adjoint", _copy_back)),
     **_each("_conj _conj_physical", Rule("adjoint", _conjugate_back)),
@@ -650,21 +708,29 @@ RULES: Rules = {
     **_each("mul", _multiplication),
     **_each("div", _division),
     **_each("batch_norm", _batch_norm),
-    **_each(
-        "view reshape _unsafe_view unsqueeze squeeze",
-        Rule("adjoint", _reshape_back, reach.reshaped),
-    ),
-    **_each("permute transpose t", Rule("adjoint", _permute_back, reach.permuted)),
+    **_each("view reshape _unsafe_view", _reshaped(reach.reshaped)),
+    **_each("unsqueeze", _reshaped(reach.stacked)),
+    **_each("squeeze", _reshaped(reach.squeezed)),
+    **_each("permute transpose t", PERMUTE),
     **_each("cat", Rule("adjoint", _concatenate_back, reach.along("dim"))),
     **_each("slice_scatter", _put_together(aten.slice.Tensor, reach.scattered)),
     **_each("select_scatter", _put_together(aten.select.int)),
     **_each("diagonal_scatter", _put_together(aten.diagonal.default)),
     **_each("stack", _linear(reach.stacked)),
-    **_each("slice", _linear(reach.sliced)),
-    **_each("select", _linear(reach.along("dim", keeps_axis=False))),
+    **_each("slice", _linear(reach.sliced, reshapes=True, put_back=views.slice_back)),
     **_each(
-        "split split_with_sizes unsafe_split unsafe_split_with_sizes unbind", _linear(reach.split)
+        "select",
+        _linear(
+            reach.along("dim", keeps_axis=False),
+            reshapes=True,
+            put_back=views.scatter_back(aten.select_scatter.default),
+        ),
     ),
+    **_each(
+        "split split_with_sizes unsafe_split unsafe_split_with_sizes",
+        _linear(reach.split, put_back=views.piece_back),
+    ),
+    **_each("unbind", _linear(reach.split, put_back=views.unbound_back)),
     **_each("unfold", _linear(reach.unfold)),
     **_each("sum mean", _linear(reach.along("dim", keeps_axis=False))),
     **_each("cumsum _fft_r2c _fft_c2c _fft_c2r", _linear(reach.along("dim"))),
@@ -677,20 +743,27 @@ RULES: Rules = {
         "constant_pad_nd reflection_pad1d replication_pad1d reflection_pad2d replication_pad2d",
         _linear(reach.padded),
     ),
+    **_each("upsample_nearest1d upsample_linear1d", _linear(reach.resampled, reshapes=True)),
     **_each(
-        "upsample_nearest1d _upsample_nearest_exact1d upsample_linear1d"
+        "_upsample_nearest_exact1d"
         " upsample_nearest2d _upsample_nearest_exact2d upsample_bilinear2d",
         _linear(reach.resampled),
     ),
+    **_each("expand", _linear(reshapes=True)),
+    **_each("masked_fill fill zero tril triu complex real imag", _linear()),
+    **_each("repeat", _linear(reach.everywhere, reshapes=True)),
     **_each(
-        "expand masked_fill fill zero tril triu complex view_as_complex real imag",
-        _linear(),
-    ),
-    **_each(
-        "flip roll repeat index index_put index_select gather scatter scatter_add as_strided"
-        " diagonal view_as_real im2col col2im pixel_shuffle pixel_unshuffle",
+        "flip roll index index_put index_select gather scatter scatter_add as_strided"
+        " im2col col2im pixel_shuffle pixel_unshuffle",
         _linear(reach.everywhere),
     ),
+    **_each(
+        "diagonal",
+        _linear(reach.everywhere, put_back=views.scatter_back(aten.diagonal_scatter.default)),
+    ),
+    # A complex value as two real ones, in a new last axis, and back.
+    **_each("view_as_real", _linear(reach.before_new_axis, put_back=views.complex_back)),
+    **_each("view_as_complex", _linear(reach.before_lost_axis)),
     # switch
     **_each("max_pool1d", MAX_POOL),
     **_each("max_pool2d_with_indices max_pool3d_with_indices", _indexed_pool(reach.windowed)),
@@ -701,9 +774,9 @@ RULES: Rules = {
     **_each("amax", AMAX),
     # rectify
     **_each(
-        "relu leaky_relu prelu _prelu_kernel rrelu elu celu gelu silu mish softplus hardswish",
-        RECTIFY,
+        "relu leaky_relu prelu _prelu_kernel elu celu gelu silu mish softplus hardswish", RECTIFY
     ),
+    **_each("rrelu", RANDOM_RELU),
     **_each("clamp clamp_min", _clamp),
     **_each("hardtanh", _hardtanh),
     **_each("threshold", _threshold),
@@ -716,14 +789,16 @@ RULES: Rules = {
     **_each("scaled_dot_product_attention", _attention),
     **_each("glu", GLU),
     # pass
-    **_each(
-        "clone alias detach lift_fresh _to_copy",
-        PASS,
-    ),
+    **_each("clone _to_copy", replace(PASS, reshapes=True)),
+    **_each("lift_fresh", PASS),
+    **_each("alias", replace(PASS, put_back=views.reshape_back)),
+    # Whoever detaches a value says that it is to be a constant.
+    **_each("detach", replace(PASS, gate=True, detached=True, put_back=views.reshape_back)),
     # gradient: known to have nothing better
-    **_each("tanh sigmoid hardsigmoid", ACTIVATION),
-    **_each("softmax _softmax", _gradient(reach.along("dim"))),
-    **_each("lstm gru rnn_tanh rnn_relu", _gradient(reach.everywhere)),
+    **_each("tanh", ACTIVATION),
+    **_each("sigmoid hardsigmoid", replace(ACTIVATION, gate=True)),
+    **_each("softmax _softmax", _gradient(reach.along("dim"), gate=True)),
+    **_each("lstm gru rnn_tanh rnn_relu", _gradient(reach.everywhere, channels=channel_axis.last)),
 }
 """Every op with a rule of its own. Extend by value: `Sonifier(model, rules={**RULES, op: rule})`.
 

@@ -12,22 +12,23 @@ Here a pooled value goes back to where its window is, not to where its maximum w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.fx import Node
 
 from deconv1d.rules.op import Op, shape_of
-from deconv1d.rules.reach import adaptive, along, windowed
-from deconv1d.rules.table import RULES, Emit, Kind, Rule, Rules, Signals
-
-aten = torch.ops.aten
+from deconv1d.rules.table import Emit, Entry, Kind, Rule, Rules, Signals
 
 UNPOOL = ("switches", "spread", "interpolate")
 
 Back = Callable[[Tensor, Sequence[Sequence[int]], Sequence[int]], Tensor]
 """Signal, each axis' windows (kernel, stride, padding, dilation), sizes before the pool."""
+
+CarryBack = Callable[[Op, Any, Emit], Signals]
 
 
 def rules_with(rules: Rules, unpool: str) -> Rules:
@@ -37,7 +38,9 @@ def rules_with(rules: Rules, unpool: str) -> Rules:
         rules: The table.
         unpool: Out of `UNPOOL`.
     """
-    return rules if unpool == "switches" else {**rules, **VARIANTS[unpool]}
+    if unpool == "switches":
+        return rules
+    return {op: VARIANTS[unpool].entry(entry) for op, entry in rules.items()}
 
 
 def spread(signal: Tensor, windows: Sequence[Sequence[int]], size: Sequence[int]) -> Tensor:
@@ -71,6 +74,7 @@ def _places(count: int, window: Sequence[int], size: int) -> tuple[Tensor, Tenso
 
     An empty `window` is adaptive: `count` windows that divide the input, as torch rounds them.
     """
+    # Windows as rows: window n of kernel 3, stride 2, padding 1 has places 2n - 1, 2n, 2n + 1.
     number = torch.arange(count)[:, None]
     if window:
         kernel, stride, padding, dilation = window
@@ -82,6 +86,7 @@ def _places(count: int, window: Sequence[int], size: int) -> tuple[Tensor, Tenso
 
 
 def _spread(signal: Tensor, places: Tensor, inside: Tensor, size: int) -> Tensor:
+    # A place in the padding has no sample, so the others of its window share more each.
     shares = inside / inside.sum(1, keepdim=True).clamp(min=1)
     values = (signal[..., None] * shares.to(signal)).flatten(-2)
     full = signal.new_zeros(*signal.shape[:-1], size)
@@ -91,6 +96,7 @@ def _spread(signal: Tensor, places: Tensor, inside: Tensor, size: int) -> Tensor
 def _interpolate(signal: Tensor, places: Tensor, inside: Tensor, size: int) -> Tensor:
     middles = (places[:, 0] + places[:, -1]) / 2
     where = torch.arange(size, device=signal.device).to(middles)
+    # One window alone has no neighbour: left and right are then the same.
     last = len(middles) - 1
     right = torch.searchsorted(middles, where).clamp(min(1, last), last)
     left = (right - 1).clamp(min=0)
@@ -118,8 +124,8 @@ def broadcast(signal: Tensor, axes: Sequence[int], sizes: Sequence[int], share: 
     return signal.expand(shape)
 
 
-def _pool(back: Back, kind: Kind, source: str) -> Callable[[Op], Rule]:
-    """A pool's rule: of one output, or of values and indices."""
+def _pool_back(back: Back) -> CarryBack:
+    """For a pool of one output, or of values and indices."""
 
     def carry_back(op: Op, signal: Node | list[Node], emit: Emit) -> Signals:
         values = signal[0] if isinstance(signal, list) else signal
@@ -127,54 +133,67 @@ def _pool(back: Back, kind: Kind, source: str) -> Callable[[Op], Rule]:
         size = list(shape_of(op["self"])[-len(windows) :])
         yield op["self"], emit(back, values, windows, size)
 
-    def rule(op: Op) -> Rule:
-        reach = windowed if "kernel_size" in op.arguments else adaptive
-        return Rule(kind, carry_back, reach, block=True, source=source)
-
-    return rule
+    return carry_back
 
 
-def _maximum_of_axes(share: bool, kind: Kind, source: str) -> Callable[[Op], Rule]:
-    """The rule of a maximum over whole axes; other maxima keep theirs."""
+def _axes_back(share: bool) -> CarryBack:
+    """For a maximum over whole axes."""
 
     def carry_back(op: Op, signal: Node | list[Node], emit: Emit) -> Signals:
         values = signal[0] if isinstance(signal, list) else signal
         shape = shape_of(op["self"])
         dims = op["dim"] if isinstance(op["dim"], (list, tuple)) else [op["dim"]]
-        axes = sorted(dim % len(shape) for dim in dims)
+        axes = sorted(dim % len(shape) for dim in dims or range(len(shape)))
         if not op["keepdim"]:
             for axis in axes:
                 values = emit(torch.unsqueeze, values, axis)
         yield op["self"], emit(broadcast, values, axes, [shape[axis] for axis in axes], share)
 
-    def rule(op: Op) -> Rule:
-        if "dim" not in op.arguments:
-            entry = RULES[op.node.target.overloadpacket]  # type: ignore[union-attr]  # an op
-            return entry if isinstance(entry, Rule) else entry(op)
-        return Rule(kind, carry_back, along("dim", keeps_axis=False), source=source)
-
-    return rule
+    return carry_back
 
 
-def _entries(back: Back, share: bool, kind: Kind, source: str) -> Rules:
-    pools = (
-        aten.max_pool1d,
-        aten.max_pool2d_with_indices,
-        aten.max_pool3d_with_indices,
-        aten.adaptive_max_pool1d,
-        aten.adaptive_max_pool2d,
-        aten.adaptive_max_pool3d,
-    )
-    maxima = (aten.max, aten.amax)
-    whole = _maximum_of_axes(share, kind, source)
-    return {**dict.fromkeys(pools, _pool(back, kind, source)), **dict.fromkeys(maxima, whole)}
+@dataclass(frozen=True)
+class Variant:
+    """One way to undo a max-pool without its switches.
+
+    Attributes:
+        kind: Of the rules it makes.
+        source: Of the rules it makes.
+        carry_back: For each value of `Rule.unpool`.
+    """
+
+    kind: Kind
+    source: str
+    carry_back: Mapping[str, CarryBack]
+
+    def of(self, rule: Rule) -> Rule:
+        """The rule with this way back; one that unpools nothing stays as it is."""
+        if not rule.unpool:
+            return rule
+        # The switches that the rule recorded are not read any more.
+        return replace(
+            rule,
+            kind=self.kind,
+            source=self.source,
+            carry_back=self.carry_back[rule.unpool],
+            record=None,
+            keeps=lambda op: (),
+        )
+
+    def entry(self, entry: Entry) -> Entry:
+        """A table's entry with this way back."""
+        return self.of(entry) if isinstance(entry, Rule) else lambda op: self.of(entry(op))
 
 
 VARIANTS = {
-    "spread": _entries(
-        spread, True, "adjoint", "of average pooling over the same windows, in place of switches"
+    "spread": Variant(
+        "adjoint",
+        "of average pooling over the same windows, in place of switches",
+        {"windows": _pool_back(spread), "axes": _axes_back(share=True)},
     ),
-    "interpolate": _entries(
-        interpolate, False, "hold", "linear interpolation in place of switches"
+    "interpolate": Variant(
+        "hold",
+        "linear interpolation in place of switches",
+        {"windows": _pool_back(interpolate), "axes": _axes_back(share=False)},
     ),
 }
