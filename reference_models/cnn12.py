@@ -124,15 +124,23 @@ def probe(encoder: CNN12, *, layers: int, classes: int) -> nn.Sequential:
     return nn.Sequential(OrderedDict(features=kept, mean=MeanOverTime(), head=head))
 
 
-def projection_head() -> nn.Sequential:
+def projection_head(*, normalised: bool = False) -> nn.Sequential:
     """Returns f_proj, from embeddings to the (batch, 512) vectors that SimCLR's loss compares.
 
+    Args:
+        normalised: Whether each of its inputs, hidden units and outputs is standardised over the
+            batch. CNN12 has no normalisation: at first the embeddings of any two clips point the
+            same way (their features are non-negative means), and the loss compares directions.
+
     Source:
-        Section 3.1: one hidden layer of 512 units, 512 numbers out; the ReLU is SimCLR's.
+        Section 3.1: one hidden layer of 512 units, 512 numbers out; the ReLU is SimCLR's. So is
+        batch normalisation (in its released code), which the paper does not mention.
     """
-    return nn.Sequential(
-        nn.Linear(EMBEDDING, EMBEDDING), nn.ReLU(), nn.Linear(EMBEDDING, EMBEDDING)
-    )
+    hidden, out = nn.Linear(EMBEDDING, EMBEDDING), nn.Linear(EMBEDDING, EMBEDDING)
+    if not normalised:
+        return nn.Sequential(hidden, nn.ReLU(), out)
+    first, middle, last = (nn.BatchNorm1d(EMBEDDING) for _ in range(3))
+    return nn.Sequential(first, hidden, middle, nn.ReLU(), out, last)
 
 
 def pad_to_shortest(waveform: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ until its gradient is small, and the strength of the penalty is chosen on the va
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -92,9 +92,10 @@ def choose_probe(
         (True, 1.0)
     """
     metric = "mAP" if labels.ndim == 2 else "accuracy"
+    standard = _standardise(features)
     best, tried, start = None, {}, None
     for strength in sorted(strengths):
-        probe, start = _fit(features, labels, classes, strength, start)
+        probe, start = _fit(standard, labels, classes, strength, start)
         with torch.no_grad():
             scores = probe.head(held_out.float()).cpu()
         tried[strength] = metrics(scores, held_out_labels.cpu())[metric]
@@ -113,31 +114,47 @@ def fit_probe(features: Tensor, labels: Tensor, *, classes: int, strength: float
         classes: Outputs.
         strength: C.
     """
-    return _fit(features, labels, classes, strength, None)[0]
+    return _fit(_standardise(features), labels, classes, strength, None)[0]
 
 
-def _fit(
-    features: Tensor, labels: Tensor, classes: int, strength: float, start: Tensor | None
-) -> tuple[Probe, Tensor]:
-    """The probe, and its weights on standardised features for the next fit to start from."""
+class _Standardised(NamedTuple):
+    """Features with mean 0 and variance 1, what was taken out, and their covariance's spectrum."""
+
+    features: Tensor
+    mean: Tensor
+    scale: Tensor
+    eigenvalues: Tensor
+    vectors: Tensor
+
+
+def _standardise(features: Tensor) -> _Standardised:
     features = features.double()
     mean, deviation = features.mean(dim=0), features.std(dim=0, correction=0)
     # A feature that is the same for all clips, but for rounding, is left at 0, not blown up.
     scale = torch.where(deviation > 1e-10 * mean.abs().clamp(min=1e-30), deviation, torch.inf)
     standard = (features - mean) / scale
-    targets = (labels if labels.ndim == 2 else F.one_hot(labels, classes)).to(standard)
-    objective = _objective(standard, targets, strength, several=labels.ndim == 2)
-    axes = _axes(standard, targets, strength)
-    zeros = standard.new_zeros(classes, standard.shape[1] + 1)
-    both, steps = _minimise(objective, axes, zeros if start is None else start)
+    spectrum = torch.linalg.eigh(standard.T @ standard / len(standard))
+    return _Standardised(standard, mean, scale, *spectrum)
+
+
+def _fit(
+    standard: _Standardised, labels: Tensor, classes: int, strength: float, start: Tensor | None
+) -> tuple[Probe, Tensor]:
+    """The probe, and its weights on standardised features for the next fit to start from."""
+    several = labels.ndim == 2
+    targets = (labels if several else F.one_hot(labels, classes)).to(standard.features)
+    objective = _objective(standard.features, targets, strength, several=several)
+    if start is None:
+        start = targets.new_zeros(classes, standard.features.shape[1] + 1)
+    both, steps = _minimise(objective, start, standard, targets, strength)
     gradient = objective(both)[1].abs().max().item()
-    fit = Fit(strength, gradient <= TOLERANCE, steps, gradient)
-    weight = both[:, :-1] / scale
-    head = nn.Linear(features.shape[1], classes, device=features.device)
+    weight = both[:, :-1] / standard.scale
+    head = nn.Linear(weight.shape[1], classes, device=weight.device)
     with torch.no_grad():
         head.weight.copy_(weight)
-        head.bias.copy_(both[:, -1] - weight @ mean)
-    return Probe(head, fit, {}, "mAP" if labels.ndim == 2 else "accuracy"), both
+        head.bias.copy_(both[:, -1] - weight @ standard.mean)
+    fit = Fit(strength, gradient <= TOLERANCE, steps, gradient)
+    return Probe(head, fit, {}, "mAP" if several else "accuracy"), both
 
 
 Objective = Callable[[Tensor], tuple[Tensor, Tensor]]
@@ -164,46 +181,41 @@ def _objective(standard: Tensor, targets: Tensor, strength: float, *, several: b
     return objective
 
 
-def _axes(standard: Tensor, targets: Tensor, strength: float) -> Tensor:
-    """A matrix A, (features + 1, features + 1): of v in W = v A the objective is about round.
+def _minimise(
+    objective: Objective, start: Tensor, standard: _Standardised, targets: Tensor, strength: float
+) -> tuple[Tensor, int]:
+    """The weights at the minimum, and the number of steps.
 
     Features of a network are nearly copies of each other, so that L-BFGS on W itself takes hundreds
-    of steps. The curvature along an eigenvector of their covariance, with eigenvalue e, is about
-    p (1 - p) e + 1 / (C clips), p a class's share of the clips. Rows of A are these eigenvectors,
-    divided by the square root of that; the bias stays a coordinate of its own.
+    of steps. Along an eigenvector of their covariance, with eigenvalue e, the curvature is about
+    p (1 - p) e + 1 / (C clips), p a class's share of the clips. So L-BFGS gets the coordinates of W
+    along these eigenvectors, times the square root of that: in them the objective is about round.
     """
-    clips, features = standard.shape
-    eigenvalues, vectors = torch.linalg.eigh(standard.T @ standard / clips)
     shares = targets.mean(dim=0)
-    spread = (shares * (1 - shares)).mean()
-    curvature = spread * eigenvalues.clamp(min=0) + 1 / (strength * clips)
-    axes = standard.new_zeros(features + 1, features + 1)
-    axes[:-1, :-1] = (vectors / curvature.sqrt()).T
-    axes[-1, -1] = spread.clamp(min=1e-6).rsqrt()
-    return axes
+    spread = (shares * (1 - shares)).mean().clamp(min=1e-6)
+    curvature = spread * standard.eigenvalues.clamp(min=0) + 1 / (strength * len(targets))
+    root = torch.cat([curvature, spread[None]]).sqrt()  # the bias is a coordinate of its own
 
-
-def _minimise(objective: Objective, axes: Tensor, start: Tensor) -> tuple[Tensor, int]:
-    """The weights at the minimum, found along `axes`, and the number of steps."""
+    def turned(both: Tensor, axes: Tensor) -> Tensor:
+        return torch.cat([both[:, :-1] @ axes, both[:, -1:]], dim=1)
 
     def along_axes(flat: Any) -> tuple[float, Any]:
-        value, gradient = objective(torch.from_numpy(flat).to(axes.device).view(start.shape) @ axes)
-        return value.item(), (gradient @ axes.T).cpu().numpy().ravel()
+        coordinates = torch.from_numpy(flat).to(root.device).view(start.shape)
+        value, gradient = objective(turned(coordinates / root, standard.vectors.T))
+        return value.item(), (turned(gradient, standard.vectors) / root).cpu().numpy().ravel()
 
-    first = torch.linalg.solve(axes, start, left=False)
-    # The gradient itself is at most this many times the one along the axes.
-    steepest = torch.linalg.matrix_norm(torch.linalg.inv(axes), ord=2).item()
     found = minimize(
         along_axes,
-        first.cpu().numpy().ravel(),
+        (turned(start, standard.vectors) * root).cpu().numpy().ravel(),
         jac=True,
         method="L-BFGS-B",
         options={
             "maxiter": MOST_STEPS,
             "maxfun": 2 * MOST_STEPS,
             "maxcor": 20,
-            "gtol": TOLERANCE / steepest,
+            "gtol": TOLERANCE / max(1.0, root.max().item()),  # of a gradient divided by `root`
             "ftol": 0,
         },
     )
-    return torch.from_numpy(found.x).to(axes.device).view(start.shape) @ axes, int(found.nit)
+    coordinates = torch.from_numpy(found.x).to(root.device).view(start.shape)
+    return turned(coordinates / root, standard.vectors.T), int(found.nit)

@@ -47,6 +47,7 @@ class Settings:
     peak_rate: float = setting(1e-3, "highest learning rate of Adam")
     weight_decay: float = setting(1e-3, "L2 penalty in Adam")
     temperature: float = setting(0.1, "tau of the loss")
+    head_norm: bool = setting(False, "batch normalisation in the projection head")
     negatives: str = setting("global", "views to compare with", choices=("global", "local"))
     augmentations: tuple[str, ...] = setting(
         tuple(AUGMENTATIONS), "what to do to the crops", choices=tuple(AUGMENTATIONS)
@@ -60,6 +61,18 @@ class Settings:
 PRESETS = {
     "audioset": Settings(),
     "events": Settings(width=1 / 8, batch_size=32, epochs=40, warmup_epochs=8, peak_rate=3e-4),
+    "arabic-commands": Settings(
+        width=1 / 8,
+        seconds=0.6,
+        gap=-0.55,
+        batch_size=32,
+        epochs=60,
+        warmup_epochs=3,
+        weight_decay=0.0,
+        head_norm=True,
+        keep_every=60,
+        sonify_every=0,
+    ),
     "lasting-events": Settings(
         width=1 / 8,
         seconds=1.25,
@@ -78,7 +91,8 @@ def train(
     """Pretrains an encoder in a folder and returns its result, which is also `result.json` there.
 
     Args:
-        clips: Their labels are not looked at.
+        clips: With the splits "train" and "val" (its loss after each epoch is in the history).
+            Their labels are not looked at.
         settings: What to train.
         folder: Of this run alone; checkpoints `epoch-000.safetensors` and so on go there. With a
             run that was interrupted in it, that run goes on; with a finished one, nothing is done.
@@ -96,16 +110,19 @@ def train(
         return result
     torch.manual_seed(settings.seed)
     encoder = initialise(CNN12(width=settings.width, pooling=settings.pooling))
-    model = nn.Sequential(OrderedDict(encoder=encoder, projection=projection_head())).to(device)
-    fit(model, clips.subset(*settings.splits), settings, run)
+    model = nn.Sequential(
+        OrderedDict(encoder=encoder, projection=projection_head(normalised=settings.head_norm))
+    ).to(device)
+    fit(model, clips, settings, run)
     return run.finish()
 
 
 def fit(model: nn.Sequential, clips: ClipSet, settings: Settings, run: Run) -> None:
     """Trains `model`, from waveforms to projections; an interrupted run goes on where it was."""
     device = next(model.parameters()).device
+    training, validation = clips.subset(*settings.splits), clips.subset("val")
     samples, gap = crop_samples(settings.seconds), round(settings.gap * SAMPLE_RATE)
-    batches = Batches(len(clips), settings.batch_size, settings.seed)
+    batches = Batches(len(training), settings.batch_size, settings.seed)
     total, warmup = settings.epochs * len(batches), round(settings.warmup_epochs * len(batches))
     optimizer = torch.optim.Adam(model.parameters(), weight_decay=settings.weight_decay)
     first = run.resume(model, optimizer)
@@ -113,7 +130,7 @@ def fit(model: nn.Sequential, clips: ClipSet, settings: Settings, run: Run) -> N
 
     def draw(step: int) -> tuple[Tensor, Tensor]:
         generator = seeded("cpu", "crops", settings.seed, step, rank())
-        return clips.two_crops(batches[step], samples, gap=gap, generator=generator)
+        return training.two_crops(batches[step], samples, gap=gap, generator=generator)
 
     for step, crops in ahead(draw, range(first, total)):
         generator = seeded(device, "augment", settings.seed, step, rank())
@@ -134,8 +151,35 @@ def fit(model: nn.Sequential, clips: ClipSet, settings: Settings, run: Run) -> N
 
         epoch_ends = (step + 1) % len(batches) == 0
         if epoch_ends:
-            run.end_epoch(model, loss=loss.item(), rate=rate)
+            held_out = validation_loss(model, validation, settings)
+            run.end_epoch(model, loss=loss.item(), rate=rate, val_loss=held_out)
         run.save(model, optimizer, step + 1, now=epoch_ends)
+
+
+@torch.no_grad()
+def validation_loss(model: nn.Module, clips: ClipSet, settings: Settings) -> float:
+    """Returns the mean loss on held-out clips: the same crops each time, without augmentations.
+
+    Args:
+        model: From waveforms to projections.
+        clips: At least two; in batches of the run's size, or one batch if they fill none. As in
+            training, the last clips that fill none are left out.
+        settings: Of the run.
+    """
+    device = next(model.parameters()).device
+    samples, gap = crop_samples(settings.seconds), round(settings.gap * SAMPLE_RATE)
+    size = min(settings.batch_size, len(clips))
+    generator = seeded("cpu", "validation")
+    losses = []
+    model.eval()
+    for batch in torch.randperm(len(clips), generator=generator).split(size):
+        if len(batch) == size:
+            crops = clips.two_crops(batch, samples, gap=gap, generator=generator)
+            one, two = (model(crop.to(device)).float() for crop in crops)
+            loss = nt_xent(one, two, temperature=settings.temperature, negatives="local")
+            losses.append(loss.item())
+    model.train()
+    return sum(losses) / len(losses)
 
 
 def main() -> None:

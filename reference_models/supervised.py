@@ -72,6 +72,33 @@ PRESETS = {
     "fsd50k": Settings(seconds=2.5, batch_size=64),
     "speech-commands": Settings(seconds=1.0, batch_size=128),
     "events": Settings(width=1 / 8, seconds=2.5, batch_size=32, epochs=20, warmup_epochs=4),
+    "arabic-commands": Settings(
+        width=1 / 8,
+        batch_size=32,
+        epochs=30,
+        warmup_epochs=3,
+        augmentations=tuple(AUGMENTATIONS),
+        keep_every=30,
+        sonify_every=0,
+    ),
+    "small-speech-commands": Settings(
+        width=1 / 8,
+        batch_size=32,
+        epochs=20,
+        warmup_epochs=2,
+        augmentations=tuple(AUGMENTATIONS),
+        keep_every=20,
+        sonify_every=0,
+    ),
+    "esc10": Settings(
+        width=1 / 8,
+        seconds=2.5,
+        batch_size=32,
+        epochs=40,
+        warmup_epochs=4,
+        keep_every=40,
+        sonify_every=0,
+    ),
     "words": Settings(width=1 / 8, seconds=1.0, batch_size=32, epochs=20, warmup_epochs=4),
 }
 

@@ -134,6 +134,8 @@ def test_two_crops_may_overlap_by_a_gap_below_zero(clips, generator):
     assert 50 <= shift.min() < 55
     assert 380 < shift.max() <= 400
     assert starts.max() <= 400
+    with pytest.raises(ValueError, match="gap of -601: expected at least -600"):
+        clips.two_crops([0], 600, gap=-601, generator=generator)
 
 
 def test_two_crops_of_a_short_clip_may_overlap_and_are_padded(clips, generator):

@@ -136,10 +136,18 @@ class ClipSet:
         Returns:
             Two tensors, float32, (batch, 1, samples) each, on the CPU.
 
+        Raises:
+            ValueError: `gap` is below `-samples`, so that the order of the starts is lost.
+
         Source:
             Section 3.1 ("non-overlapping patches ... 2.5 seconds each"). The gap and what happens
             to short clips are not in the paper.
         """
+        if gap < -samples:
+            raise ValueError(
+                f"cannot draw two crops of {samples} samples with a gap of {gap}: expected at "
+                f"least {-samples}, where both may start at once; use longer crops or a larger gap"
+            )
         numbers = self._numbers(indices)
         # Take both crops and the gap out of the clip: two places on the rest are the two starts,
         # once the later of them is moved on by what was taken out before it.

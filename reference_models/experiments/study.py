@@ -18,6 +18,7 @@ from reference_models.cnn12 import CNN12
 from reference_models.data import (
     SAMPLE_RATE,
     ClipSet,
+    arabic_commands,
     audioset,
     build_cache,
     fsd50k,
@@ -220,7 +221,8 @@ class Study:
         folder: Where everything goes: `data`, `networks`, and a folder for each experiment.
         preset: How large it is.
         sources: Folders of real data sets, by "audioset", "fsd50k", "words" and "esc10"; what is
-            missing is rendered.
+            missing is rendered. "arabic", Arabic Commands, stands in for AudioSet where that is
+            missing: what both regimes are pretrained on.
         device: Where networks are trained and run.
     """
 
@@ -234,16 +236,23 @@ class Study:
     def clips(self, data: str) -> ClipSet:
         """The clips of a data set, decoded or rendered on first use."""
         folder, preset = self.folder / "data", self.preset
-        if self.is_rendered(data):
-            if data == "balanced":
-                return _fewer(self.clips("audioset"), folder / "audioset")
+        layout = self._layout(data)
+        if layout is None and data != "balanced":
             return _rendered(data, folder / data, preset.events, preset.voices)
-        source = self.sources["audioset" if data == "balanced" else data]
-        return _read(data, source, folder / data)
+        if layout in (None, "arabic") and data == "balanced":
+            return _fewer(self.clips("audioset"), folder / "audioset")
+        source = self.sources["audioset" if layout == "balanced" else layout]
+        return _read(layout, source, folder / data)
 
     def is_rendered(self, data: str) -> bool:
         """Whether rendered audio stands in for a data set."""
-        return ("audioset" if data == "balanced" else data) not in self.sources
+        return self._layout(data) is None
+
+    def _layout(self, data: str) -> str | None:
+        """Which data set's layout is read for a data set; None: it is rendered."""
+        if ("audioset" if data == "balanced" else data) in self.sources:
+            return data
+        return "arabic" if data in ("audioset", "balanced") and "arabic" in self.sources else None
 
     # --- networks --------------------------------------------------------------------------------
 
@@ -329,6 +338,7 @@ class Study:
 def _read(data: str, source: Path, cache: Path) -> ClipSet:
     """The clips of a data set in a folder."""
     layouts = {
+        "arabic": arabic_commands,
         "audioset": audioset,
         "balanced": partial(audioset, balanced=True),
         "fsd50k": fsd50k,

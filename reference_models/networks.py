@@ -1,0 +1,293 @@
+"""The networks of a study, one after the other, and all that is measured on each.
+
+    python -m reference_models.networks --arabic-commands DIR --speech-commands DIR --fsd50k DIR
+        --out results --measured docs/results/networks
+
+trains both regimes on Arabic Commands and writes a JSON file for each network as soon as it is
+done: its learning curve, its metrics, and a fitted probe on every block for every data set, beside
+the same of untrained encoders. `networks.md` there is the table of them all. Killed, it goes on
+where it was when started again; `--plan` prints what every network will take, and stops.
+
+The folder is one of `reference_models.run_all`, which finds these networks trained.
+"""
+
+import argparse
+import hashlib
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from reference_models import simclr, supervised
+from reference_models.checkpoint import write_json
+from reference_models.cnn12 import classifier
+from reference_models.data import SAMPLE_RATE
+from reference_models.evaluate import over_runs
+from reference_models.experiments.study import (
+    PRESETS,
+    REGIMES,
+    Network,
+    Study,
+    finetuned,
+    pretrained,
+)
+from reference_models.probing import WHOLE, best_block, probe_blocks, untrained
+
+RECORDINGS = replace(
+    PRESETS["small"],
+    contrastive=simclr.PRESETS["arabic-commands"],
+    supervised={
+        "audioset": supervised.PRESETS["arabic-commands"],
+        "balanced": supervised.PRESETS["arabic-commands"],
+        "fsd50k": supervised.PRESETS["esc10"],
+        "words": supervised.PRESETS["small-speech-commands"],
+    },
+    runs=5,
+)
+"""Five networks of each regime, pretrained on recordings of a second each."""
+
+DRAWS = 3  # untrained encoders
+PROBED = ("audioset", "words", "fsd50k")  # what both regimes are pretrained on, near, far
+FINETUNED = ("words", "fsd50k")
+SETTLED = 0.01
+
+RULE = (
+    "trained long enough: the best validation metric of the last fifth of the epochs is at most "
+    f"{SETTLED} above the best of those before; for the contrastive loss, at most {SETTLED} below"
+)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Does what the command line says; a user's error ends in one line and exit code 2."""
+    parser = _parser()
+    given = parser.parse_args(argv)
+    named = {
+        "arabic": given.arabic_commands,
+        "words": given.speech_commands,
+        "fsd50k": given.fsd50k,
+    }
+    sources = {name: path for name, path in named.items() if path}
+    preset = replace(RECORDINGS, runs=given.runs)
+    study = Study(given.out, preset, sources, given.device)
+    torch.set_num_threads(given.threads)
+    try:
+        if given.plan:
+            print(plan(study))
+            return
+        for path in measure_all(study, given.measured):
+            print(path, flush=True)
+    except (OSError, ValueError, ImportError, FloatingPointError) as error:
+        parser.exit(2, f"{parser.prog}: {error}\n")
+
+
+def networks(study: Study) -> list[Network]:
+    """The networks of a study in the order of their training: a seed of both regimes at a time."""
+    found = []
+    for seed in range(study.preset.runs):
+        starts = [pretrained(regime, seed) for regime in reversed(REGIMES)]
+        found += starts
+        if seed == 0:  # fine-tuning is done from one network of each regime, and from scratch
+            found += [finetuned(d, start) for d in FINETUNED for start in (*starts, None)]
+    return found
+
+
+def measure_all(study: Study, folder: Path) -> Iterator[Path]:
+    """Trains and measures what is not measured yet, and yields each file as it is written.
+
+    Args:
+        study: Whose networks.
+        folder: Where the JSON files and `networks.md` go.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+
+    def unless_there(name: str, measure: Callable[[], dict[str, Any]]) -> Iterator[Path]:
+        path = folder / f"{name}.json"
+        if not path.exists():
+            write_json(path, measure())
+            (folder / "networks.md").write_text(table(read(folder)))
+            yield path
+
+    for draw in range(DRAWS):
+        yield from unless_there(
+            f"untrained-s{draw}", lambda draw=draw: measure_untrained(study, draw)
+        )
+    for network in networks(study):
+        yield from unless_there(network.name, lambda network=network: measure(study, network))
+
+
+def measure(study: Study, network: Network) -> dict[str, Any]:
+    """Trains a network unless it is, and returns what there is to say of it, for JSON.
+
+    Returns:
+        What the run says of itself (settings, data, versions, seconds, history, metrics), "settled"
+        (whether it was trained long enough, by `RULE`) and, for a pretrained encoder, "probes":
+        what `probe_blocks` gives, by data set.
+    """
+    found = study.train(network)
+    found |= {
+        "name": network.name,
+        "regime": network.regime,
+        "rule": RULE,
+        "settled": settled(found["history"]),
+        "sha256": hashlib.sha256(study.checkpoint(network).read_bytes()).hexdigest(),
+    }
+    if network.start is None and network.data == "audioset":
+        found["probes"] = _probes(study, study.encoder(network))
+    return found
+
+
+def measure_untrained(study: Study, draw: int) -> dict[str, Any]:
+    """Returns the probes of an encoder with its first weights."""
+    encoder = untrained(study.preset.width, draw).to(study.device)
+    return {
+        "name": f"untrained-s{draw}",
+        "regime": "untrained",
+        "settings": {"width": study.preset.width, "seed": draw},
+        "probes": _probes(study, encoder),
+    }
+
+
+def settled(history: Sequence[Mapping[str, float]]) -> bool:
+    """Whether a run was long enough, by `RULE`."""
+    name, sign = next(
+        (name, sign)
+        for name, sign in (("accuracy", 1), ("mAP", 1), ("val_loss", -1))
+        if name in history[0]
+    )
+    values = [sign * epoch[name] for epoch in history]
+    last = max(1, len(values) // 5)
+    return len(values) > last and max(values[-last:]) - max(values[:-last]) <= SETTLED
+
+
+def _probes(study: Study, encoder: Any) -> dict[str, Any]:
+    return {data: probe_blocks(encoder, study.clips(data)) for data in PROBED}
+
+
+# --- the table -----------------------------------------------------------------------------------
+
+
+def read(folder: Path) -> list[dict[str, Any]]:
+    """What is measured so far, by name."""
+    return [json.loads(path.read_text()) for path in sorted(folder.glob("*-s*.json"))]
+
+
+def table(found: Sequence[Mapping[str, Any]]) -> str:
+    """Returns the measured networks as Markdown: each network, then each regime's mean."""
+    lines = [
+        "# Networks, and what fitted probes find in them",
+        "",
+        "Generated by `python -m reference_models.networks`. A probe is a logistic regression on "
+        "the standardised features of a frozen block, the block chosen on the validation clips; "
+        "all figures are of test clips: accuracy for words, mAP for events.",
+        "",
+        f"A network is {RULE}.",
+        "",
+        "| network | minutes | epochs | long enough | its own test metric | probe: "
+        + " | probe: ".join(PROBED)
+        + " |",
+        "|---|---|---|---|---|" + "---|" * len(PROBED),
+    ]
+    for one in found:
+        history = one.get("history", [])
+        own = one.get("test", {})
+        cells = [
+            one["name"],
+            f"{one['seconds'] / 60:.0f}" if "seconds" in one else "",
+            str(len(history) or ""),
+            {True: "yes", False: "no", None: ""}[one.get("settled")],
+            next((f"{name} {own[name]:.3f}" for name in ("accuracy", "mAP") if name in own), ""),
+            *(_best(one, data) for data in PROBED),
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    lines += [
+        "",
+        "Means over networks, with their 95 % t intervals (whole encoder / block 11):",
+        "",
+    ]
+    for regime in ("untrained", *REGIMES):
+        own = [one for one in found if one["regime"] == regime and "probes" in one]
+        for data in PROBED if own else ():
+            points = {
+                name: over_runs([_value(one, data, block) for one in own])
+                for name, block in (("whole", WHOLE), ("block 11", 11))
+            }
+            said = ", ".join(f"{name} {interval}" for name, interval in points.items())
+            lines.append(f"- {regime}, {data}: {said}")
+    return "\n".join(lines) + "\n"
+
+
+def _value(one: Mapping[str, Any], data: str, block: int) -> float:
+    probed = one["probes"][data][str(block)]
+    return probed["test"][probed["fit"]["metric"]]
+
+
+def _best(one: Mapping[str, Any], data: str) -> str:
+    if "probes" not in one:
+        return ""
+    block = best_block({int(b): probed for b, probed in one["probes"][data].items()})
+    named = "whole" if block == WHOLE else f"block {block}"
+    return f"{_value(one, data, block):.3f} ({named})"
+
+
+# --- the plan ------------------------------------------------------------------------------------
+
+
+def plan(study: Study) -> str:
+    """Returns the minutes that each network will take on this machine, as Markdown.
+
+    A step of ten clips is timed; the study's networks cost in proportion to the audio they pass.
+    """
+    rate = _clip_seconds_per_second(study)
+    lines = ["| network | audio, hours | planned minutes |", "|---|---|---|"]
+    total = 0.0
+    for network in networks(study):
+        audio = study.cost(network, study.clips(network.data).subset("train"))
+        total += audio / rate
+        lines.append(f"| {network.name} | {audio / 3600:.1f} | {audio / rate / 60:.0f} |")
+    lines.append(f"| all {len(networks(study))} | | {total / 60:.0f} |")
+    return "\n".join(lines)
+
+
+def _clip_seconds_per_second(study: Study) -> float:
+    """Seconds of audio that a forward and backward pass goes through in a second."""
+    encoder = untrained(study.preset.width, 0).to(study.device)
+    model = classifier(encoder, classes=10)
+    waveforms = torch.randn(10, 1, SAMPLE_RATE, device=study.device)
+    times = []
+    for _ in range(3):
+        started = time.perf_counter()
+        model(waveforms).sum().backward()
+        times.append(time.perf_counter() - started)
+    return len(waveforms) / min(times)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m reference_models.networks",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    for name in ("arabic-commands", "speech-commands", "fsd50k"):
+        parser.add_argument(
+            f"--{name}", type=Path, metavar="DIR", help="without it rendered clips stand in"
+        )
+    runs = RECORDINGS.runs
+    parser.add_argument("--runs", type=int, default=runs, metavar="N", help="of each regime")
+    parser.add_argument("--out", type=Path, default=Path("results"), metavar="DIR")
+    parser.add_argument(
+        "--measured", type=Path, default=Path("docs/results/networks"), metavar="DIR"
+    )
+    devices = ["cuda", "cpu"] if torch.cuda.is_available() else ["cpu"]
+    parser.add_argument("--device", default=devices[0], choices=devices)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), metavar="N")
+    parser.add_argument("--plan", action="store_true", help="print the planned minutes and stop")
+    return parser
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
