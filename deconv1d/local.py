@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from itertools import groupby
 from math import ceil, floor
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -26,9 +27,11 @@ from deconv1d.channels import chunk_of
 from deconv1d.errors import Deconv1dError
 from deconv1d.layers.axes import Layout
 from deconv1d.mirror import Deconvnet
-from deconv1d.program import Trace
 from deconv1d.record.capture import Capture
 from deconv1d.record.receptive_fields import ReceptiveField, total_stride
+
+if TYPE_CHECKING:
+    from deconv1d.program import Trace
 
 SMALL = 0.5
 """Of the waveform, the share that all crops of a seed may have together; else the whole is run."""

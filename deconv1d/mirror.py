@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from operator import getitem
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -16,10 +16,12 @@ from torch.fx import Graph, GraphModule, Node
 from torch.fx import graph_module as fx_graph_module
 
 from deconv1d.errors import InputError, PathError
-from deconv1d.record.capture import Capture
 from deconv1d.rules import adjoints
 from deconv1d.rules.op import Op
 from deconv1d.rules.table import RULES, Rule, Rules, rule_for
+
+if TYPE_CHECKING:
+    from deconv1d.record.capture import Capture
 
 
 @dataclass(frozen=True)

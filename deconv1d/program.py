@@ -24,7 +24,6 @@ from torch.fx import Graph, Node
 
 from deconv1d.channels import chunk_of
 from deconv1d.errors import InputError, ModelError, check_word
-from deconv1d.forward import ForwardPass
 from deconv1d.layers.axes import Layout, layout_of
 from deconv1d.layers.maps import check_finite
 from deconv1d.mirror import Deconvnet, Generated, carry_seeds, mirror, quiet
@@ -38,6 +37,7 @@ from deconv1d.sonification import Sonification
 from deconv1d.sounding import ReachedMap, sonify_map
 
 if TYPE_CHECKING:
+    from deconv1d.forward import ForwardPass
     from deconv1d.sonify import Sonifier
 
 

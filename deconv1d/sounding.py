@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -16,10 +16,12 @@ from deconv1d.channels import Channel, carry_back, check_channels, most_active
 from deconv1d.contrast import check_contrast, without_others
 from deconv1d.errors import ModelError, SilenceWarning
 from deconv1d.layers.axes import Layout
-from deconv1d.mirror import Step
 from deconv1d.record.waveform import Waveform
 from deconv1d.seeds import Seed, scaled_for_half, seed_of
 from deconv1d.sonification import Sonification
+
+if TYPE_CHECKING:
+    from deconv1d.mirror import Step
 
 
 @dataclass(frozen=True)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 from torch.fx import Node
 
 from deconv1d.errors import InputError
-from deconv1d.record.capture import Capture
 from deconv1d.rules.op import shape_of
+
+if TYPE_CHECKING:
+    from deconv1d.record.capture import Capture
 
 
 @dataclass(frozen=True)

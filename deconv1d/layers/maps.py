@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -10,9 +11,11 @@ from torch.fx import Node
 
 from deconv1d.errors import ModelError
 from deconv1d.layers.axes import Layout, layout_of
-from deconv1d.record.capture import Capture
 from deconv1d.record.receptive_fields import ReceptiveField
 from deconv1d.rules.op import shape_of
+
+if TYPE_CHECKING:
+    from deconv1d.record.capture import Capture
 
 
 @dataclass(frozen=True)

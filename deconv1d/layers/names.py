@@ -6,12 +6,15 @@ import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from operator import getitem
+from typing import TYPE_CHECKING
 
 from torch import nn
 
 from deconv1d.errors import LayerError
-from deconv1d.record.capture import Capture
 from deconv1d.rules.op import depends_on_input
+
+if TYPE_CHECKING:
+    from deconv1d.record.capture import Capture
 
 WRAPPERS = ("_orig_mod.", "module.")
 
