@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from deconv1d import measure
-from deconv1d.channels import means
+from deconv1d.channels import means, ordered
 from deconv1d.contrast import OTHERS, contrasted
 from deconv1d.errors import InputError, SilenceWarning
 from deconv1d.evaluation.card import FILTER, OTHER_CHANNELS, Control, ControlCard, Own
@@ -88,7 +88,7 @@ class _Trial:
         self.sonifier, self.found, self.generator, self.draws = sonifier, found, generator, draws
         self.rate, self.channel = rate_and_channel(found, what="controls")
         maps = sonifier.maps(found.input, layer=found.layer, tap=found.tap)
-        self.maps, self.heard = maps[0], means(maps)[0]
+        self.maps, self.heard = ordered(maps)[0], means(maps)[0]
         self.owners = _owners(sonifier, found)
         self.rivals = self._other_channels()
 

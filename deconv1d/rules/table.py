@@ -550,7 +550,8 @@ def _rrelu(op: Op) -> Rule:
 def _dropped(op: Op, value: Values, output: Any) -> Tensor:
     """The mask of a dropout, scaled as it scales."""
     kept = 1 - op["p"] if op["train"] is not False else 1
-    return output[1] / kept if kept else output[1].to(output[0].dtype)
+    mask = output[1].to(output[0].dtype)
+    return mask / kept if kept else mask
 
 
 def _dropout_back(op: Op, signal: Any, emit: Emit) -> Signals:
