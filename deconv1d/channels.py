@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from deconv1d.errors import ChannelError, InputError
-from deconv1d.layers.axes import Layout
+from deconv1d.layers.axes import Layout, ordered
 from deconv1d.rules.op import depends_on_input, shape_of
 
 if TYPE_CHECKING:
@@ -63,11 +63,6 @@ def _is_whole(number: Any) -> bool:
     except TypeError:
         return False
     return True
-
-
-def ordered(maps: Tensor) -> Tensor:
-    """The maps as numbers that have an order: of complex values the magnitude."""
-    return maps.abs() if maps.is_complex() else maps
 
 
 def means(maps: Tensor) -> Tensor:

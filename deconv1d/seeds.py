@@ -7,9 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from deconv1d.channels import ordered
 from deconv1d.errors import InputError
-from deconv1d.layers.axes import Layout
+from deconv1d.layers.axes import Layout, ordered
 
 Seed = str | Callable[[Tensor], Tensor]
 SEEDS = ("activation", "ones", "peak")

@@ -18,12 +18,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from deconv1d import measure
-from deconv1d.channels import means, ordered
+from deconv1d.channels import means
 from deconv1d.contrast import OTHERS, contrasted
 from deconv1d.errors import InputError, SilenceWarning
 from deconv1d.evaluation.card import FILTER, OTHER_CHANNELS, Control, ControlCard, Own
 from deconv1d.evaluation.faithfulness import activations
 from deconv1d.evaluation.randomisation import random_seed, shuffle_weights, shuffled
+from deconv1d.layers.axes import ordered
 from deconv1d.record.waveform import as_waveform
 from deconv1d.seeds import Seed
 from deconv1d.sonification import Sonification, rate_and_channel

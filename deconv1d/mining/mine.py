@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from deconv1d.channels import ordered
 from deconv1d.errors import InputError, LayerError, ModelError, check_word
 from deconv1d.forward import TAPS, check_names
+from deconv1d.layers.axes import ordered
 from deconv1d.layers.maps import LayerMaps
 from deconv1d.mining.mined import Array, Mined, Ranking, Settings, import_parquet, merge
 from deconv1d.record.receptive_fields import ReceptiveField

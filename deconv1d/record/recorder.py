@@ -22,8 +22,16 @@ from deconv1d.errors import PathError
 from deconv1d.record.aliasing import Aliases, Place, place_of, storage_of
 from deconv1d.record.blocks import effect_on_block
 from deconv1d.record.request import Failure, Tap, TapRequest
-from deconv1d.record.schema import Schema, is_factory, is_random, is_shaped, schema_of
-from deconv1d.rules.chance import CHANCE, REMEMBERED, draws
+from deconv1d.record.schema import (
+    Schema,
+    draws,
+    is_drawn_within,
+    is_factory,
+    is_random,
+    is_random_op,
+    is_shaped,
+    schema_of,
+)
 from deconv1d.rules.op import Op, arguments_of, converted, depends_on_input, first_tensor, leaves
 from deconv1d.rules.table import Rule, Rules, packet, rule_for
 
@@ -209,10 +217,12 @@ class Recorder(TorchDispatchMode):
 
     def _is_whole(self, func: OpOverload, schema: Schema, args: Any, kwargs: Any) -> bool:
         """Whether an op that is made of others has a rule, rrelu's being that of rrelu_ too."""
-        name = getattr(schema.pure, "overloadpacket", schema.packet)
-        if schema.packet not in self.rules and not (name in CHANCE and name in self.rules):
+        random = is_random_op(func)
+        pure = getattr(schema.pure, "overloadpacket", schema.packet) if random else schema.packet
+        if schema.packet not in self.rules and pure not in self.rules:
             return False
-        return name in REMEMBERED or not draws(name, arguments_of(func, args, kwargs))
+        given = arguments_of(func, args, kwargs) if random else {}
+        return not (random and draws(func, given) and is_drawn_within(given))
 
     def _pass_on(self, func: OpOverload, schema: Schema, args: Any, kwargs: Any) -> Any:
         """Runs an op after the map is complete: only what must be put back is noted."""
@@ -368,7 +378,7 @@ class Recorder(TorchDispatchMode):
         node.meta["depends_on_input"] = bool(op.dependent) and not (random or shaped)
         results = self._parts(node, output)
         for number, (part, x) in enumerate(results):
-            if random or shaped or draws(packet(node), op.arguments):
+            if random or shaped or draws(node.target, op.arguments):
                 self.kept[part] = x  # run again, it would be another
             if storage_of(x) not in sources:
                 self.aliases.define(x, part)

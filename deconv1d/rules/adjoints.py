@@ -290,7 +290,7 @@ def pull_back(
             return tuple(out[i] for i in present) if several else out
 
         with torch.enable_grad():
-            out, pull = torch.func.vjp(forward, *(flat[place] for place in places))
+            out, pull = torch.func.vjp(forward, *(flat[place] for place in places))[:2]
         pulled = pull(tuple(signal[i] for i in present) if several else signal)
         if not singular:
             return pulled

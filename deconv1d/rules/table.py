@@ -89,6 +89,7 @@ class Rule:
         detached: Whether its value is held where it is added to such a value.
         reshapes: Whether it gives its first input's values in another shape, and no more: a gate
             seen through it is still a gate.
+        singular: Whether the op's derivative may be infinite; 0 takes its place there.
         batched: Whether several signals can be carried at once, under `torch.func.vmap`.
         unpool: How `deconv1d.rules.unpooling` replaces the rule: "windows" (each value goes back
             over its window), "axes" (over whole axes); empty: not at all.
@@ -109,6 +110,7 @@ class Rule:
     detached: bool = False
     reshapes: bool = False
     batched: bool = True
+    singular: bool = False
     unpool: Literal["", "windows", "axes"] = ""
     put_back: PutBack | None = None
     source: str = ""
@@ -140,7 +142,8 @@ def rule_for(rules: Rules, op: Op, method: str = "deconvnet") -> Rule:
         return replace(rule, carry_back=_by_slopes)
     # Adjoints and switches are already what autograd does; these three kinds depart from it.
     if method == "gradient" and rule.kind in ("rectify", "hold", "pass"):
-        return replace(rule, carry_back=_pull_back, keeps=_dependent, holds=_nothing, record=None)
+        back = _pull_back_safely if rule.singular else _pull_back
+        return replace(rule, carry_back=back, keeps=_dependent, holds=_nothing, record=None)
     # Guided backpropagation reads the forward input's sign, so that input is kept.
     if method == "guided" and rule.kind == "rectify":
         return replace(rule, carry_back=_rectify_guided, keeps=_dependent)
@@ -156,6 +159,15 @@ def _dependent(op: Op) -> Iterable[Node]:
 
 def _pull_back(op: Op, signal: Any, emit: Emit) -> Signals:
     yield from _differentiate(op, signal, emit, op.dependent, emit.value)
+
+
+def _pull_back_safely(op: Op, signal: Any, emit: Emit) -> Signals:
+    """The same with 0, a subgradient, in the place of an infinite derivative, as autograd has it.
+
+    sqrt(x.pow(2).sum(-1)), the magnitude of a digital silence, would carry infinity times zero.
+    Autograd takes 0 there for `abs` and `norm`, but not where a model writes them by hand.
+    """
+    yield from _differentiate(op, signal, emit, op.dependent, emit.value, singular=True)
 
 
 def _transpose(op: Op, signal: Any, emit: Emit) -> Signals:
@@ -180,26 +192,20 @@ def _transpose_by(op: Op, signal: Any, emit: Emit, live: list[Node]) -> Signals:
 
 
 def _differentiate(
-    op: Op, signal: Any, emit: Emit, live: list[Node], value: Callable[[Any], Any]
+    op: Op,
+    signal: Any,
+    emit: Emit,
+    live: list[Node],
+    value: Callable[[Any], Any],
+    singular: bool = False,
 ) -> Signals:
     # A tensor may be given twice, as in x * x: each place has a signal, and the walk adds them up.
     flat, structure = pytree.tree_flatten((tuple(op.node.args), dict(op.node.kwargs)))
     places = [place for place, argument in enumerate(flat) if argument in live]
     args, kwargs = pytree.tree_unflatten([value(argument) for argument in flat], structure)
-    singular = packet(op.node) in SINGULAR or packet(op.node) not in RULES
     pulled = emit(adjoints.pull_back(_function(op), places, singular), signal, args, kwargs)
     for number, place in enumerate(places):
         yield flat[place], emit(getitem, pulled, number)
-
-
-SINGULAR = frozenset(
-    {aten.div, aten.pow, aten.sqrt, aten.rsqrt, aten.reciprocal, aten.std, aten.var}
-    | {aten.log, aten.log2, aten.log10, aten.log1p}
-)
-"""Ops with entries whose derivative may be infinite. There its place is taken by 0, a subgradient,
-as autograd does for `abs` and `norm`: sqrt(x.pow(2).sum(-1)), the magnitude of a digital silence,
-would else carry infinity times zero. Of ops without an entry nothing is known, so they count too.
-"""
 
 
 def _function(op: Op) -> Callable[..., Any]:
@@ -207,8 +213,9 @@ def _function(op: Op) -> Callable[..., Any]:
     return op.node.target
 
 
-def _gradient(reach: Reader = reach.unknown, **facts: Any) -> Rule:
-    return Rule("gradient", _pull_back, reach, keeps=_dependent, **facts)
+def _gradient(reach: Reader = reach.unknown, *, singular: bool = False, **facts: Any) -> Rule:
+    back = _pull_back_safely if singular else _pull_back
+    return Rule("gradient", back, reach, keeps=_dependent, singular=singular, **facts)
 
 
 def _linear(reach: Reader = reach.pointwise, **facts: Any) -> Rule:
@@ -216,7 +223,7 @@ def _linear(reach: Reader = reach.pointwise, **facts: Any) -> Rule:
 
 
 # Not every derivative of torch's can be run under `vmap`, so unknown ops run signal by signal.
-GRADIENT = _gradient(batched=False)
+GRADIENT = _gradient(batched=False, singular=True)
 """Every op without an entry."""
 
 # --- adjoint ------------------------------------------------------------------------------------
@@ -414,7 +421,9 @@ def _multiplication(op: Op) -> Rule:
 def _division(op: Op) -> Rule:
     # Rounding has derivative zero, and a live divisor is no linear map.
     rounded = op.arguments.get("rounding_mode") is not None
-    return _gradient(reach.pointwise) if rounded or depends_on_input(op["other"]) else SCALE
+    if rounded or depends_on_input(op["other"]):
+        return _gradient(reach.pointwise, singular=True)
+    return SCALE
 
 
 # --- constants that are zero, and conditions -------------------------------------------------
@@ -529,7 +538,7 @@ def _max(op: Op) -> Rule:
     return _maximum(op) if "other" in op.arguments else replace(AMAX, unpool="")
 
 
-# --- chance -------------------------------------------------------------------------------------
+# --- chance: what was drawn is remembered, for run again these ops draw others -------------------
 
 
 def _slopes(op: Op, value: Values, output: Tensor) -> Tensor:
@@ -550,7 +559,7 @@ def _rrelu(op: Op) -> Rule:
 def _dropped(op: Op, value: Values, output: Any) -> Tensor:
     """The mask of a dropout, scaled as it scales."""
     kept = 1 - op["p"] if op["train"] is not False else 1
-    mask = output[1].to(output[0].dtype)
+    mask: Tensor = output[1].to(output[0].dtype)
     return mask / kept if kept else mask
 
 
