@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from deconv1d.errors import ChannelError, InputError
-from deconv1d.layers.axes import Layout
+from deconv1d.layers.axes import Layout, ordered
 from deconv1d.rules.op import depends_on_input, shape_of
 
 if TYPE_CHECKING:
@@ -66,8 +66,11 @@ def _is_whole(number: Any) -> bool:
 
 
 def means(maps: Tensor) -> Tensor:
-    """Averages each map: (batch, channels, ...) to mean activations (batch, channels)."""
-    return maps.reshape(*maps.shape[:2], -1).mean(-1)
+    """Averages each map: (batch, channels, ...) to mean activations (batch, channels).
+
+    Of complex maps it averages the magnitude.
+    """
+    return ordered(maps).reshape(*maps.shape[:2], -1).mean(-1)
 
 
 def most_active(maps: Tensor) -> Tensor:
@@ -97,7 +100,7 @@ def carry_back(
     layout: Layout,
     channels: Sequence[Channel],
     chunk: int,
-) -> Tensor:
+) -> tuple[Tensor, Tensor]:
     """Carries single channels back, some at a time.
 
     Args:
@@ -108,20 +111,73 @@ def carry_back(
         chunk: How many at a time.
 
     Returns:
-        (channels, *waveform shape).
+        (channels, *waveform shape), and the levels that it has to be multiplied by, of its rank.
     """
     carried: Tensor | None = None
+    levels = []
     # The deconvnet takes several seeds along a leading axis and runs each op once for all of them;
     # a chunk is as many as fit into the memory that `chunk_of` allows.
     for start in range(0, len(channels), chunk):
         some = channels[start : start + chunk]
         seeds = torch.stack([layout.unsorted(only(values, channel)) for channel in some])
-        raw = carry(seeds) if len(some) > 1 else carry(seeds[0])[None]
+        raw, level = carry_leveled(carry, seeds, layout)
         if carried is None:  # kept together: small results in between would scatter the heap
             carried = raw.new_empty(len(channels), *raw.shape[1:])
         carried[start : start + chunk] = raw
+        levels.append(level)
     assert carried is not None
-    return carried
+    width = max(level.shape[1] for level in levels)
+    return carried, torch.cat([level.expand(-1, width, *level.shape[2:]) for level in levels])
+
+
+HALF = (torch.float16, torch.bfloat16)
+SPREAD = 2.0**4
+"""How much louder one example's seed may be than another's before each gets a level of its own."""
+
+
+def carry_leveled(
+    carry: Callable[[Tensor], Tensor], seeds: Tensor, layout: Layout
+) -> tuple[Tensor, Tensor]:
+    """Carries seeds back, in half precision each at a level at which it survives.
+
+    float16 has about 5 decimal digits above 1e-7 and overflows at 65504. A mirror multiplies by
+    many small weights, so a seed of 1e-3 ends as zeros. Every rule is positively homogeneous: each
+    seed is scaled to a peak of 1 and its level given back. One level for several seeds would
+    silence a quiet channel beside a loud one, and one for several examples a quiet example.
+
+    Args:
+        carry: Runs the mirror.
+        seeds: (seeds, *map shape).
+        layout: The axes of the model's maps.
+
+    Returns:
+        (seeds, *waveform shape), and what it has to be multiplied by, of its rank.
+    """
+    levels = torch.ones(1, 1, device=seeds.device)
+    if seeds.dtype in HALF:
+        levels = _levels(carry, seeds, layout.batch + 1)
+        scale = levels.movedim(1, layout.batch + 1).to(seeds.dtype)
+        seeds = torch.where(scale > 0, seeds / scale, 0)
+    raw = carry(seeds) if len(seeds) > 1 else carry(seeds[0])[None]
+    levels = levels.reshape(*levels.shape[:2], *[1] * (raw.dim() - 2))
+    return raw, levels.expand(len(seeds), *levels.shape[1:])
+
+
+def _levels(carry: Callable[[Tensor], Tensor], seeds: Tensor, batch: int) -> Tensor:
+    """The peak of each seed, and of each example if the model keeps them apart, (seeds, ...)."""
+    rest = [axis for axis in range(1, seeds.dim()) if axis != batch]
+    peaks = seeds.abs().float().amax(rest, keepdim=True).movedim(batch, 1)
+    whole = peaks.amax(1, keepdim=True)
+    quiet = peaks.where(peaks > 0, whole).amin(1, keepdim=True)
+    if (whole <= SPREAD * quiet).all():
+        return whole
+    # Whether the signal of one example gets into others, as through statistics of the batch.
+    seed, loudest = int(whole.argmax()), int(peaks.amax(0, keepdim=True).argmax())
+    alone = torch.zeros_like(seeds[seed])
+    alone.select(batch - 1, loudest).copy_(seeds[seed].select(batch - 1, loudest))
+    raw = carry(alone / whole[seed].max().to(seeds.dtype))
+    apart = len(raw) == peaks.shape[1] and not raw[torch.arange(len(raw)) != loudest].any()
+    return peaks if apart else whole
 
 
 def chunk_of(captured: Capture) -> int:

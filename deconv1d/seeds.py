@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from deconv1d.errors import InputError
-from deconv1d.layers.axes import Layout
+from deconv1d.layers.axes import Layout, ordered
 
 Seed = str | Callable[[Tensor], Tensor]
 SEEDS = ("activation", "ones", "peak")
@@ -51,6 +51,8 @@ def seed_of(activation: Tensor, seed: Seed, layout: Layout) -> Tensor:
 def _peaks(maps: Tensor) -> Tensor:
     """Keeps the strongest moment of each map of each example, and sets the rest to zero.
 
+    Of complex maps that is the moment of the largest magnitude.
+
     Source: Zeiler & Fergus 2014, figure 2.
     """
     flat = maps.reshape(*maps.shape[:2], -1)
@@ -59,20 +61,6 @@ def _peaks(maps: Tensor) -> Tensor:
     #     map   0 3 1 5 2      peaks   0 0 0 5 0
     #
     # and of equal values the first. An argmax has one index for each map, which scatter writes to.
-    strongest = flat.argmax(-1, keepdim=True)
+    strongest = ordered(flat).argmax(-1, keepdim=True)
     peaks = torch.zeros_like(flat).scatter(-1, strongest, flat.gather(-1, strongest))
     return peaks.reshape(maps.shape)
-
-
-def scaled_for_half(values: Tensor) -> tuple[Tensor, float]:
-    """Scales a seed for half precision; returns it and what to multiply its raw sonification by.
-
-    Half precision overflows early: there the seed is scaled to 1. Every rule is positively
-    homogeneous, so only the level changes.
-    """
-    level = float(values.abs().max())
-    if values.dtype not in (torch.float16, torch.bfloat16) or level == 0:
-        return values, 1.0
-    # raw(c * seed) = c * raw(seed) for c > 0: adjoints and switches are linear, and a ReLU commutes
-    # with a positive factor. So the factor taken out here is put back after the walk.
-    return values / level, level

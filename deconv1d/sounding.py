@@ -12,12 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from deconv1d.channels import Channel, carry_back, check_channels, most_active
+from deconv1d.channels import Channel, carry_back, carry_leveled, check_channels, most_active
 from deconv1d.contrast import check_contrast, without_others
 from deconv1d.errors import ModelError, SilenceWarning
 from deconv1d.layers.axes import Layout
 from deconv1d.record.waveform import Waveform
-from deconv1d.seeds import Seed, scaled_for_half, seed_of
+from deconv1d.seeds import Seed, seed_of
 from deconv1d.sonification import Sonification
 
 if TYPE_CHECKING:
@@ -74,28 +74,29 @@ def sonify_map(
     if contrast is not None:
         check_contrast(contrast, count, chosen, reached.layer)
     # The whole map may be needed to make a seed, also where one channel is carried back.
-    values, level = scaled_for_half(seed_of(activation, seed, layout))
+    values = seed_of(activation, seed, layout)
     carried: list[Channel] | Channel | None = None
     if chosen is None:
-        raw = reached.carry_back(layout.unsorted(values))
+        raw, level = carry_leveled(reached.carry_back, layout.unsorted(values)[None], layout)
+        raw, level = raw[0], level[0]
     else:
         maps = layout.sorted(activation)
         # "most_active" is another channel for each example: a tensor of numbers, (batch,).
         channels: list[Channel] = [*chosen] if isinstance(chosen, list) else [most_active(maps)]
         carry = partial(carry_back, reached.carry_back, values, layout, chunk=reached.chunk)
-        raw, carried = carry(channels), channels
+        (raw, level), carried = carry(channels), channels
         if contrast is not None:
-            raw = without_others(raw, channels, maps, carry)
+            raw = without_others(raw, channels, maps, lambda others: carry(others)[0])
         # One channel was asked for, not a list of one: its sound has no leading axis.
         if isinstance(chosen, str) or not isinstance(channel, Sequence):
-            raw, carried = raw[0], channels[0]
+            raw, level, carried = raw[0], level[0], channels[0]
     return _finish(reached, raw, level, carried, contrast, sample_rate)
 
 
 def _finish(
     reached: ReachedMap,
     raw: Tensor,
-    level: float,
+    level: Tensor,
     channel: Any,
     contrast: str | None,
     sample_rate: int | None,
@@ -104,7 +105,8 @@ def _finish(
     leading = raw.shape[:1] if isinstance(channel, list) else ()
     # At least float32: the peak of a raw sonification can be beyond what half precision holds.
     wide = torch.promote_types(given.dtype, torch.float32)
-    raw = raw.to(given.device, wide).reshape(*leading, *given.shape) * level
+    raw = raw.to(given.device, wide) * level.to(given.device)
+    raw = raw.reshape(*leading, *given.shape)
     if not torch.isfinite(raw.to(given)).all():
         raise ModelError(
             f"The sonification of layer {reached.layer!r} is not finite: expected numbers within "
@@ -124,7 +126,7 @@ def _finish(
         waveform=scaled.to(given),
         raw=raw.to(given),
         input=given,
-        activation=reached.activation.to(given),
+        activation=reached.activation.to(given.device, _kind_of(reached.activation, given.dtype)),
         gain=gain.to(given),
         layer=reached.layer,
         channel=channel,
@@ -134,6 +136,11 @@ def _finish(
         flagged=sum(step.rule.flagged for step in reached.steps) / max(len(reached.steps), 1),
         contrast=contrast,
     )
+
+
+def _kind_of(values: Tensor, dtype: torch.dtype) -> torch.dtype:
+    """A dtype in its complex form if the values are complex."""
+    return dtype.to_complex() if values.is_complex() else dtype
 
 
 def to_peak_of(x: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:

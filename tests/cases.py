@@ -78,6 +78,11 @@ def parts(z: Tensor) -> Tensor:
     return torch.view_as_real(z)
 
 
+def level(x: Tensor, *gains: float) -> Tensor:
+    """A few numbers of the whole recording, as a conditioning network computes them."""
+    return x.mean() * torch.tensor(gains or (1.0, -2.0, 0.5)).to(x) + 1
+
+
 def write(x: Tensor, place: Any, value: Any) -> Tensor:
     """A copy of x with a value written in place."""
     y = x.clone()
@@ -111,6 +116,20 @@ ADJOINT = cases(
     _convolution=lambda x: aten._convolution(
         x, W, VECTOR, [2], [1], [1], False, [0], 1, False, False, False, False
     ),
+    convolution__of_complex_values=(
+        lambda x: parts(F.conv1d(analytic(x), torch.complex(W, W.flip(0)))),
+        (1, 3, 5),
+    ),
+    convolution__with_a_live_bias=lambda x: F.conv1d(x, W, level(x, 1, 2, 3, 4)),
+    convolution__of_a_constant=lambda x: F.conv1d(CUBE, W, level(x, 1, 2, 3, 4)),
+    convolution__transposed_with_a_live_bias=lambda x: F.conv_transpose1d(
+        x, W.transpose(0, 1), level(x, 1, 2, 3, 4), 2
+    ),
+    linear__with_a_live_bias=lambda x: F.linear(x, MATRIX.T, level(x, 1, 2, 3, 4, 5)),
+    linear__of_a_constant=lambda x: F.linear(CUBE, MATRIX.T, x[0, 0, :5]),
+    linear__of_complex_values=lambda x: parts(
+        F.linear(analytic(x), torch.complex(MATRIX.T, -2 * MATRIX.T))
+    ),
     linear__over_time=lambda x: F.linear(x, MATRIX.T, MATRIX[0]),
     linear__over_channels=lambda x: F.linear(x.mT, W[0].T).mT,
     matmul__by_a_matrix=lambda x: x @ MATRIX,
@@ -129,6 +148,22 @@ ADJOINT = cases(
     add__broadcast=lambda x: x.mean(-1, keepdim=True) + x[:, :1],
     add__to_itself=lambda x: x + x,
     add__a_number=lambda x: 1.5 + x,
+    add__scaled_by_a_complex_number=lambda x: parts(
+        torch.add(analytic(x), analytic(x).flip(-1), alpha=2j - 1)
+    ),
+    sub__scaled_by_a_complex_number=lambda x: parts(
+        torch.sub(analytic(x), analytic(x).flip(-1), alpha=2j)
+    ),
+    rsub__scaled_by_a_complex_number=lambda x: parts(
+        torch.rsub(analytic(x), analytic(x).flip(-1), alpha=1 - 2j)
+    ),
+    addmm__with_a_live_term=(lambda x: torch.addmm(x[:, :5], x, MATRIX, beta=2), (3, 7)),
+    addmm__with_a_gate_for_a_term=(
+        lambda x: torch.addmm((x > 0).to(x) + 0 * x, x, MATRIX.T @ MATRIX, beta=2)[:, :5],
+        (3, 5),
+    ),
+    baddbmm__with_a_live_term=lambda x: torch.baddbmm(x[..., :5], x, MATRIX.expand(2, 7, 5)),
+    native_dropout=lambda x: aten.native_dropout(x, 0.0, True)[0],
     add__of_complex_values=lambda x: parts(x + analytic(x)),
     sub__scaled=lambda x: torch.sub(x, CUBE, alpha=3),
     sub__from_a_constant=lambda x: torch.sub(ROW, x, alpha=2),
@@ -165,6 +200,7 @@ ADJOINT = cases(
     t=(torch.t, (3, 7)),
     cat__of_channels=lambda x: torch.cat([x, CUBE, x.flip(-1)], 1),
     cat__in_time=lambda x: torch.cat([x, x[..., :2]], -1),
+    cat__of_real_and_complex_values=lambda x: parts(torch.cat([x, analytic(x)], 1)),
     cat__of_nothing=lambda x: torch.cat([x, torch.empty(0).to(x)], -1),
     stack=lambda x: torch.stack([x, CUBE, x.flip(-1)], 1),
     stack__behind_time=lambda x: torch.stack([x, 2 * x], -1),
@@ -193,6 +229,9 @@ ADJOINT = cases(
     _fft_r2c=lambda x: parts(torch.fft.rfft(x)),
     _fft_c2c=lambda x: parts(torch.fft.fft(analytic(x), 5)),
     _fft_c2r=lambda x: torch.fft.irfft(analytic(x)),
+    _fft_c2r__hermitian=lambda x: torch.fft.hfft(analytic(x), 9, norm="ortho"),
+    _fft_c2r__hermitian_of_two_axes=lambda x: torch.fft.hfft2(analytic(x)),
+    _fft_r2c__inverse_hermitian=lambda x: parts(torch.fft.ihfft(x, 5).resolve_conj()),
     avg_pool1d=lambda x: F.avg_pool1d(x, 3, 2, 1),
     avg_pool1d__rounded_up=(lambda x: F.avg_pool1d(x, 3, 2, 1, True, False), (2, 3, 8)),
     avg_pool2d=(lambda x: F.avg_pool2d(x, (1, 3)), (2, 1, 2, 10)),
@@ -314,6 +353,11 @@ RECTIFY = cases(
     clamp__between=lambda x: x.clamp(0.0, 0.5),
     clamp_min=lambda x: x.clamp_min(0.0),
     threshold=lambda x: F.threshold(x, 0.3, 0.0),
+    prelu__with_a_live_slope=lambda x: F.prelu(x, level(x)),
+    _prelu_kernel__with_a_live_slope=lambda x: aten._prelu_kernel(x, level(x)[:, None]),
+    rrelu__in_training=lambda x: F.rrelu(x, training=True),
+    rrelu__in_place_in_training=lambda x: F.rrelu(x * 1, training=True, inplace=True),
+    rrelu__in_place=lambda x: F.rrelu(x * 1, inplace=True),
     maximum__of_zeros=lambda x: torch.maximum(x, torch.zeros_like(x)),
     maximum__of_one_zero=lambda x: torch.maximum(torch.tensor(0.0).to(x), x),
     max__of_zeros=lambda x: torch.max(x, torch.zeros(7, dtype=x.dtype)),
@@ -349,6 +393,34 @@ HOLD = cases(
         lambda x: normalized(x.mT, -1, GAIN, MEAN),
     ),
     layer_norm__of_two_axes=(lambda x: F.layer_norm(x, (3, 7)), lambda x: normalized(x, (1, 2))),
+    layer_norm__with_live_weight_and_bias=(
+        lambda x: F.layer_norm(x.mT, (3,), level(x), level(x, 2, 3, 4)),
+        lambda x: normalized(x.mT, -1, level(x), level(x, 2, 3, 4)),
+    ),
+    layer_norm__with_a_live_bias=(
+        lambda x: F.layer_norm(x, (3, 7), CUBE[0], x[0]),
+        lambda x: normalized(x, (1, 2), CUBE[0], x[0]),
+    ),
+    layer_norm__of_a_constant=(
+        lambda x: F.layer_norm(CUBE, (7,), x[0, 0]),
+        lambda x: normalized(CUBE, -1, x[0, 0]),
+    ),
+    instance_norm__with_live_weight_and_bias=(
+        lambda x: F.instance_norm(x, weight=level(x), bias=level(x, 2, 3, 4)),
+        lambda x: normalized(x, -1, level(x)[:, None], level(x, 2, 3, 4)[:, None]),
+    ),
+    group_norm__with_live_weight_and_bias=(
+        lambda x: F.group_norm(x, 2, level(x, 1, 2, 3, 4), level(x, 5, 6, 7, 8)),
+        lambda x: (
+            level(x, 1, 2, 3, 4)[:, None] * normalized(x.reshape(2, 2, -1), -1).reshape(x.shape)
+            + level(x, 5, 6, 7, 8)[:, None]
+        ),
+        (2, 4, 5),
+    ),
+    batch_norm__by_the_batch_with_a_live_weight=(
+        lambda x: F.batch_norm(x, None, None, level(x), MEAN, training=True),
+        lambda x: normalized(x, (0, 2), level(x)[:, None], MEAN[:, None]),
+    ),
     instance_norm=(
         lambda x: F.instance_norm(x, weight=GAIN, bias=MEAN),
         lambda x: normalized(x, -1, GAIN[:, None], MEAN[:, None]),
@@ -407,6 +479,11 @@ GRADIENT = cases(
     clamp__on_both_sides=lambda x: x.clamp(-0.5, 0.5),
     clamp__from_above=lambda x: x.clamp(max=0),
     clamp__by_tensors=lambda x: x.clamp(-POSITIVE, POSITIVE),
+    batch_norm__with_live_weight_and_bias=lambda x: F.batch_norm(
+        x, MEAN, VARIANCE, level(x), level(x, 2, 3, 4)
+    ),
+    batch_norm__with_a_live_bias=lambda x: F.batch_norm(x, MEAN, VARIANCE, GAIN, level(x)),
+    clamp__from_zero_to_a_live_bound=lambda x: x.clamp(torch.zeros(()).to(x), x.flip(-1)),
     clamp_min=lambda x: x.clamp_min(-0.5),
     hardtanh=F.hardtanh,
     threshold=lambda x: F.threshold(x, 0.3, 0.1),
@@ -422,7 +499,7 @@ GRADIENT = cases(
     convolution__with_itself=lambda x: F.conv1d(x, x[:, :, :2], padding=1),
     linear__with_itself=lambda x: F.linear(x, x[0]),
     matmul__with_itself=lambda x: x @ x.mT,
-    addmm__with_itself=(lambda x: torch.addmm(x[:, :5], x, MATRIX), (3, 7)),
+    addmm__of_two_live_factors=(lambda x: torch.addmm(x, x, x), (4, 4)),
     scaled_dot_product_attention__of_constants=lambda x: F.scaled_dot_product_attention(x, x, CUBE),
     abs=torch.abs,
     pow=lambda x: x**3,

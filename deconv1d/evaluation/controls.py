@@ -24,6 +24,7 @@ from deconv1d.errors import InputError, SilenceWarning
 from deconv1d.evaluation.card import FILTER, OTHER_CHANNELS, Control, ControlCard, Own
 from deconv1d.evaluation.faithfulness import activations
 from deconv1d.evaluation.randomisation import random_seed, shuffle_weights, shuffled
+from deconv1d.layers.axes import ordered
 from deconv1d.record.waveform import as_waveform
 from deconv1d.seeds import Seed
 from deconv1d.sonification import Sonification, rate_and_channel
@@ -88,7 +89,7 @@ class _Trial:
         self.sonifier, self.found, self.generator, self.draws = sonifier, found, generator, draws
         self.rate, self.channel = rate_and_channel(found, what="controls")
         maps = sonifier.maps(found.input, layer=found.layer, tap=found.tap)
-        self.maps, self.heard = maps[0], means(maps)[0]
+        self.maps, self.heard = ordered(maps)[0], means(maps)[0]
         self.owners = _owners(sonifier, found)
         self.rivals = self._other_channels()
 

@@ -45,5 +45,5 @@ def random_seed(activation: Tensor, generator: torch.Generator) -> Tensor:
     """
     noise = torch.rand(activation.shape, generator=generator).to(activation)
     noise = noise * (activation != 0)
-    energy = activation.square().sum() / noise.square().sum()
+    energy = activation.abs().square().sum() / noise.abs().square().sum()
     return noise * energy.sqrt() if noise.any() else noise

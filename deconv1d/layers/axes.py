@@ -63,3 +63,8 @@ def _channel(axis: int | None, batch: int, rank: int) -> int:
         return axis % rank
     # A map of one axis, such as a score for each example, has no axis beside the batch.
     return next((other for other in (1, 0) if other < rank and other != batch), 0)
+
+
+def ordered(maps: Tensor) -> Tensor:
+    """Turns maps into numbers that have an order: of complex values the magnitude."""
+    return maps.abs() if maps.is_complex() else maps

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from deconv1d.errors import InputError, LayerError, ModelError, check_word
 from deconv1d.forward import TAPS, check_names
+from deconv1d.layers.axes import ordered
 from deconv1d.layers.maps import LayerMaps
 from deconv1d.mining.mined import Array, Mined, Ranking, Settings, import_parquet, merge
 from deconv1d.record.receptive_fields import ReceptiveField
@@ -40,7 +41,8 @@ def mine(
 
     The result does not depend on the order of the clips: the larger value comes first, among
     equals the smaller clip id. A clip has one place in a channel's ranking, that of its strongest
-    moment (the first among equals). A silent clip is a clip like any other.
+    moment (the first among equals). A silent clip is a clip like any other. Complex maps count by
+    their magnitude.
 
     Args:
         sonifier: Of the model.
@@ -206,7 +208,7 @@ class _Run:
 
 def _ranking(found: LayerMaps, clip: str, score: str) -> Ranking:
     """One clip's place in every channel's ranking."""
-    maps = found.maps[0]
+    maps = ordered(found.maps[0])
     flat = maps if found.time is None else maps.movedim(found.time - 1, 1)
     moment = prod(flat.shape[2:])  # values of one moment
     flat = flat.reshape(len(maps), -1)

@@ -251,7 +251,12 @@ class _Replay(Interpreter):
         self._drawn = {copies[n].name: x for n, x in captured.kept.items() if _is_drawn(n)}
 
     def run_node(self, n: Node) -> Any:
-        return self._drawn[n.name] if n.name in self._drawn else super().run_node(n)
+        if n.name in self._drawn:
+            return self._drawn[n.name]
+        # An op with several results has them kept one by one; run again, it would draw again.
+        if is_random(n) and n.users and all(user.name in self._drawn for user in n.users):
+            return None
+        return super().run_node(n)
 
     def get_attr(self, target: Any, args: Any, kwargs: Any) -> Tensor:
         return self._constants[target]

@@ -22,8 +22,17 @@ from deconv1d.errors import PathError
 from deconv1d.record.aliasing import Aliases, Place, place_of, storage_of
 from deconv1d.record.blocks import effect_on_block
 from deconv1d.record.request import Failure, Tap, TapRequest
-from deconv1d.record.schema import Schema, is_factory, is_random, is_shaped, schema_of
-from deconv1d.rules.op import Op, converted, depends_on_input, first_tensor, leaves
+from deconv1d.record.schema import (
+    Schema,
+    draws,
+    is_drawn_within,
+    is_factory,
+    is_random,
+    is_random_op,
+    is_shaped,
+    schema_of,
+)
+from deconv1d.rules.op import Op, arguments_of, converted, depends_on_input, first_tensor, leaves
 from deconv1d.rules.table import Rule, Rules, packet, rule_for
 
 aten = torch.ops.aten
@@ -192,13 +201,28 @@ class Recorder(TorchDispatchMode):
 
     def _dispatch(self, func: OpOverload, args: Any, kwargs: Any) -> Any:
         schema = schema_of(func)
-        if schema.composite and schema.packet not in self.rules:
-            with self:
+        if schema.composite and not self._is_whole(func, schema, args, kwargs):
+            with self, _lazy_bits():
                 return func._op_dk(COMPOSITE, *args, **kwargs)
         self.decides |= schema.decides
+        if schema.composite:  # a whole one: what it is made of runs in here
+            with _lazy_bits():
+                return self._take(func, schema, args, kwargs)
+        return self._take(func, schema, args, kwargs)
+
+    def _take(self, func: OpOverload, schema: Schema, args: Any, kwargs: Any) -> Any:
         if not self.complete:
             return self._record(func, schema, args, kwargs)
         return self._pass_on(func, schema, args, kwargs)
+
+    def _is_whole(self, func: OpOverload, schema: Schema, args: Any, kwargs: Any) -> bool:
+        """Whether an op that is made of others has a rule, rrelu's being that of rrelu_ too."""
+        random = is_random_op(func)
+        pure = getattr(schema.pure, "overloadpacket", schema.packet) if random else schema.packet
+        if schema.packet not in self.rules and pure not in self.rules:
+            return False
+        given = arguments_of(func, args, kwargs) if random else {}
+        return not (random and draws(func, given) and is_drawn_within(given))
 
     def _pass_on(self, func: OpOverload, schema: Schema, args: Any, kwargs: Any) -> Any:
         """Runs an op after the map is complete: only what must be put back is noted."""
@@ -354,8 +378,8 @@ class Recorder(TorchDispatchMode):
         node.meta["depends_on_input"] = bool(op.dependent) and not (random or shaped)
         results = self._parts(node, output)
         for number, (part, x) in enumerate(results):
-            if random or shaped:
-                self.kept[part] = x
+            if random or shaped or draws(node.target, op.arguments):
+                self.kept[part] = x  # run again, it would be another
             if storage_of(x) not in sources:
                 self.aliases.define(x, part)
                 continue
@@ -434,6 +458,18 @@ class Recorder(TorchDispatchMode):
             constant=constant,
             zero=not carried and _is_zero(node, x),
         )
+
+
+def _lazy_bits() -> Any:
+    """Lets torch resolve conj() and imag, which it does lazily, for ops that are run from in here.
+
+    A dispatch mode's handler is called with that switched off, as for whole ops it was done before.
+    An op made of others, such as hfft, conjugates within, and its FFT would read the memory as is.
+    """
+    excluded = torch._C._dispatch_tls_local_exclude_set()
+    for key in (torch._C.DispatchKey.Conjugate, torch._C.DispatchKey.Negative):
+        excluded = excluded.remove(key)
+    return torch._C._ForceDispatchKeyGuard(torch._C._dispatch_tls_local_include_set(), excluded)
 
 
 # --- values ----------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -138,9 +138,34 @@ def is_factory(target: Any) -> bool:
 
 def is_random(node: Node) -> bool:
     """Whether an op draws random numbers."""
-    return _is_random(node.target)
+    return is_random_op(node.target)
 
 
 @cache
-def _is_random(target: Any) -> bool:
+def is_random_op(target: Any) -> bool:
+    """Whether an op can draw random numbers."""
     return torch.Tag.nondeterministic_seeded in getattr(target, "tags", ())
+
+
+def draws(target: Any, given: Mapping[str, Any]) -> bool:
+    """Whether a call of an op draws random numbers: it is one that can, and is told to.
+
+    rrelu and native_dropout say `training` or `train`, attention and recurrent layers how much they
+    drop. Run again, such a call draws others, so what it returned is kept.
+
+    Args:
+        target: The op.
+        given: Its arguments by name.
+    """
+    if not is_random_op(target) or False in (given.get("train"), given.get("training")):
+        return False
+    return bool(given.get("dropout_p", given.get("dropout", 1)) > 0)
+
+
+def is_drawn_within(given: Mapping[str, Any]) -> bool:
+    """Whether what a drawing op draws is a mask between the ops that it is made of.
+
+    scaled_dot_product_attention(q, k, v, dropout_p=0.1)   # one op, its mask is unknown
+    bernoulli(...) -> mask; softmax(q @ k.mT) * mask @ v   # several, and the mask is a value
+    """
+    return "dropout_p" in given or "dropout" in given

@@ -153,6 +153,56 @@ def group_normalization_transpose(
     return normalization_transpose(grouped, scale, None, [-1]).reshape(signal.shape)
 
 
+def held_normalization(
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    scale: Tensor,
+    *,
+    axes: list[int],
+    per_channel: bool,
+) -> Tensor:
+    """Layer, instance or batch norm as it was run, with the statistic `scale` held."""
+    normal = (x - x.mean(axes, keepdim=True)) * scale
+    return _affine(normal, weight, bias, channels=per_channel)
+
+
+def held_group_normalization(
+    x: Tensor, weight: Tensor | None, bias: Tensor | None, scale: Tensor, *, groups: int
+) -> Tensor:
+    """Group norm as it was run, with the statistic `scale` held."""
+    grouped = x.reshape(x.shape[0], groups, -1)
+    normal = ((grouped - grouped.mean(-1, keepdim=True)) * scale).reshape(x.shape)
+    return _affine(normal, weight, bias, channels=True)
+
+
+def held_batch_norm(
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    mean: Tensor,
+    variance: Tensor,
+    *,
+    eps: float,
+) -> Tensor:
+    """Eval batch norm as it was run: the statistics are given."""
+    factor = per_channel(torch.rsqrt(variance + eps), x.dim())
+    normal = (x - per_channel(mean, x.dim())) * factor
+    return _affine(normal.to(x.dtype), weight, bias, channels=True)
+
+
+def _affine(
+    normal: Tensor, weight: Tensor | None, bias: Tensor | None, *, channels: bool
+) -> Tensor:
+    """Times a weight and plus a bias: one number a channel, or of the last axes' shape."""
+    dtype, rank = normal.dtype, normal.dim()
+    if weight is not None:
+        normal = normal * (per_channel(weight, rank) if channels else weight)
+    if bias is not None:
+        normal = normal + (per_channel(bias, rank) if channels else bias)
+    return normal.to(dtype)
+
+
 def per_channel(values: Tensor, rank: int) -> Tensor:
     """(channels,) values shaped to multiply (batch, channels, ...) of this rank."""
     return values.reshape(-1, *[1] * (rank - 2))
@@ -208,12 +258,15 @@ def blank(signal: Tensor, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
     return torch.zeros(shape, dtype=dtype, device=signal.device)
 
 
-def pull_back(function: Callable[..., Any], places: Sequence[int]) -> Callable[..., Any]:
+def pull_back(
+    function: Callable[..., Any], places: Sequence[int], singular: bool = False
+) -> Callable[..., Any]:
     """The vector-Jacobian product of an op, as a function of the signal and the op's arguments.
 
     Args:
         function: The op.
         places: The tensors to differentiate by, counted over the flattened arguments.
+        singular: Whether the derivative may be infinite; there it is taken for 0.
 
     Returns:
         `carry_back(signal, args, kwargs)` -> a tuple with a signal for each place. `signal` is
@@ -237,8 +290,16 @@ def pull_back(function: Callable[..., Any], places: Sequence[int]) -> Callable[.
             return tuple(out[i] for i in present) if several else out
 
         with torch.enable_grad():
-            pull = torch.func.vjp(forward, *(flat[place] for place in places))[1]
-        return pull(tuple(signal[i] for i in present) if several else signal)
+            out, pull = torch.func.vjp(forward, *(flat[place] for place in places))[:2]
+        pulled = pull(tuple(signal[i] for i in present) if several else signal)
+        if not singular:
+            return pulled
+        # Not where `pulled` is not finite: an overflow of the signal itself has to be noticed.
+        slopes = pull(pytree.tree_map(torch.ones_like, out))
+        return tuple(
+            torch.where(torch.isfinite(slope), part, 0)
+            for slope, part in zip(slopes, pulled, strict=True)
+        )
 
     carry_back.__name__ = f"pull_back_{getattr(function, '__name__', 'op').split('.')[0]}"
     return carry_back

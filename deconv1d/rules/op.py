@@ -29,9 +29,7 @@ class Op:
         """Binds a node's arguments; a node whose target has no schema has none by name."""
         if not isinstance(node.target, OpOverload):
             return cls(node, {})
-        # zip ends with the shorter: trailing arguments that were not given keep their defaults.
-        names, defaults = _signature(node.target)
-        return cls(node, {**defaults, **node.kwargs, **dict(zip(names, node.args, strict=False))})
+        return cls(node, arguments_of(node.target, node.args, node.kwargs))
 
     @cached_property
     def dependent(self) -> list[Node]:
@@ -42,6 +40,13 @@ class Op:
     def shape(self) -> tuple[int, ...]:
         """Shape of the output."""
         return shape_of(self.node)
+
+
+def arguments_of(target: OpOverload, args: Any, kwargs: Any) -> dict[str, Any]:
+    """An op's arguments by name, defaults filled in."""
+    # zip ends with the shorter: trailing arguments that were not given keep their defaults.
+    names, defaults = _signature(target)
+    return {**defaults, **kwargs, **dict(zip(names, args, strict=False))}
 
 
 def leaves(value: Any) -> list[Any]:

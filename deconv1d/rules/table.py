@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from operator import getitem
 from typing import Any, Literal, Protocol
 
@@ -77,6 +78,8 @@ class Rule:
         reach: `reach(op, axis)`: what the output reads of its input's time axis, and where it puts
             that axis; it is asked for the batch and channel axes too.
         keeps: Inputs whose forward value `carry_back` reads although they carry the waveform.
+        holds: Inputs that carry the waveform and get no signal on purpose (a gate, a slope, what is
+            overwritten). Every other input that carries it gets one; a test checks all rules.
         record: `record(op, value, output)` -> a tensor to remember; `value(node)` gives inputs.
         block: Whether a layer's block goes on through this op (normalisation, activation,
             max-pooling, pass).
@@ -86,6 +89,7 @@ class Rule:
         detached: Whether its value is held where it is added to such a value.
         reshapes: Whether it gives its first input's values in another shape, and no more: a gate
             seen through it is still a gate.
+        singular: Whether the op's derivative may be infinite; 0 takes its place there.
         batched: Whether several signals can be carried at once, under `torch.func.vmap`.
         unpool: How `deconv1d.rules.unpooling` replaces the rule: "windows" (each value goes back
             over its window), "axes" (over whole axes); empty: not at all.
@@ -98,6 +102,7 @@ class Rule:
     carry_back: Callable[[Op, Any, Emit], Signals]
     reach: Reader = pointwise
     keeps: Callable[[Op], Iterable[Node]] = _nothing
+    holds: Callable[[Op], Iterable[Node]] = _nothing
     record: Callable[[Op, Callable[[Any], Any], Any], Tensor] | None = None
     block: bool = False
     channels: ChannelAxis | None = None
@@ -105,6 +110,7 @@ class Rule:
     detached: bool = False
     reshapes: bool = False
     batched: bool = True
+    singular: bool = False
     unpool: Literal["", "windows", "axes"] = ""
     put_back: PutBack | None = None
     source: str = ""
@@ -132,9 +138,12 @@ def rule_for(rules: Rules, op: Op, method: str = "deconvnet") -> Rule:
     # Maps are wanted and nothing is carried back: no input is kept, no switch recorded.
     if method == "forward":
         return replace(rule, keeps=_nothing, record=None)
+    if method == "gradient" and rule.kind == "rectify" and rule.record is not None:
+        return replace(rule, carry_back=_by_slopes)
     # Adjoints and switches are already what autograd does; these three kinds depart from it.
     if method == "gradient" and rule.kind in ("rectify", "hold", "pass"):
-        return replace(rule, carry_back=_pull_back, keeps=_dependent, record=None)
+        back = _pull_back_safely if rule.singular else _pull_back
+        return replace(rule, carry_back=back, keeps=_dependent, holds=_nothing, record=None)
     # Guided backpropagation reads the forward input's sign, so that input is kept.
     if method == "guided" and rule.kind == "rectify":
         return replace(rule, carry_back=_rectify_guided, keeps=_dependent)
@@ -150,6 +159,15 @@ def _dependent(op: Op) -> Iterable[Node]:
 
 def _pull_back(op: Op, signal: Any, emit: Emit) -> Signals:
     yield from _differentiate(op, signal, emit, op.dependent, emit.value)
+
+
+def _pull_back_safely(op: Op, signal: Any, emit: Emit) -> Signals:
+    """The same with 0, a subgradient, in the place of an infinite derivative, as autograd has it.
+
+    sqrt(x.pow(2).sum(-1)), the magnitude of a digital silence, would carry infinity times zero.
+    Autograd takes 0 there for `abs` and `norm`, but not where a model writes them by hand.
+    """
+    yield from _differentiate(op, signal, emit, op.dependent, emit.value, singular=True)
 
 
 def _transpose(op: Op, signal: Any, emit: Emit) -> Signals:
@@ -174,13 +192,18 @@ def _transpose_by(op: Op, signal: Any, emit: Emit, live: list[Node]) -> Signals:
 
 
 def _differentiate(
-    op: Op, signal: Any, emit: Emit, live: list[Node], value: Callable[[Any], Any]
+    op: Op,
+    signal: Any,
+    emit: Emit,
+    live: list[Node],
+    value: Callable[[Any], Any],
+    singular: bool = False,
 ) -> Signals:
     # A tensor may be given twice, as in x * x: each place has a signal, and the walk adds them up.
     flat, structure = pytree.tree_flatten((tuple(op.node.args), dict(op.node.kwargs)))
     places = [place for place, argument in enumerate(flat) if argument in live]
     args, kwargs = pytree.tree_unflatten([value(argument) for argument in flat], structure)
-    pulled = emit(adjoints.pull_back(_function(op), places), signal, args, kwargs)
+    pulled = emit(adjoints.pull_back(_function(op), places, singular), signal, args, kwargs)
     for number, place in enumerate(places):
         yield flat[place], emit(getitem, pulled, number)
 
@@ -190,8 +213,9 @@ def _function(op: Op) -> Callable[..., Any]:
     return op.node.target
 
 
-def _gradient(reach: Reader = reach.unknown, **facts: Any) -> Rule:
-    return Rule("gradient", _pull_back, reach, keeps=_dependent, **facts)
+def _gradient(reach: Reader = reach.unknown, *, singular: bool = False, **facts: Any) -> Rule:
+    back = _pull_back_safely if singular else _pull_back
+    return Rule("gradient", back, reach, keeps=_dependent, singular=singular, **facts)
 
 
 def _linear(reach: Reader = reach.pointwise, **facts: Any) -> Rule:
@@ -199,7 +223,7 @@ def _linear(reach: Reader = reach.pointwise, **facts: Any) -> Rule:
 
 
 # Not every derivative of torch's can be run under `vmap`, so unknown ops run signal by signal.
-GRADIENT = _gradient(batched=False)
+GRADIENT = _gradient(batched=False, singular=True)
 """Every op without an entry."""
 
 # --- adjoint ------------------------------------------------------------------------------------
@@ -213,8 +237,11 @@ def _convolve_back(op: Op, signal: Node, emit: Emit) -> Signals:
 
 
 def _convolution(op: Op) -> Rule:
+    """A product with a live weight has its gradient; a live bias is one more term of a sum."""
     if depends_on_input(op["weight"]):
         return _gradient(reach.everywhere, channels=channel_axis.first)
+    if depends_on_input(op["bias"]):
+        return _linear(reach.everywhere, channels=channel_axis.first)
     # torch's transposed convolution does not conjugate a complex weight; its derivative does.
     if op["weight"].meta["dtype"].is_complex:
         return _linear(reach.windowed, channels=channel_axis.first)
@@ -237,6 +264,10 @@ def _linear_layer_back(op: Op, signal: Node, emit: Emit) -> Signals:
 def _linear_layer(op: Op) -> Rule:
     if depends_on_input(op["weight"]):
         return _gradient(reach.everywhere, channels=channel_axis.last)
+    if depends_on_input(op["bias"]):
+        return _linear(reach.everywhere, channels=channel_axis.last)
+    if op["weight"].meta["dtype"].is_complex:
+        return _linear(reach.linear, channels=channel_axis.last)
     return LINEAR_LAYER
 
 
@@ -265,7 +296,10 @@ def _concatenate_back(op: Op, signal: Node, emit: Emit) -> Signals:
     for part in op["tensors"]:
         length = shape_of(part)[axis]
         if depends_on_input(part):
-            yield part, emit(torch.narrow, signal, axis, start, length)
+            own = emit(torch.narrow, signal, axis, start, length)
+            promoted = part.meta["dtype"] != op.node.meta["dtype"]
+            fit = (adjoints.unbroadcast, own, shape_of(part), part.meta["dtype"])
+            yield part, emit(*fit) if promoted else own
         start += length
 
 
@@ -299,13 +333,22 @@ def _add_back(op: Op, signal: Node, emit: Emit) -> Signals:
     by_op = {aten.add: (1, alpha), aten.sub: (1, -alpha), aten.rsub: (-alpha, 1)}
     for x, factor in zip((op["self"], op["other"]), by_op[packet(op.node)], strict=True):
         if depends_on_input(x) and x is not held:
-            part = signal if factor == 1 else emit(torch.mul, signal, factor)
+            # alpha may be complex: the transpose of a product by it is by its conjugate
+            part = signal if factor == 1 else emit(torch.mul, signal, factor.conjugate())
             yield x, _fitted(op, emit, part, x)
 
 
 def _copy_back(op: Op, signal: Node, emit: Emit) -> Signals:
     if depends_on_input(op["src"]):
         yield op["src"], _fitted(op, emit, signal, op["src"])
+
+
+def _held_terms(op: Op) -> Iterable[Node]:
+    return [held] if (held := held_term(op)) else []
+
+
+def _overwritten(op: Op) -> Iterable[Node]:
+    return [x for x in (op["self"],) if depends_on_input(x) and x is not op["src"]]
 
 
 def _negate_back(op: Op, signal: Node, emit: Emit) -> Signals:
@@ -336,15 +379,30 @@ def _product(linear: Rule) -> Callable[[Op], Rule]:
     """A product: linear in its one live factor, else a gate is held, else its gradient."""
 
     def choose(op: Op) -> Rule:
-        if len(op.dependent) == 1:
+        if len(_factors(op)) <= 1:
             return linear
         if held_factor(op) is None:
             return _gradient(linear.reach, channels=linear.channels)
         return replace(
-            linear, kind="hold", carry_back=_transpose_held, keeps=held_values, source=HELD_GATE
+            linear,
+            kind="hold",
+            carry_back=_transpose_held,
+            keeps=held_values,
+            holds=held_values,
+            source=HELD_GATE,
         )
 
     return choose
+
+
+FACTORS = {aten.addmm: ("mat1", "mat2"), aten.baddbmm: ("batch1", "batch2")}
+"""Ops that add one operand to the product of two."""
+
+
+def _factors(op: Op) -> list[Node]:
+    """The factors that carry the waveform; in c + a @ b the term c is none."""
+    names = FACTORS.get(packet(op.node))
+    return op.dependent if names is None else [op[n] for n in names if depends_on_input(op[n])]
 
 
 HELD_GATE = "ours: of a product of two live values the sigmoid or softmax is a recorded constant"
@@ -356,14 +414,16 @@ def _multiplication(op: Op) -> Rule:
     for value, factor in ((x, other), (other, x)):
         itself = packet(factor) is aten.sigmoid and factor.args[0] is value
         if depends_on_input(value) and (itself or _is_positive(factor, value)):
-            return RECTIFY
+            return replace(RECTIFY, holds=_not_rectified)
     return _product(SCALE)(op)
 
 
 def _division(op: Op) -> Rule:
     # Rounding has derivative zero, and a live divisor is no linear map.
     rounded = op.arguments.get("rounding_mode") is not None
-    return _gradient(reach.pointwise) if rounded or depends_on_input(op["other"]) else SCALE
+    if rounded or depends_on_input(op["other"]):
+        return _gradient(reach.pointwise, singular=True)
+    return SCALE
 
 
 # --- constants that are zero, and conditions -------------------------------------------------
@@ -478,12 +538,57 @@ def _max(op: Op) -> Rule:
     return _maximum(op) if "other" in op.arguments else replace(AMAX, unpool="")
 
 
+# --- chance: what was drawn is remembered, for run again these ops draw others -------------------
+
+
+def _slopes(op: Op, value: Values, output: Tensor) -> Tensor:
+    """What each value was multiplied by; at 0, where that cannot be told, the mean slope."""
+    x = value(op["self"])
+    mean = torch.where(x > 0, 1, (op["lower"] + op["upper"]) / 2)
+    return torch.where(x != 0, output / x, mean).to(x.dtype)
+
+
+def _by_slopes(op: Op, signal: Node, emit: Emit) -> Signals:
+    yield op["self"], emit(torch.mul, signal, emit.recorded(op))
+
+
+def _rrelu(op: Op) -> Rule:
+    return replace(RANDOM_RELU, record=_slopes) if op["training"] else RANDOM_RELU
+
+
+def _dropped(op: Op, value: Values, output: Any) -> Tensor:
+    """The mask of a dropout, scaled as it scales."""
+    kept = 1 - op["p"] if op["train"] is not False else 1
+    mask: Tensor = output[1].to(output[0].dtype)
+    return mask / kept if kept else mask
+
+
+def _dropout_back(op: Op, signal: Any, emit: Emit) -> Signals:
+    yield op["input"], _fitted(op, emit, emit(torch.mul, signal[0], emit.recorded(op)), op["input"])
+
+
 # --- rectify ------------------------------------------------------------------------------------
 
 
 def _rectified(op: Op) -> Node:
-    """The value that is rectified: in x * sigmoid(x) the sigmoid carries too."""
+    """The value that is rectified: in x * sigmoid(x) the sigmoid carries too, in prelu the slope.
+
+    An activation other than a product takes what it rectifies first: prelu(sigmoid(x), slope(x))
+    rectifies the sigmoid.
+    """
+    if packet(op.node) is not aten.mul and depends_on_input(op.arguments.get("self")):
+        return op["self"]  # type: ignore[no-any-return]  # arguments are untyped
     return next((x for x in op.dependent if not is_gate(x)), op.dependent[0])
+
+
+def _not_rectified(op: Op) -> Iterable[Node]:
+    return [x for x in op.dependent if x is not _rectified(op)]
+
+
+def _prelu(op: Op) -> Rule:
+    """A live slope is held, as that of any leaky activation is a constant."""
+    slope_alone = not depends_on_input(op["self"])
+    return GRADIENT if slope_alone else replace(RECTIFY, holds=_not_rectified)
 
 
 def _rectify(op: Op, signal: Node, emit: Emit) -> Signals:
@@ -528,7 +633,9 @@ def _where(op: Op) -> Rule:
 
 
 def _clamp(op: Op) -> Rule:
-    return RECTIFY if not isinstance(op["min"], Node) and op["min"] == 0 else ACTIVATION
+    """clamp(min=0); a live upper bound carries too, which a rectifier has no place for."""
+    from_zero = not isinstance(op["min"], Node) and op["min"] == 0
+    return RECTIFY if from_zero and not depends_on_input(op.arguments.get("max")) else ACTIVATION
 
 
 def _hardtanh(op: Op) -> Rule:
@@ -542,6 +649,48 @@ def _threshold(op: Op) -> Rule:
 # --- hold ---------------------------------------------------------------------------------------
 
 HELD_STATISTIC = "ours: the deviation is a recorded constant; the mean is linear and transposed"
+
+
+AFFINE, STATISTICS = ("weight", "bias"), ("running_mean", "running_var")
+
+
+def _live(op: Op, names: Iterable[str]) -> list[Node]:
+    """The operands of these names that carry the waveform."""
+    return [op[name] for name in names if depends_on_input(op.arguments.get(name))]
+
+
+def _conditioned(rule: Rule, op: Op, twin: Callable[[Op], Any]) -> Rule:
+    """The same normalisation where more than its input carries the waveform.
+
+    In FiLM weight and bias are computed from the recording: `F.layer_norm(x, n, w(x), b(x))` is
+    `F.layer_norm(x, n) * w(x) + b(x)`, so all three get a signal: the derivative of `twin(op)`, the
+    op with its statistics held. Statistics that the model computed itself are held too (autograd
+    refuses them). In eval batch norm nothing else is held: it is a product of two live values.
+    """
+    if not _live(op, (*AFFINE, *STATISTICS)):
+        return rule
+
+    def carry_back(op: Op, signal: Node, emit: Emit) -> Signals:
+        names = ("input", *AFFINE)
+        places = [place for place, name in enumerate(names) if depends_on_input(op[name])]
+        held = (
+            [emit.value(op[name]) for name in STATISTICS]
+            if rule.record is None
+            else [emit.recorded(op)]
+        )
+        args = (*(emit.value(op[name]) for name in names), *held)
+        pulled = emit(adjoints.pull_back(twin(op), places), signal, args, {})
+        for number, place in enumerate(places):
+            yield op[names[place]], emit(getitem, pulled, number)
+
+    return replace(
+        rule,
+        kind="gradient" if rule is BATCH_NORM else "hold",
+        carry_back=carry_back,
+        reach=reach.everywhere,
+        keeps=lambda op: _live(op, ("input", *AFFINE, *STATISTICS)),
+        holds=lambda op: _live(op, STATISTICS),
+    )
 
 
 def _batch_norm_back(op: Op, signal: Node, emit: Emit) -> Signals:
@@ -577,8 +726,8 @@ def _normalization(
     *,
     per_channel: bool = True,
     channels: ChannelAxis = channel_axis.first,
-) -> Rule:
-    return Rule(
+) -> Callable[[Op], Rule]:
+    rule = Rule(
         "hold",
         _normalize_back(axes, per_channel),
         reach,
@@ -588,15 +737,20 @@ def _normalization(
         source=HELD_STATISTIC,
     )
 
+    def twin(op: Op) -> Any:
+        return partial(adjoints.held_normalization, axes=axes(op), per_channel=per_channel)
 
-LAYER_NORM = _normalization(
+    return lambda op: _conditioned(rule, op, twin)
+
+
+_layer_norm = _normalization(
     lambda op: list(range(-len(op["normalized_shape"]), 0)),
     reach.behind("normalized_shape"),
     per_channel=False,
     channels=channel_axis.normalized,
 )
-INSTANCE_NORM = _normalization(lambda op: list(range(2, len(op.shape))), reach.everywhere)
-BATCH_STATISTICS = _normalization(
+_by_instance = _normalization(lambda op: list(range(2, len(op.shape))), reach.everywhere)
+_by_batch = _normalization(
     lambda op: [axis for axis in range(len(op.shape)) if axis != 1], reach.everywhere
 )
 BATCH_NORM = Rule(
@@ -608,12 +762,17 @@ BATCH_NORM = Rule(
 )
 
 
+def _by_recorded(op: Op) -> Rule:
+    """Batch or instance norm with statistics that are given: one factor a channel."""
+    return _conditioned(BATCH_NORM, op, lambda op: partial(adjoints.held_batch_norm, eps=op["eps"]))
+
+
 def _instance_norm(op: Op) -> Rule:
-    return INSTANCE_NORM if op["use_input_stats"] else BATCH_NORM
+    return _by_instance(op) if op["use_input_stats"] else _by_recorded(op)
 
 
 def _batch_norm(op: Op) -> Rule:
-    return BATCH_STATISTICS if op["training"] else BATCH_NORM
+    return _by_batch(op) if op["training"] else _by_recorded(op)
 
 
 def _group_norm_back(op: Op, signal: Node, emit: Emit) -> Signals:
@@ -628,6 +787,14 @@ def _group_deviation(op: Op, value: Values, output: Any) -> Tensor:
     # All channels of a group and all of time share one deviation.
     x = value(op["input"])
     return adjoints.inverse_deviation(x.reshape(len(x), op["num_groups"], -1), [-1], op["eps"])
+
+
+def _group_norm(op: Op) -> Rule:
+    return _conditioned(
+        GROUP_NORM,
+        op,
+        lambda op: partial(adjoints.held_group_normalization, groups=op["num_groups"]),
+    )
 
 
 GROUP_NORM = Rule(
@@ -665,6 +832,7 @@ ATTENTION = Rule(
     _attend_back,
     reach.everywhere,
     keeps=_attention_weights,
+    holds=_attention_weights,
     channels=channel_axis.last,
     source=HELD_GATE,
 )
@@ -701,10 +869,11 @@ RULES: Rules = {
         "matmul mm bmm addmm baddbmm mv dot",
         _product(_linear(reach.multiplied, channels=channel_axis.of_product)),
     ),
-    **_each("add sub rsub", Rule("adjoint", _add_back)),
-    **_each("copy", Rule("adjoint", _copy_back)),
+    **_each("add sub rsub", Rule("adjoint", _add_back, holds=_held_terms)),
+    **_each("copy", Rule("adjoint", _copy_back, holds=_overwritten)),
     **_each("_conj _conj_physical", Rule("adjoint", _conjugate_back)),
     **_each("neg", Rule("adjoint", _negate_back)),
+    **_each("native_dropout", Rule("adjoint", _dropout_back, record=_dropped)),
     **_each("mul", _multiplication),
     **_each("div", _division),
     **_each("batch_norm", _batch_norm),
@@ -773,19 +942,18 @@ RULES: Rules = {
     **_each("max", _max),
     **_each("amax", AMAX),
     # rectify
-    **_each(
-        "relu leaky_relu prelu _prelu_kernel elu celu gelu silu mish softplus hardswish", RECTIFY
-    ),
-    **_each("rrelu", RANDOM_RELU),
+    **_each("relu leaky_relu elu celu gelu silu mish softplus hardswish", RECTIFY),
+    **_each("prelu _prelu_kernel", _prelu),
+    **_each("rrelu", _rrelu),
     **_each("clamp clamp_min", _clamp),
     **_each("hardtanh", _hardtanh),
     **_each("threshold", _threshold),
     **_each("maximum", _maximum),
     **_each("where", _where),
     # hold
-    **_each("layer_norm", LAYER_NORM),
+    **_each("layer_norm", _layer_norm),
     **_each("instance_norm", _instance_norm),
-    **_each("group_norm", GROUP_NORM),
+    **_each("group_norm", _group_norm),
     **_each("scaled_dot_product_attention", _attention),
     **_each("glu", GLU),
     # pass
