@@ -16,9 +16,9 @@ from torch import Tensor, nn
 
 from benchmarks.reporting import HERE, table, write_page
 from deconv1d import Sonifier
-from deconv1d.audio import read_audio
 from deconv1d.evaluation.explanations import captum
 from deconv1d.evaluation.intervals import Mean
+from deconv1d.evaluation.recordings import PER_CLASS, read_recordings
 from deconv1d.evaluation.trust import (
     Trust,
     benchmark_trust,
@@ -28,7 +28,6 @@ from deconv1d.evaluation.trust import (
 from reference_models.cnn12 import CNN12, demo
 from reference_models.soundnet import SAMPLE_RATE, SCALE, SoundNet, load_soundnet
 
-PER_CLASS = 8
 WORDS = ("backward", "eight", "happy", "left", "marvin", "seven", "sheila", "stop", "yes", "zero")
 UNTRAINED = ("deconvnet", "integrated gradients minus rivals, in cells", "mask")
 """What is put to the test on twins that learnt nothing."""
@@ -117,15 +116,11 @@ NETWORKS = {
 
 def recordings(network: Network, data: Path) -> dict[str, list[Tensor]]:
     """Some recordings of each class, at the network's rate."""
-    folders = sorted(folder for folder in (data / network.folder).iterdir() if folder.is_dir())
-    if network.folder == "speech_commands":
-        folders = [folder for folder in folders if folder.name in WORDS]
+    found = read_recordings(data / network.folder, network.sample_rate)
     return {
-        folder.name: [
-            torch.from_numpy(read_audio(path, network.sample_rate)[0])
-            for path in sorted(p for p in folder.iterdir() if p.is_file())[:PER_CLASS]
-        ]
-        for folder in folders
+        name: some
+        for name, some in found.items()
+        if network.folder != "speech_commands" or name in WORDS
     }
 
 

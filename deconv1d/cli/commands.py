@@ -144,6 +144,31 @@ def _compare(arguments: argparse.Namespace) -> Answer:
     return Answer(str(comparison), comparison.to_dict())
 
 
+def _benchmark_trust(arguments: argparse.Namespace) -> Answer:
+    from deconv1d.evaluation.recordings import read_recordings
+    from deconv1d.evaluation.trust import benchmark_trust, facts_of, spread_layers
+
+    recordings = read_recordings(arguments.data, arguments.sample_rate)
+    model = load_model(arguments.model, arguments.weights)
+    sonifier = Sonifier(model, sample_rate=arguments.sample_rate)
+    with blaming(f"The model on mixtures from {arguments.data!r}", "Give it what it takes."):
+        layers = (
+            spread_layers(sonifier, arguments.seconds)
+            if arguments.layers is None
+            else arguments.layers.split(",")
+        )
+        table = benchmark_trust(
+            sonifier,
+            layers,
+            recordings,
+            count=arguments.count,
+            seconds=arguments.seconds,
+            progress=True,
+        )
+    _write_page(arguments.output, table.title, table._repr_html_())
+    return Answer(str(table), facts_of(table, model))
+
+
 def _demo(arguments: argparse.Namespace) -> Answer:
     from deconv1d.cli.demo import write_demo
 
@@ -325,6 +350,11 @@ COMMANDS = {
             options.compare_options,
         ),
         _compare,
+    ),
+    "benchmark-trust": Command(
+        "put explanations and controls to a test with a known answer",
+        (options.trust_options,),
+        _benchmark_trust,
     ),
     "demo": Command("write a page to look at and listen to", (options.demo_options,), _demo),
 }

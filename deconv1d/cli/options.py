@@ -27,6 +27,10 @@ class Parser(argparse.ArgumentParser):
 def model_options(parser: argparse.ArgumentParser) -> None:
     """Adds the recording and the model."""
     parser.add_argument("audio", metavar="AUDIO", help="sound file of any kind libsndfile reads")
+    _model(parser)
+
+
+def _model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model",
         required=True,
@@ -114,6 +118,27 @@ def compare_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--draws", type=int, default=1, metavar="N", help="of the random seed (default: 1)"
     )
+
+
+def trust_options(parser: argparse.ArgumentParser) -> None:
+    """The model, the recordings of two classes or more, and how long to test."""
+    _model(parser)
+    parser.add_argument(
+        "--data",
+        required=True,
+        metavar="DIR",
+        help="a folder with a folder of recordings for each of several classes",
+    )
+    parser.add_argument(
+        "--layers", metavar="LIST", help="such as conv5,conv9 (default: four, from low to high)"
+    )
+    parser.add_argument(
+        "--count", type=int, default=24, metavar="N", help="pairs in each layer (default: 24)"
+    )
+    parser.add_argument(
+        "--seconds", type=float, default=2.0, metavar="S", help="length of a mixture (default: 2)"
+    )
+    parser.add_argument("-o", "--output", metavar="FILE", help="page to write, with the table")
 
 
 def demo_options(parser: argparse.ArgumentParser) -> None:

@@ -93,7 +93,7 @@ def self_identification(
         most: How many channels a clip has; a clip with fewer active ones counts with those.
         disturb: What is done to the sounds, (sounds, time), before the model hears them: a shift
             or some noise shows whether an explanation is an adversarial example.
-        progress: Whether to show a bar.
+        progress: Whether to show a bar, on a terminal.
 
     Raises:
         InputError: If an explanation returns another shape.
@@ -104,7 +104,7 @@ def self_identification(
     scores: dict[str, dict[str, list[list[float]]]] = {
         layer: {name: [] for name in explanations} for layer in layers
     }
-    for clip in tqdm(clips, unit="clip", disable=not progress):
+    for clip in tqdm(clips, unit="clip", disable=None if progress else True):
         for layer, heard in zip(layers, hear(sonifier, clip[None], layers), strict=True):
             channels = strongest(heard[0], most)
             for name, explain in explanations.items():

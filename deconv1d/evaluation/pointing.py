@@ -137,7 +137,7 @@ def pointing_game(
         count: How many pairs that count are played in each layer; fewer if there are not so many.
         channels: How many selective channels each stem has at most, the most active first.
         sample_rate: In hertz; None: the sonifier's.
-        progress: Whether to show a bar.
+        progress: Whether to show a bar, on a terminal.
 
     Raises:
         InputError: If the sample rate is unknown, or an explanation returns another shape.
@@ -152,7 +152,7 @@ def pointing_game(
     scores: dict[str, dict[str, list[list[float]]]] = {
         layer: {name: [] for name in (*explanations, ORACLE)} for layer in layers
     }
-    with tqdm(total=count * len(layers), unit="pair", disable=not progress) as bar:
+    with tqdm(total=count * len(layers), unit="pair", disable=None if progress else True) as bar:
         for _, pair in zip(range(TRIES * count), pairs, strict=False):
             wanting = [layer for layer in layers if len(scores[layer][ORACLE]) < count]
             if not wanting:
