@@ -379,20 +379,26 @@ class Sonifier:
         channel: int | str = "most_active",
         tap: str = "block",
         other: Any = None,
+        twin: Sonifier | None = None,
+        full: bool = False,
         draws: int = 3,
         random_state: int = 0,
     ) -> ControlCard:
         """Makes a card that says how far to trust a sonification, by its controls.
 
-        Costs about 35 sonifications of the layer.
+        Costs about 40 sonifications of the layer; a full card about 200.
 
         Args:
             x: One clip, as for `sonify`.
             layer: As for `sonify`.
             channel: A number or "most_active".
             tap: As for `sonify`.
-            other: Another clip of the same shape, for its switches; None: the input rolled by half.
-            draws: How many draws of the redrawn filter and of the random seed.
+            other: Another clip of the same shape, for its switches, on a full card; None: the
+                input rolled by half.
+            twin: A sonifier of a network of the same layers that must not pass for this one:
+                untrained, or trained on random labels.
+            full: Whether to add cascading randomisation, sMPRT, eMPRT and trivial sounds.
+            draws: Sounds of the permuted filter, of all weights permuted and of the random map.
             random_state: Of all draws.
 
         Raises:
@@ -410,6 +416,8 @@ class Sonifier:
             channel=channel,
             tap=tap,
             other=other,
+            twin=twin,
+            full=full,
             draws=draws,
             random_state=random_state,
         )

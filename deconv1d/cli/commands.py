@@ -119,6 +119,7 @@ def _card(arguments: argparse.Namespace) -> Answer:
             channel=_one(arguments.channel),
             tap=arguments.tap,
             other=other,
+            full=arguments.full,
             draws=arguments.draws,
         )
     _write_page(arguments.output, card.layer, card._repr_html_())

@@ -102,7 +102,14 @@ def judging_options(parser: argparse.ArgumentParser) -> None:
 
 def card_options(parser: argparse.ArgumentParser) -> None:
     """Adds the options of the controls."""
-    parser.add_argument("--other", metavar="AUDIO", help="another recording, for its switches")
+    parser.add_argument(
+        "--other", metavar="AUDIO", help="another recording, for its switches, with --full"
+    )
+    parser.add_argument(
+        "--full",
+        action="store_true",
+        help="add cascading randomisation, sMPRT, eMPRT and trivial sounds: 200 sonifications",
+    )
     parser.add_argument(
         "--draws", type=int, default=3, metavar="N", help="of each random control (default: 3)"
     )
