@@ -2,8 +2,9 @@
 
 python -m benchmarks.pointing --data DIR [--count N] [NETWORK ...]
 
-Half an hour; writes POINTING.md beside this file. `--data` holds `speech_commands/` and `esc10/`,
-laid out as published. SoundNet-8 needs its weights (see reference_models/soundnet.py).
+Half an hour; writes POINTING.md beside this file, and the short table in docs/trust.md. `--data`
+holds `speech_commands/` and `esc10/`, laid out as published. SoundNet-8 needs its
+weights (see reference_models/soundnet.py).
 """
 
 import argparse
@@ -31,6 +32,8 @@ from reference_models.soundnet import SAMPLE_RATE, SCALE, SoundNet, load_soundne
 WORDS = ("backward", "eight", "happy", "left", "marvin", "seven", "sheila", "stop", "yes", "zero")
 UNTRAINED = ("deconvnet", "integrated gradients minus rivals, in cells", "mask")
 """What is put to the test on twins that learnt nothing."""
+SHORT = ("conv3", "conv5", "conv9")
+TRUST = HERE.parent / "docs" / "trust.md"
 CAPTUM = "NeuronGuidedBackprop"
 
 
@@ -206,6 +209,33 @@ def section(network: Network, digest: str, found: Sequence[Trust]) -> str:
     return f"## {network.name}\n\n{about}\n\n{table(HEAD, list(rows(found)))}\n"
 
 
+def short(network: Network, found: Sequence[Trust]) -> str:
+    """A few layers and explanations: pointing, both recordings loud at once, and identified."""
+    by_name: dict[str, list[Trust]] = {}
+    for row in found:
+        if row.layer in SHORT:
+            by_name.setdefault(row.explanation, []).append(row)
+    head = ["aligned / identified", *SHORT]
+    lines = [
+        [name, *(f"{with_error(r.aligned)} / {identified(r)}" for r in some)]
+        for name, some in by_name.items()
+    ]
+    return f"{network.name}:\n\n{table(head, lines)}\n"
+
+
+def identified(row: Trust) -> str:
+    """One number, if there is one."""
+    return "-" if row.identified is None else f"{row.identified.value:.2f}"
+
+
+def put_between(path: Path, marker: str, text: str) -> None:
+    """Writes text into a page, between two comments."""
+    page = path.read_text(encoding="utf-8")
+    begin, end = f"<!-- {marker} -->", f"<!-- /{marker} -->"
+    before, after = page.partition(begin)[0], page.partition(end)[2]
+    path.write_text(f"{before}{begin}\n{text}{end}{after}", encoding="utf-8")
+
+
 def main() -> None:
     """Writes POINTING.md, anew after each network."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
@@ -215,7 +245,10 @@ def main() -> None:
     given = parser.parse_args()
     parts = []
     for name in given.networks or NETWORKS:
-        parts.append(section(NETWORKS[name], *measured(NETWORKS[name], given.data, given.count)))
+        digest, found = measured(NETWORKS[name], given.data, given.count)
+        parts.append(section(NETWORKS[name], digest, found))
+        if name == WORDS_NET.name:
+            put_between(TRUST, "pointing", short(WORDS_NET, found))
         write_page(
             HERE / "POINTING.md",
             "Pointing: whose sound is it?",
