@@ -193,7 +193,12 @@ class Program:
         if not callable(seed):
             check_word("seed", seed, SEEDS)
         self._sonifier, self._forward_pass, self._verify = sonifier, forward_pass, verify
-        self._options = {"layer": layer, "tap": tap, "method": method, "unpool": unpool}
+        self._options: dict[str, Any] = {
+            "layer": layer,
+            "tap": tap,
+            "method": method,
+            "unpool": unpool,
+        }
         self._seed, self._channel_axis = seed, channel_axis
         self._structure = Structure(sonifier.model)
         self._traces: dict[torch.Size, Trace] = {}

@@ -21,7 +21,8 @@ class Sonification:
 
     Attributes:
         waveform: The sonification: `raw` scaled to the input's peak, per example; input's shape.
-        raw: The deconvnet's output; with `contrast`, its part that is the channel's own.
+        raw: The deconvnet's output (above `low_cut`, if that was given); with `contrast`, its part
+            that is the channel's own.
         input: The waveform that was given.
         activation: The whole map at the tap.
         gain: What `raw` was multiplied by, (batch,) or (channels, batch); 0 where it is silent.

@@ -90,6 +90,7 @@ class Sonifier:
         method: str = "deconvnet",
         unpool: str = "switches",
         contrast: str | None = None,
+        low_cut: float | None = None,
         channel_axis: int | None = None,
     ) -> Sonification:
         """Carries one or more of a layer's maps back to the waveform.
@@ -110,6 +111,8 @@ class Sonifier:
                 nothing of the input's detail. Not with "gradient".
             contrast: "channels": only what the 8 most active other channels' sonifications of the
                 same clip do not explain (`deconv1d.contrast.contrasted`); costs 9 more.
+            low_cut: For listening: leave out what lies below so many hertz; None: the paper's
+                waveform as it is.
             channel_axis: Which axis of the map counts channels, if it is not the one that
                 `layers` shows.
 
@@ -148,7 +151,12 @@ class Sonifier:
             chunk=chunk_of(captured),
         )
         return sonify_map(
-            reached, channel=channel, seed=seed, contrast=contrast, sample_rate=self.sample_rate
+            reached,
+            channel=channel,
+            seed=seed,
+            contrast=contrast,
+            sample_rate=self.sample_rate,
+            low_cut=low_cut,
         )
 
     def prepare(

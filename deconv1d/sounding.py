@@ -16,6 +16,7 @@ from deconv1d.channels import Channel, carry_back, check_channels, most_active
 from deconv1d.contrast import check_contrast, without_others
 from deconv1d.errors import ModelError, SilenceWarning
 from deconv1d.layers.axes import Layout
+from deconv1d.low_cut import cut_lows
 from deconv1d.record.waveform import Waveform
 from deconv1d.seeds import Seed, scaled_for_half, seed_of
 from deconv1d.sonification import Sonification
@@ -50,7 +51,13 @@ class ReachedMap:
 
 
 def sonify_map(
-    reached: ReachedMap, *, channel: Any, seed: Seed, contrast: str | None, sample_rate: int | None
+    reached: ReachedMap,
+    *,
+    channel: Any,
+    seed: Seed,
+    contrast: str | None,
+    sample_rate: int | None,
+    low_cut: float | None = None,
 ) -> Sonification:
     """Makes the sonification of one or more channels of a map.
 
@@ -60,10 +67,11 @@ def sonify_map(
         seed: As for `Sonifier.sonify`.
         contrast: As for `Sonifier.sonify`.
         sample_rate: In hertz, if known.
+        low_cut: As for `Sonifier.sonify`.
 
     Raises:
         ChannelError: If the layer has no such channel.
-        InputError: If the channel, the seed or the contrast cannot be used.
+        InputError: If the channel, the seed, the contrast or low_cut cannot be used.
         ModelError: If the sonification is not finite.
     """
     activation, layout = reached.activation, reached.layout
@@ -89,7 +97,7 @@ def sonify_map(
         # One channel was asked for, not a list of one: its sound has no leading axis.
         if isinstance(chosen, str) or not isinstance(channel, Sequence):
             raw, carried = raw[0], channels[0]
-    return _finish(reached, raw, level, carried, contrast, sample_rate)
+    return _finish(reached, raw, level, carried, contrast, sample_rate, low_cut)
 
 
 def _finish(
@@ -99,6 +107,7 @@ def _finish(
     channel: Any,
     contrast: str | None,
     sample_rate: int | None,
+    low_cut: float | None,
 ) -> Sonification:
     given = reached.waveform.given
     leading = raw.shape[:1] if isinstance(channel, list) else ()
@@ -111,6 +120,8 @@ def _finish(
             f"{given.dtype}'s range. Give the waveform in float32, or "
             f"Sonifier(model, dtype=torch.float32)."
         )
+    if low_cut is not None:
+        raw = cut_lows(raw, low_cut, sample_rate)
     scaled, gain = to_peak_of(given.to(wide), raw)
     if (gain == 0).any():
         what = "the input is silent" if not given.any() else "the map is dead"

@@ -15,7 +15,7 @@ from benchmarks.structure import measure
 ROOT = Path(deconv1d.__file__).parent
 
 LEVELS = [
-    ["errors", "table"],
+    ["errors", "table", "low_cut"],
     ["rules"],
     ["record"],
     ["layers.names", "layers.axes", "layers.maps"],

@@ -99,6 +99,7 @@ def _sonify(arguments: argparse.Namespace) -> Answer:
                 seed=arguments.seed,
                 method=arguments.method,
                 contrast=arguments.contrast,
+                low_cut=arguments.low_cut,
             )
             sounds += _write(sonification, arguments)
     shared = {

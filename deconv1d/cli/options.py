@@ -81,6 +81,9 @@ def sound_options(parser: argparse.ArgumentParser) -> None:
         help="write only what other channels' sonifications do not explain",
     )
     parser.add_argument(
+        "--low-cut", type=float, metavar="HZ", help="leave out what lies below, for listening"
+    )
+    parser.add_argument(
         "-o",
         "--output",
         required=True,
