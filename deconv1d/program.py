@@ -205,16 +205,13 @@ class Program:
         self._given = as_waveform(x).given
         self._traced(as_waveform(x))
 
-    def __call__(
-        self, x: Any, *, channel: Any = "most_active", contrast: str | None = None
-    ) -> Sonification:
+    def __call__(self, x: Any, *, channel: Any = "most_active") -> Sonification:
         """The sonification of a waveform, as `Sonifier.sonify` gives it.
 
         Args:
             x: Of the shape, dtype and device that the program was prepared for; with another number
                 of examples, the model is traced once more.
             channel: As for `Sonifier.sonify`.
-            contrast: As for `Sonifier.sonify`.
 
         Raises:
             InputError: If the waveform does not fit.
@@ -241,11 +238,10 @@ class Program:
             reached,
             channel=channel,
             seed=self._seed,
-            contrast=contrast,
             sample_rate=self._sonifier.sample_rate,
         )
         if self._verify:
-            self._compare(sonification, x, channel, contrast)
+            self._compare(sonification, x, channel)
         return sonification
 
     def _traced(self, waveform: Waveform) -> Trace:
@@ -279,13 +275,10 @@ class Program:
                 f"structure, but {change}. Prepare it again."
             )
 
-    def _compare(
-        self, sonification: Sonification, x: Any, channel: Any, contrast: str | None
-    ) -> None:
+    def _compare(self, sonification: Sonification, x: Any, channel: Any) -> None:
         plain = self._sonifier.sonify(
             x,
             channel=channel,
-            contrast=contrast,
             seed=self._seed,
             channel_axis=self._channel_axis,
             **self._options,

@@ -89,7 +89,6 @@ class Sonifier:
         seed: Seed = "activation",
         method: str = "deconvnet",
         unpool: str = "switches",
-        contrast: str | None = None,
         low_cut: float | None = None,
         channel_axis: int | None = None,
     ) -> Sonification:
@@ -109,8 +108,6 @@ class Sonifier:
             unpool: How max-pooling is undone: "switches" (each value goes to its maximum's place),
                 "spread" (over its window) or "interpolate" (between windows); the last two need
                 nothing of the input's detail. Not with "gradient".
-            contrast: "channels": only what the 8 most active other channels' sonifications of the
-                same clip do not explain (`deconv1d.contrast.contrasted`); costs 9 more.
             low_cut: For listening: leave out what lies below so many hertz; None: the paper's
                 waveform as it is.
             channel_axis: Which axis of the map counts channels, if it is not the one that
@@ -154,7 +151,6 @@ class Sonifier:
             reached,
             channel=channel,
             seed=seed,
-            contrast=contrast,
             sample_rate=self.sample_rate,
             low_cut=low_cut,
         )

@@ -21,7 +21,7 @@ LEVELS = [
     ["layers.names", "layers.axes", "layers.maps"],
     ["mirror"],
     ["layers", "forward", "seeds", "channels"],
-    ["contrast", "sonification", "sounding", "program", "local"],
+    ["sonification", "sounding", "program", "local"],
     ["sonify"],
 ]
 """Rooms and folders. Each imports from its own level and those above it here; what is not listed

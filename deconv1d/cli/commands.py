@@ -98,15 +98,10 @@ def _sonify(arguments: argparse.Namespace) -> Answer:
                 tap=arguments.tap,
                 seed=arguments.seed,
                 method=arguments.method,
-                contrast=arguments.contrast,
                 low_cut=arguments.low_cut,
             )
             sounds += _write(sonification, arguments)
-    shared = {
-        "layer": sonification.layer,
-        "flagged": sonification.flagged,
-        "contrast": sonification.contrast,
-    }
+    shared = {"layer": sonification.layer, "flagged": sonification.flagged}
     facts = {**shared, "sounds": sounds}
     return Answer("\n".join(f"{s['sound']}: {s['title']}" for s in sounds), facts)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 from typing import NoReturn
 
-from deconv1d.contrast import CONTRASTS
 from deconv1d.errors import InputError
 from deconv1d.forward import TAPS
 from deconv1d.rules.table import METHODS
@@ -75,11 +74,6 @@ def sound_options(parser: argparse.ArgumentParser) -> None:
         "once",
     )
     parser.add_argument("--seed", choices=SEEDS, default="activation", help="what is carried back")
-    parser.add_argument(
-        "--contrast",
-        choices=CONTRASTS,
-        help="write only what other channels' sonifications do not explain",
-    )
     parser.add_argument(
         "--low-cut", type=float, metavar="HZ", help="leave out what lies below, for listening"
     )

@@ -143,7 +143,6 @@ def standard_explanations(sonifier: Sonifier, *, random_state: int = 0) -> dict[
 
     return {
         "deconvnet": sonified(),
-        "deconvnet, contrasted": sonified(contrast="channels"),
         "guided": sonified(method="guided"),
         "gradient": sonified(method="gradient"),
         "deconvnet x input, in cells": in_cells(sonified()),
