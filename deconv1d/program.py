@@ -171,7 +171,6 @@ class Program:
         tap: See there.
         seed: See there.
         method: See there.
-        unpool: See there.
         channel_axis: See there.
         verify: See there.
     """
@@ -186,7 +185,6 @@ class Program:
         tap: str,
         seed: Seed,
         method: str,
-        unpool: str,
         channel_axis: int | None,
         verify: bool,
     ) -> None:
@@ -197,7 +195,6 @@ class Program:
             "layer": layer,
             "tap": tap,
             "method": method,
-            "unpool": unpool,
         }
         self._seed, self._channel_axis = seed, channel_axis
         self._structure = Structure(sonifier.model)

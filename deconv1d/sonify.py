@@ -88,7 +88,6 @@ class Sonifier:
         tap: str = "block",
         seed: Seed = "activation",
         method: str = "deconvnet",
-        unpool: str = "switches",
         low_cut: float | None = None,
         channel_axis: int | None = None,
     ) -> Sonification:
@@ -105,9 +104,6 @@ class Sonifier:
             seed: What is carried back: "activation" (the map), "ones", "peak" (each map's strongest
                 moment), or a function from the whole map to a seed of its shape.
             method: "deconvnet", "guided" or "gradient".
-            unpool: How max-pooling is undone: "switches" (each value goes to its maximum's place),
-                "spread" (over its window) or "interpolate" (between windows); the last two need
-                nothing of the input's detail. Not with "gradient".
             low_cut: For listening: leave out what lies below so many hertz; None: the paper's
                 waveform as it is.
             channel_axis: Which axis of the map counts channels, if it is not the one that
@@ -125,9 +121,7 @@ class Sonifier:
         # A wrong word is refused before the forward pass, which may take long.
         if not callable(seed):
             check_word("seed", seed, SEEDS)
-        captured, waveform, name = self._forward_pass.run_to(
-            x, layer, tap=tap, method=method, unpool=unpool
-        )
+        captured, waveform, name = self._forward_pass.run_to(x, layer, tap=tap, method=method)
         assert captured.tap is not None
         deconvnet = mirror(captured, rules=captured.rules, method=method)
         layout = layout_of(captured, captured.tap, channel_axis)
@@ -163,7 +157,6 @@ class Sonifier:
         tap: str = "block",
         seed: Seed = "activation",
         method: str = "deconvnet",
-        unpool: str = "switches",
         channel_axis: int | None = None,
         verify: bool = False,
     ) -> Program:
@@ -178,7 +171,6 @@ class Sonifier:
             tap: As for `sonify`.
             seed: As for `sonify`.
             method: As for `sonify`.
-            unpool: As for `sonify`.
             channel_axis: As for `sonify`.
             verify: Run each call both ways and compare.
 
@@ -203,7 +195,6 @@ class Sonifier:
             tap=tap,
             seed=seed,
             method=method,
-            unpool=unpool,
             channel_axis=channel_axis,
             verify=verify,
         )
@@ -217,7 +208,6 @@ class Sonifier:
         channel: int,
         tap: str = "block",
         method: str = "deconvnet",
-        unpool: str = "switches",
         gain: float | None = None,
         tile_seconds: float = 20.0,
         progress: bool = False,
@@ -234,7 +224,6 @@ class Sonifier:
             channel: A number.
             tap: As for `sonify`.
             method: As for `sonify`.
-            unpool: As for `sonify`.
             gain: What to multiply the raw sonification by; None: scale it to the recording's peak.
             tile_seconds: About how much of the recording is sonified at once.
             progress: Whether to show a bar on stderr.
@@ -259,7 +248,6 @@ class Sonifier:
             progress=progress,
             tap=tap,
             method=method,
-            unpool=unpool,
         )
 
     def maps(
@@ -325,7 +313,6 @@ class Sonifier:
         *,
         tap: str = "block",
         method: str = "deconvnet",
-        unpool: str = "switches",
     ) -> Table[PlanRow]:
         """Lists each op between a layer's map and the waveform, in the mirror's order.
 
@@ -334,14 +321,11 @@ class Sonifier:
             layer: As for `sonify`.
             tap: As for `sonify`.
             method: As for `sonify`.
-            unpool: As for `sonify`.
 
         Raises:
             InputError, LayerError, PathError: As for `sonify`.
         """
-        captured = self._forward_pass.run_to(
-            x, layer, tap=tap, method=method, unpool=unpool
-        ).captured
+        captured = self._forward_pass.run_to(x, layer, tap=tap, method=method).captured
         # The mirror is written but not run: the plan costs one forward pass.
         steps = mirror(captured, rules=captured.rules, method=method).steps
         return plan_of(steps, captured.receptive_fields)
@@ -353,7 +337,6 @@ class Sonifier:
         *,
         tap: str = "block",
         method: str = "deconvnet",
-        unpool: str = "switches",
     ) -> Deconvnet:
         """Returns the mirrored network, a `torch.fx.GraphModule`; its `code` can be read.
 
@@ -365,14 +348,11 @@ class Sonifier:
             layer: As for `sonify`.
             tap: As for `sonify`.
             method: As for `sonify`.
-            unpool: As for `sonify`.
 
         Raises:
             InputError, LayerError, PathError: As for `sonify`.
         """
-        captured = self._forward_pass.run_to(
-            x, layer, tap=tap, method=method, unpool=unpool
-        ).captured
+        captured = self._forward_pass.run_to(x, layer, tap=tap, method=method).captured
         return mirror(captured, rules=captured.rules, method=method)
 
     def control_card(
