@@ -327,7 +327,7 @@ def trace(
         x: As for `Sonifier.sonify`.
         layer: As for `Sonifier.sonify`.
         channel_axis: As for `Sonifier.sonify`.
-        words: `tap`, `method` and `unpool`, as for `Sonifier.sonify`.
+        words: `tap` and `method`, as for `Sonifier.sonify`.
 
     Raises:
         ModelError: If another waveform of this shape may run otherwise.

@@ -127,9 +127,7 @@ class Sonifier:
         layout = layout_of(captured, captured.tap, channel_axis)
         carry_back: Callable[[Tensor], Tensor] = deconvnet
         if seed == "peak" or callable(seed):  # these may be zero but for a moment
-            program = partial(
-                trace, self._forward_pass, layer=name, tap=tap, method=method, unpool=unpool
-            )
+            program = partial(trace, self._forward_pass, layer=name, tap=tap, method=method)
             carry_back = local_mirror(deconvnet, captured, layout, program)
         reached = ReachedMap(
             layer=name,
