@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -18,8 +19,10 @@ from tqdm import tqdm
 from deconv1d.evaluation.hearing import hear, to_rms
 from deconv1d.evaluation.intervals import Mean, mean_of
 from deconv1d.evaluation.pointing import Explanation, sounds_of
-from deconv1d.sonify import Sonifier
 from deconv1d.table import Table
+
+if TYPE_CHECKING:
+    from deconv1d.sonify import Sonifier
 
 MOST = 9
 NOTHING = 1e-4

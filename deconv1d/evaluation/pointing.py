@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -24,10 +25,12 @@ from tqdm import tqdm
 from deconv1d.errors import InputError
 from deconv1d.evaluation.hearing import hear, to_rms
 from deconv1d.evaluation.intervals import Mean, mean_of
-from deconv1d.sonify import Sonifier
 from deconv1d.table import Table
 
-Explanation = Callable[[Sonifier, Tensor, str, Sequence[int]], Tensor]
+if TYPE_CHECKING:
+    from deconv1d.sonify import Sonifier
+
+Explanation = Callable[["Sonifier", Tensor, str, Sequence[int]], Tensor]
 """What is tested: (sonifier, waveform (time,), layer, channels) -> sounds (channels, time).
 
 The level of a sound does not matter. An explanation that draws at random holds its own generator.

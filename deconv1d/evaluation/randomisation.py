@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from deconv1d.sonification import Sonification
-from deconv1d.sonify import Sonifier
+if TYPE_CHECKING:
+    from deconv1d.sonification import Sonification
+    from deconv1d.sonify import Sonifier
+
 
 CONVERGENCE_DRAWS = 4
 

@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -25,8 +25,10 @@ from deconv1d.evaluation.explanations import (
 from deconv1d.evaluation.identity import Identity, self_identification
 from deconv1d.evaluation.intervals import Mean
 from deconv1d.evaluation.pointing import Explanation, Pair, Pointing, draw_pairs, pointing_game
-from deconv1d.sonify import Sonifier
 from deconv1d.table import Table
+
+if TYPE_CHECKING:
+    from deconv1d.sonify import Sonifier
 
 COUNT, SECONDS, LAYERS = 24, 2.0, 4
 GATE = "control: input gated by the map"
