@@ -7,7 +7,7 @@ reference_models/soundnet.py).
 """
 
 import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from statistics import fmean
 
@@ -17,19 +17,14 @@ from torch import Tensor
 from benchmarks.reporting import HERE, table, write_page
 from deconv1d import Sonifier
 from deconv1d.audio import read_audio
-from deconv1d.evaluation.controls import (
-    EVERYTHING,
-    FILTER,
-    OTHER_CHANNELS,
-    OTHER_SWITCHES,
-    RANDOM_SEED,
-)
+from deconv1d.evaluation.card import EVERYTHING, FILTER, OTHER_CHANNELS, RANDOM_SEED
+from deconv1d.evaluation.trust import weights_hash
 from reference_models.clips import spoken_words
 from reference_models.cnn12 import demo
 
 WORDS = ("marvin", "seven", "happy")
 KINDS = ("Dog bark", "Helicopter", "Rooster")
-SHOWN = (FILTER, OTHER_CHANNELS, RANDOM_SEED, EVERYTHING, OTHER_SWITCHES, "input", "gradient")
+SHOWN = (FILTER, EVERYTHING, RANDOM_SEED, OTHER_CHANNELS)
 Network = tuple[str, Sonifier, Sequence[str], list[Tensor]]
 
 
@@ -53,23 +48,24 @@ def row(name: str, sonifier: Sonifier, layer: str, clips: list[Tensor]) -> list[
     """One layer's line: means over the clips, of the most active map of each."""
     cards = [sonifier.control_card(clip, layer=layer) for clip in clips]
     print(f"{name}, {layer}: {cards[0].verdict}", flush=True)
-    similar = [
-        fmean(found)
-        if (found := [c.similarity for k in cards for c in k.controls if c.control == control])
-        else float("nan")
-        for control in SHOWN
-    ]
-    rank = fmean(card.effective_rank / card.channels for card in cards)
-    numbers = fmean(card.specific for card in cards), *similar
-    own = fmean(card[RANDOM_SEED].input_coherence_margin for card in cards)
-    answer = fmean(card.answer for card in cards)
+
+    def mean(values: Iterable[float | None]) -> str:
+        known = [float(value) for value in values if value is not None]
+        return f"{fmean(known):.2f}" if known else "-"
+
+    def controls(field: str) -> Iterator[str]:
+        for shown in SHOWN:
+            found = (c for card in cards for c in card.controls if c.control == shown)
+            yield mean(getattr(control, field) for control in found)
+
+    facts = ("response", "place", "told", "input", "convergence", "ablation", "ablation_others")
     return [
         name,
         layer,
-        *(f"{n:.2f}" for n in numbers),
-        f"{own:+.2f}",
-        f"{answer:.2f}",
-        f"{rank:.2f}",
+        f"{sum(card.specific for card in cards)} of {len(cards)}",
+        *(mean(getattr(card, fact) for card in cards) for fact in facts),
+        *controls("response"),
+        *controls("similarity"),
     ]
 
 
@@ -87,18 +83,28 @@ def main() -> None:
         "network",
         "layer",
         "specific",
-        *SHOWN,
-        "coherence with input minus random seed's",
-        "answer",
-        "effective rank / channels",
+        "response",
+        "place",
+        "told from rivals",
+        "coherence with input",
+        "convergence",
+        "output lost",
+        "other channels'",
+        *(f"response: {name}" for name in SHOWN),
+        *(f"similarity: {name}" for name in SHOWN),
+    )
+    weights = "; ".join(
+        f"{name} {weights_hash(sonifier.model)}" for name, sonifier, *_ in networks(given.data)
     )
     body = (
-        "The most active map of each of three clips (spoken words; for SoundNet-8 a dog, a "
-        "helicopter and a rooster); means over the clips. The columns between are similarities of "
-        "the sonification to its controls, 0 to 1: the mean of |Spearman|, log-mel correlation and "
-        "coherence. *Specific* is one minus the larger of the first two; from 0.4 on a card calls "
-        "a sound the channel's own, up to 0.3 mostly the input. *Answer* is the channel's "
-        "activation on hearing its sonification over that on the input.\n\n" + table(head, rows)
+        "Quick cards of the most active map of each of three clips (spoken words; for SoundNet-8 "
+        "a dog, a helicopter and a rooster); means over the clips. *Specific*: how many verdicts. "
+        "*Response*: the channel's activation on hearing a sound, over that on the input, both at "
+        "one RMS; *place*: among all channels of the layer; *told from rivals*: strict "
+        "self-identification of this channel. *Coherence* is above that of unrelated noise. "
+        "*Convergence*: cosine similarity convergence, 1 where one sound comes out whatever is "
+        "carried back. *Output lost*: without the channel, and without random others.\n\n"
+        f"Weights: {weights}.\n\n" + table(head, rows)
     )
     write_page(
         HERE / "CONTROLS.md",

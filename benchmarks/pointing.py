@@ -2,8 +2,9 @@
 
 python -m benchmarks.pointing --data DIR [--count N] [NETWORK ...]
 
-Half an hour; writes POINTING.md beside this file. `--data` holds `speech_commands/` and `esc10/`,
-laid out as published. SoundNet-8 needs its weights (see reference_models/soundnet.py).
+Half an hour; writes POINTING.md beside this file, and the short table in docs/trust.md. `--data`
+holds `speech_commands/` and `esc10/`, laid out as published. SoundNet-8 needs its
+weights (see reference_models/soundnet.py).
 """
 
 import argparse
@@ -16,9 +17,9 @@ from torch import Tensor, nn
 
 from benchmarks.reporting import HERE, table, write_page
 from deconv1d import Sonifier
-from deconv1d.audio import read_audio
 from deconv1d.evaluation.explanations import captum
 from deconv1d.evaluation.intervals import Mean
+from deconv1d.evaluation.recordings import PER_CLASS, read_recordings
 from deconv1d.evaluation.trust import (
     Trust,
     benchmark_trust,
@@ -28,10 +29,11 @@ from deconv1d.evaluation.trust import (
 from reference_models.cnn12 import CNN12, demo
 from reference_models.soundnet import SAMPLE_RATE, SCALE, SoundNet, load_soundnet
 
-PER_CLASS = 8
 WORDS = ("backward", "eight", "happy", "left", "marvin", "seven", "sheila", "stop", "yes", "zero")
 UNTRAINED = ("deconvnet", "integrated gradients minus rivals, in cells", "mask")
 """What is put to the test on twins that learnt nothing."""
+SHORT = ("conv3", "conv5", "conv9")
+TRUST = HERE.parent / "docs" / "trust.md"
 CAPTUM = "NeuronGuidedBackprop"
 
 
@@ -117,15 +119,11 @@ NETWORKS = {
 
 def recordings(network: Network, data: Path) -> dict[str, list[Tensor]]:
     """Some recordings of each class, at the network's rate."""
-    folders = sorted(folder for folder in (data / network.folder).iterdir() if folder.is_dir())
-    if network.folder == "speech_commands":
-        folders = [folder for folder in folders if folder.name in WORDS]
+    found = read_recordings(data / network.folder, network.sample_rate)
     return {
-        folder.name: [
-            torch.from_numpy(read_audio(path, network.sample_rate)[0])
-            for path in sorted(p for p in folder.iterdir() if p.is_file())[:PER_CLASS]
-        ]
-        for folder in folders
+        name: some
+        for name, some in found.items()
+        if network.folder != "speech_commands" or name in WORDS
     }
 
 
@@ -211,6 +209,33 @@ def section(network: Network, digest: str, found: Sequence[Trust]) -> str:
     return f"## {network.name}\n\n{about}\n\n{table(HEAD, list(rows(found)))}\n"
 
 
+def short(network: Network, found: Sequence[Trust]) -> str:
+    """A few layers and explanations: pointing, both recordings loud at once, and identified."""
+    by_name: dict[str, list[Trust]] = {}
+    for row in found:
+        if row.layer in SHORT:
+            by_name.setdefault(row.explanation, []).append(row)
+    head = ["aligned / identified", *SHORT]
+    lines = [
+        [name, *(f"{with_error(r.aligned)} / {identified(r)}" for r in some)]
+        for name, some in by_name.items()
+    ]
+    return f"{network.name}:\n\n{table(head, lines)}\n"
+
+
+def identified(row: Trust) -> str:
+    """One number, if there is one."""
+    return "-" if row.identified is None else f"{row.identified.value:.2f}"
+
+
+def put_between(path: Path, marker: str, text: str) -> None:
+    """Writes text into a page, between two comments."""
+    page = path.read_text(encoding="utf-8")
+    begin, end = f"<!-- {marker} -->", f"<!-- /{marker} -->"
+    before, after = page.partition(begin)[0], page.partition(end)[2]
+    path.write_text(f"{before}{begin}\n{text}{end}{after}", encoding="utf-8")
+
+
 def main() -> None:
     """Writes POINTING.md, anew after each network."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
@@ -220,7 +245,10 @@ def main() -> None:
     given = parser.parse_args()
     parts = []
     for name in given.networks or NETWORKS:
-        parts.append(section(NETWORKS[name], *measured(NETWORKS[name], given.data, given.count)))
+        digest, found = measured(NETWORKS[name], given.data, given.count)
+        parts.append(section(NETWORKS[name], digest, found))
+        if name == WORDS_NET.name:
+            put_between(TRUST, "pointing", short(WORDS_NET, found))
         write_page(
             HERE / "POINTING.md",
             "Pointing: whose sound is it?",

@@ -17,7 +17,6 @@ from deconv1d.record.request import Failure, TapRequest
 from deconv1d.record.waveform import Waveform, as_waveform, shortest
 from deconv1d.rules.op import shape_of
 from deconv1d.rules.table import METHODS, Rules, packet
-from deconv1d.rules.unpooling import UNPOOL, rules_with
 
 TAPS = ("block", "output")
 
@@ -73,9 +72,7 @@ class ForwardPass:
         """
         return self._run(as_waveform(x), None, "deconvnet", run_on=False)
 
-    def run_to(
-        self, x: Any, name: str, *, tap: str, method: str = "deconvnet", unpool: str = "switches"
-    ) -> RunTo:
+    def run_to(self, x: Any, name: str, *, tap: str, method: str = "deconvnet") -> RunTo:
         """Runs the model up to a layer, and stops it there.
 
         Args:
@@ -83,7 +80,6 @@ class ForwardPass:
             name: As for `Sonifier.sonify`.
             tap: As for `Sonifier.sonify`.
             method: As for `Sonifier.sonify`.
-            unpool: As for `Sonifier.sonify`.
 
         Raises:
             InputError, LayerError, PathError: As for `Sonifier.sonify`.
@@ -91,15 +87,9 @@ class ForwardPass:
         # All words are checked before the model runs: a forward pass may take minutes.
         check_word("tap", tap, TAPS)
         check_word("method", method, METHODS)
-        check_word("unpool", unpool, UNPOOL)
-        if unpool != "switches" and method == "gradient":
-            raise InputError(
-                f"A gradient goes through the switches: expected unpool='switches' with "
-                f"method='gradient', got {unpool!r}. Choose method='deconvnet' or 'guided'."
-            )
         waveform = as_waveform(x)
         layer = self._find(waveform, name)
-        captured = self._reach(waveform, [layer], tap, method, rules_with(self.rules, unpool))
+        captured = self._reach(waveform, [layer], tap, method, self.rules)
         return RunTo(captured, waveform, str(layer))
 
     def run_through(self, x: Any, names: Sequence[str], *, tap: str) -> RunThrough:

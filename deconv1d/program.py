@@ -171,7 +171,6 @@ class Program:
         tap: See there.
         seed: See there.
         method: See there.
-        unpool: See there.
         channel_axis: See there.
         verify: See there.
     """
@@ -186,30 +185,30 @@ class Program:
         tap: str,
         seed: Seed,
         method: str,
-        unpool: str,
         channel_axis: int | None,
         verify: bool,
     ) -> None:
         if not callable(seed):
             check_word("seed", seed, SEEDS)
         self._sonifier, self._forward_pass, self._verify = sonifier, forward_pass, verify
-        self._options = {"layer": layer, "tap": tap, "method": method, "unpool": unpool}
+        self._options: dict[str, Any] = {
+            "layer": layer,
+            "tap": tap,
+            "method": method,
+        }
         self._seed, self._channel_axis = seed, channel_axis
         self._structure = Structure(sonifier.model)
         self._traces: dict[torch.Size, Trace] = {}
         self._given = as_waveform(x).given
         self._traced(as_waveform(x))
 
-    def __call__(
-        self, x: Any, *, channel: Any = "most_active", contrast: str | None = None
-    ) -> Sonification:
+    def __call__(self, x: Any, *, channel: Any = "most_active") -> Sonification:
         """The sonification of a waveform, as `Sonifier.sonify` gives it.
 
         Args:
             x: Of the shape, dtype and device that the program was prepared for; with another number
                 of examples, the model is traced once more.
             channel: As for `Sonifier.sonify`.
-            contrast: As for `Sonifier.sonify`.
 
         Raises:
             InputError: If the waveform does not fit.
@@ -236,11 +235,10 @@ class Program:
             reached,
             channel=channel,
             seed=self._seed,
-            contrast=contrast,
             sample_rate=self._sonifier.sample_rate,
         )
         if self._verify:
-            self._compare(sonification, x, channel, contrast)
+            self._compare(sonification, x, channel)
         return sonification
 
     def _traced(self, waveform: Waveform) -> Trace:
@@ -274,13 +272,10 @@ class Program:
                 f"structure, but {change}. Prepare it again."
             )
 
-    def _compare(
-        self, sonification: Sonification, x: Any, channel: Any, contrast: str | None
-    ) -> None:
+    def _compare(self, sonification: Sonification, x: Any, channel: Any) -> None:
         plain = self._sonifier.sonify(
             x,
             channel=channel,
-            contrast=contrast,
             seed=self._seed,
             channel_axis=self._channel_axis,
             **self._options,
@@ -332,7 +327,7 @@ def trace(
         x: As for `Sonifier.sonify`.
         layer: As for `Sonifier.sonify`.
         channel_axis: As for `Sonifier.sonify`.
-        words: `tap`, `method` and `unpool`, as for `Sonifier.sonify`.
+        words: `tap` and `method`, as for `Sonifier.sonify`.
 
     Raises:
         ModelError: If another waveform of this shape may run otherwise.

@@ -21,7 +21,7 @@ class Sonification:
 
     Attributes:
         waveform: The sonification: `raw` scaled to the input's peak, per example; input's shape.
-        raw: The deconvnet's output; with `contrast`, its part that is the channel's own.
+        raw: The deconvnet's output (above `low_cut`, if that was given).
         input: The waveform that was given.
         activation: The whole map at the tap.
         gain: What `raw` was multiplied by, (batch,) or (channels, batch); 0 where it is silent.
@@ -31,7 +31,6 @@ class Sonification:
         flagged: Share of ops on the way back for which only a gradient is known, 0 to 1.
         tap: Where the map was taken, as `Sonifier.sonify` was told.
         layout: Which axes of the map count examples and channels.
-        contrast: What `raw` was contrasted with, as `Sonifier.sonify` was told; None: nothing.
 
     Source: paper, section 3.2 and figure B.2.
     """
@@ -47,7 +46,6 @@ class Sonification:
     flagged: float
     layout: Layout
     tap: str = "block"
-    contrast: str | None = None
 
     @property
     def residual(self) -> Tensor:
@@ -159,7 +157,6 @@ class Sonification:
             "channel": "all at once" if self.channel is None else self.channel,
             "sample rate": f"{self.sample_rate} Hz",
             "flagged ops": f"{self.flagged:.0%}",
-            "contrasted with": "nothing" if self.contrast is None else f"other {self.contrast}",
         }
         return pair_html(
             tracks, self.sample_rate, title=f"Sonification of {self.layer}", facts=facts

@@ -88,8 +88,7 @@ class Sonifier:
         tap: str = "block",
         seed: Seed = "activation",
         method: str = "deconvnet",
-        unpool: str = "switches",
-        contrast: str | None = None,
+        low_cut: float | None = None,
         channel_axis: int | None = None,
     ) -> Sonification:
         """Carries one or more of a layer's maps back to the waveform.
@@ -105,11 +104,8 @@ class Sonifier:
             seed: What is carried back: "activation" (the map), "ones", "peak" (each map's strongest
                 moment), or a function from the whole map to a seed of its shape.
             method: "deconvnet", "guided" or "gradient".
-            unpool: How max-pooling is undone: "switches" (each value goes to its maximum's place),
-                "spread" (over its window) or "interpolate" (between windows); the last two need
-                nothing of the input's detail. Not with "gradient".
-            contrast: "channels": only what the 8 most active other channels' sonifications of the
-                same clip do not explain (`deconv1d.contrast.contrasted`); costs 9 more.
+            low_cut: For listening: leave out what lies below so many hertz; None: the paper's
+                waveform as it is.
             channel_axis: Which axis of the map counts channels, if it is not the one that
                 `layers` shows.
 
@@ -125,17 +121,13 @@ class Sonifier:
         # A wrong word is refused before the forward pass, which may take long.
         if not callable(seed):
             check_word("seed", seed, SEEDS)
-        captured, waveform, name = self._forward_pass.run_to(
-            x, layer, tap=tap, method=method, unpool=unpool
-        )
+        captured, waveform, name = self._forward_pass.run_to(x, layer, tap=tap, method=method)
         assert captured.tap is not None
         deconvnet = mirror(captured, rules=captured.rules, method=method)
         layout = layout_of(captured, captured.tap, channel_axis)
         carry_back: Callable[[Tensor], Tensor] = deconvnet
         if seed == "peak" or callable(seed):  # these may be zero but for a moment
-            program = partial(
-                trace, self._forward_pass, layer=name, tap=tap, method=method, unpool=unpool
-            )
+            program = partial(trace, self._forward_pass, layer=name, tap=tap, method=method)
             carry_back = local_mirror(deconvnet, captured, layout, program)
         reached = ReachedMap(
             layer=name,
@@ -148,7 +140,11 @@ class Sonifier:
             chunk=chunk_of(captured),
         )
         return sonify_map(
-            reached, channel=channel, seed=seed, contrast=contrast, sample_rate=self.sample_rate
+            reached,
+            channel=channel,
+            seed=seed,
+            sample_rate=self.sample_rate,
+            low_cut=low_cut,
         )
 
     def prepare(
@@ -159,7 +155,6 @@ class Sonifier:
         tap: str = "block",
         seed: Seed = "activation",
         method: str = "deconvnet",
-        unpool: str = "switches",
         channel_axis: int | None = None,
         verify: bool = False,
     ) -> Program:
@@ -174,7 +169,6 @@ class Sonifier:
             tap: As for `sonify`.
             seed: As for `sonify`.
             method: As for `sonify`.
-            unpool: As for `sonify`.
             channel_axis: As for `sonify`.
             verify: Run each call both ways and compare.
 
@@ -199,7 +193,6 @@ class Sonifier:
             tap=tap,
             seed=seed,
             method=method,
-            unpool=unpool,
             channel_axis=channel_axis,
             verify=verify,
         )
@@ -213,7 +206,6 @@ class Sonifier:
         channel: int,
         tap: str = "block",
         method: str = "deconvnet",
-        unpool: str = "switches",
         gain: float | None = None,
         tile_seconds: float = 20.0,
         progress: bool = False,
@@ -230,7 +222,6 @@ class Sonifier:
             channel: A number.
             tap: As for `sonify`.
             method: As for `sonify`.
-            unpool: As for `sonify`.
             gain: What to multiply the raw sonification by; None: scale it to the recording's peak.
             tile_seconds: About how much of the recording is sonified at once.
             progress: Whether to show a bar on stderr.
@@ -255,7 +246,6 @@ class Sonifier:
             progress=progress,
             tap=tap,
             method=method,
-            unpool=unpool,
         )
 
     def maps(
@@ -321,7 +311,6 @@ class Sonifier:
         *,
         tap: str = "block",
         method: str = "deconvnet",
-        unpool: str = "switches",
     ) -> Table[PlanRow]:
         """Lists each op between a layer's map and the waveform, in the mirror's order.
 
@@ -330,14 +319,11 @@ class Sonifier:
             layer: As for `sonify`.
             tap: As for `sonify`.
             method: As for `sonify`.
-            unpool: As for `sonify`.
 
         Raises:
             InputError, LayerError, PathError: As for `sonify`.
         """
-        captured = self._forward_pass.run_to(
-            x, layer, tap=tap, method=method, unpool=unpool
-        ).captured
+        captured = self._forward_pass.run_to(x, layer, tap=tap, method=method).captured
         # The mirror is written but not run: the plan costs one forward pass.
         steps = mirror(captured, rules=captured.rules, method=method).steps
         return plan_of(steps, captured.receptive_fields)
@@ -349,7 +335,6 @@ class Sonifier:
         *,
         tap: str = "block",
         method: str = "deconvnet",
-        unpool: str = "switches",
     ) -> Deconvnet:
         """Returns the mirrored network, a `torch.fx.GraphModule`; its `code` can be read.
 
@@ -361,14 +346,11 @@ class Sonifier:
             layer: As for `sonify`.
             tap: As for `sonify`.
             method: As for `sonify`.
-            unpool: As for `sonify`.
 
         Raises:
             InputError, LayerError, PathError: As for `sonify`.
         """
-        captured = self._forward_pass.run_to(
-            x, layer, tap=tap, method=method, unpool=unpool
-        ).captured
+        captured = self._forward_pass.run_to(x, layer, tap=tap, method=method).captured
         return mirror(captured, rules=captured.rules, method=method)
 
     def control_card(
@@ -379,20 +361,26 @@ class Sonifier:
         channel: int | str = "most_active",
         tap: str = "block",
         other: Any = None,
+        twin: Sonifier | None = None,
+        full: bool = False,
         draws: int = 3,
         random_state: int = 0,
     ) -> ControlCard:
         """Makes a card that says how far to trust a sonification, by its controls.
 
-        Costs about 35 sonifications of the layer.
+        Costs about 40 sonifications of the layer; a full card about 200.
 
         Args:
             x: One clip, as for `sonify`.
             layer: As for `sonify`.
             channel: A number or "most_active".
             tap: As for `sonify`.
-            other: Another clip of the same shape, for its switches; None: the input rolled by half.
-            draws: How many draws of the redrawn filter and of the random seed.
+            other: Another clip of the same shape, for its switches, on a full card; None: the
+                input rolled by half.
+            twin: A sonifier of a network of the same layers that must not pass for this one:
+                untrained, or trained on random labels.
+            full: Whether to add cascading randomisation, sMPRT, eMPRT and trivial sounds.
+            draws: Sounds of the permuted filter, of all weights permuted and of the random map.
             random_state: Of all draws.
 
         Raises:
@@ -410,6 +398,8 @@ class Sonifier:
             channel=channel,
             tap=tap,
             other=other,
+            twin=twin,
+            full=full,
             draws=draws,
             random_state=random_state,
         )

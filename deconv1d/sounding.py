@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from deconv1d.channels import Channel, carry_back, carry_leveled, check_channels, most_active
-from deconv1d.contrast import check_contrast, without_others
 from deconv1d.errors import ModelError, SilenceWarning
 from deconv1d.layers.axes import Layout
+from deconv1d.low_cut import cut_lows
 from deconv1d.record.waveform import Waveform
 from deconv1d.seeds import Seed, seed_of
 from deconv1d.sonification import Sonification
@@ -50,7 +50,12 @@ class ReachedMap:
 
 
 def sonify_map(
-    reached: ReachedMap, *, channel: Any, seed: Seed, contrast: str | None, sample_rate: int | None
+    reached: ReachedMap,
+    *,
+    channel: Any,
+    seed: Seed,
+    sample_rate: int | None,
+    low_cut: float | None = None,
 ) -> Sonification:
     """Makes the sonification of one or more channels of a map.
 
@@ -58,12 +63,12 @@ def sonify_map(
         reached: The map.
         channel: As for `Sonifier.sonify`.
         seed: As for `Sonifier.sonify`.
-        contrast: As for `Sonifier.sonify`.
         sample_rate: In hertz, if known.
+        low_cut: As for `Sonifier.sonify`.
 
     Raises:
         ChannelError: If the layer has no such channel.
-        InputError: If the channel, the seed or the contrast cannot be used.
+        InputError: If the channel, the seed or low_cut cannot be used.
         ModelError: If the sonification is not finite.
     """
     activation, layout = reached.activation, reached.layout
@@ -71,8 +76,6 @@ def sonify_map(
         channel = channel.tolist()
     count = activation.shape[layout.channel]
     chosen = check_channels(channel, count, reached.layer)
-    if contrast is not None:
-        check_contrast(contrast, count, chosen, reached.layer)
     # The whole map may be needed to make a seed, also where one channel is carried back.
     values = seed_of(activation, seed, layout)
     carried: list[Channel] | Channel | None = None
@@ -85,12 +88,10 @@ def sonify_map(
         channels: list[Channel] = [*chosen] if isinstance(chosen, list) else [most_active(maps)]
         carry = partial(carry_back, reached.carry_back, values, layout, chunk=reached.chunk)
         (raw, level), carried = carry(channels), channels
-        if contrast is not None:
-            raw = without_others(raw, channels, maps, lambda others: carry(others)[0])
         # One channel was asked for, not a list of one: its sound has no leading axis.
         if isinstance(chosen, str) or not isinstance(channel, Sequence):
             raw, level, carried = raw[0], level[0], channels[0]
-    return _finish(reached, raw, level, carried, contrast, sample_rate)
+    return _finish(reached, raw, level, carried, sample_rate, low_cut)
 
 
 def _finish(
@@ -98,8 +99,8 @@ def _finish(
     raw: Tensor,
     level: Tensor,
     channel: Any,
-    contrast: str | None,
     sample_rate: int | None,
+    low_cut: float | None,
 ) -> Sonification:
     given = reached.waveform.given
     leading = raw.shape[:1] if isinstance(channel, list) else ()
@@ -113,10 +114,11 @@ def _finish(
             f"{given.dtype}'s range. Give the waveform in float32, or "
             f"Sonifier(model, dtype=torch.float32)."
         )
+    if low_cut is not None:
+        raw = cut_lows(raw, low_cut, sample_rate)
     scaled, gain = to_peak_of(given.to(wide), raw)
     if (gain == 0).any():
         what = "the input is silent" if not given.any() else "the map is dead"
-        what += " or explained by other channels" if contrast and given.any() else ""
         warnings.warn(
             f"The sonification of layer {reached.layer!r} is silent: {what}.",
             SilenceWarning,
@@ -134,7 +136,6 @@ def _finish(
         layout=reached.layout,
         tap=reached.tap,
         flagged=sum(step.rule.flagged for step in reached.steps) / max(len(reached.steps), 1),
-        contrast=contrast,
     )
 
 

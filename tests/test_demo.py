@@ -105,11 +105,10 @@ def test_the_network_knows_the_words():
 def test_each_layer_has_its_sounds_and_pictures(elements):
     text = elements.text
     assert [t for t in text if t in LAYERS] == 2 * LAYERS
-    assert len(elements.all("audio")) == 2 * 4 * len(LAYERS)
-    assert [t for t in text if t in ("input", "sonification", "contrasted", "residual")] == [
+    assert len(elements.all("audio")) == 2 * 3 * len(LAYERS)
+    assert [t for t in text if t in ("input", "sonification", "residual")] == [
         "input",
         "sonification",
-        "contrasted",
         "residual",
     ] * len(2 * LAYERS)
     assert len(elements.all("img")) == len(elements.all("source")) == len(2 * LAYERS)
@@ -139,9 +138,6 @@ def test_the_sounds_are_the_librarys(page, layer, regime):
     sounds = {
         folder / "input.wav": x,
         folder / layer / "sonification.wav": found.waveform,
-        folder / layer / "contrasted.wav": sonifier.sonify(
-            x, contrast="channels", **options
-        ).waveform,
         folder / layer / "residual.wav": found.residual,
     }
     for file, expected in sounds.items():

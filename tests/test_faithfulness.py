@@ -8,7 +8,12 @@ from bands import BANDS, RATE, bank, tones
 from untouched import untouched
 
 from deconv1d import InputError, Sonifier
-from deconv1d.evaluation.faithfulness import activations, deletion_and_insertion, faithfulness
+from deconv1d.evaluation.faithfulness import (
+    activations,
+    deletion_and_insertion,
+    faithfulness,
+    gain_by_percentile,
+)
 
 
 @pytest.fixture
@@ -124,3 +129,25 @@ def test_coherence_of_a_sonification_has_the_shape_of_its_gain(sonifier):
     a, b = x[0, 0].numpy(), one.waveform[0, 0].numpy()
     spectrum = scipy.signal.coherence(a, b)[1]
     assert float(values[0, 0]) == pytest.approx(np.sort(spectrum)[-3:].mean(), abs=1e-6)
+
+
+def test_gain_by_percentile_by_hand(sonifier):
+    """The channel hears the input less than 2 of 3 clips, its sonification less than none."""
+    clips = [level * tones(1000) for level in (0.1, 0.4, 0.7)]
+    found = sonifier.sonify(0.3 * tones(300, 1000, 2200, 3200), layer="0", channel=1)
+    on_input, on_sound = (
+        float(activations(sonifier, x, layer="0")[0, 1]) for x in (found.input, found.waveform)
+    )
+    on_clips = [float(activations(sonifier, x, layer="0")[0, 1]) for x in clips]
+    before, after = (sum(c < a for c in on_clips) / 4 for a in (on_input, on_sound))
+    assert (before, after) == (0.25, 0.75)
+    assert float(gain_by_percentile(sonifier, found, clips)) == pytest.approx(2 / 3)
+    worse = [0.001 * clips[0]]
+    assert float(gain_by_percentile(sonifier, found, worse)) == 0
+
+
+def test_gain_by_percentile_needs_clips_and_one_channel(sonifier):
+    for channel, clips in ((1, []), ([0, 1], [tones(300)])):
+        found = sonifier.sonify(tones(300, 1000), layer="0", channel=channel)
+        with pytest.raises(InputError, match="others to compare with"):
+            gain_by_percentile(sonifier, found, clips)

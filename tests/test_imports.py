@@ -15,13 +15,13 @@ from benchmarks.structure import measure
 ROOT = Path(deconv1d.__file__).parent
 
 LEVELS = [
-    ["errors", "table"],
+    ["errors", "table", "low_cut"],
     ["rules"],
     ["record"],
     ["layers.names", "layers.axes", "layers.maps"],
     ["mirror"],
     ["layers", "forward", "seeds", "channels"],
-    ["contrast", "sonification", "sounding", "program", "local"],
+    ["sonification", "sounding", "program", "local"],
     ["sonify"],
 ]
 """Rooms and folders. Each imports from its own level and those above it here; what is not listed

@@ -22,6 +22,7 @@ from deconv1d.measure import (
     spectral_centroid,
     spectral_entropy,
     spectral_flatness,
+    unrelated_coherence,
 )
 
 RATE = 8000
@@ -320,3 +321,17 @@ def test_effective_rank_by_the_definition_in_batches():
         singular = np.linalg.svd(rows, compute_uv=False)
         expected = np.exp(scipy.stats.entropy(singular / singular.sum()))
         assert float(one) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("samples", [600, 1000, 4000, 20000])
+def test_unrelated_noise_has_the_coherence_that_its_length_gives(samples):
+    x, y = torch.randn(2, 60, samples, generator=torch.Generator().manual_seed(0))
+    found = float(mean_top_coherence(x, y).mean())
+    assert unrelated_coherence(samples) == pytest.approx(found, rel=0.08)
+    one = float(mean_top_coherence(x, y, top_k=1).mean())
+    assert unrelated_coherence(samples, top_k=1) == pytest.approx(one, rel=0.2)
+
+
+def test_two_segments_must_fit_for_unrelated_noise():
+    with pytest.raises(InputError, match="two segments"):
+        unrelated_coherence(300)

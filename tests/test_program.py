@@ -75,13 +75,6 @@ def test_every_way_to_sonify_can_be_prepared(sonifier, method, tap, seed):
         equal(prepared(x, channel=channel), sonifier.sonify(x, channel=channel, **options))
 
 
-@pytest.mark.parametrize("unpool", ["spread", "interpolate"])
-def test_other_ways_to_unpool_can_be_prepared(sonifier, unpool):
-    prepared = sonifier.prepare(waveform(61), layer="3", unpool=unpool)
-    x = waveform(61, seed=1)
-    equal(prepared(x, channel=1), sonifier.sonify(x, layer="3", channel=1, unpool=unpool))
-
-
 def test_any_number_of_examples(sonifier):
     prepared = sonifier.prepare(waveform(2, 1, 61), layer="3")
     for count in (1, 2, 5):

@@ -98,14 +98,10 @@ def _sonify(arguments: argparse.Namespace) -> Answer:
                 tap=arguments.tap,
                 seed=arguments.seed,
                 method=arguments.method,
-                contrast=arguments.contrast,
+                low_cut=arguments.low_cut,
             )
             sounds += _write(sonification, arguments)
-    shared = {
-        "layer": sonification.layer,
-        "flagged": sonification.flagged,
-        "contrast": sonification.contrast,
-    }
+    shared = {"layer": sonification.layer, "flagged": sonification.flagged}
     facts = {**shared, "sounds": sounds}
     return Answer("\n".join(f"{s['sound']}: {s['title']}" for s in sounds), facts)
 
@@ -119,6 +115,7 @@ def _card(arguments: argparse.Namespace) -> Answer:
             channel=_one(arguments.channel),
             tap=arguments.tap,
             other=other,
+            full=arguments.full,
             draws=arguments.draws,
         )
     _write_page(arguments.output, card.layer, card._repr_html_())
@@ -142,6 +139,31 @@ def _compare(arguments: argparse.Namespace) -> Answer:
         )
     _write_page(arguments.output, comparison.title, comparison._repr_html_())
     return Answer(str(comparison), comparison.to_dict())
+
+
+def _benchmark_trust(arguments: argparse.Namespace) -> Answer:
+    from deconv1d.evaluation.recordings import read_recordings
+    from deconv1d.evaluation.trust import benchmark_trust, facts_of, spread_layers
+
+    recordings = read_recordings(arguments.data, arguments.sample_rate)
+    model = load_model(arguments.model, arguments.weights)
+    sonifier = Sonifier(model, sample_rate=arguments.sample_rate)
+    with blaming(f"The model on mixtures from {arguments.data!r}", "Give it what it takes."):
+        layers = (
+            spread_layers(sonifier, arguments.seconds)
+            if arguments.layers is None
+            else arguments.layers.split(",")
+        )
+        table = benchmark_trust(
+            sonifier,
+            layers,
+            recordings,
+            count=arguments.count,
+            seconds=arguments.seconds,
+            progress=True,
+        )
+    _write_page(arguments.output, table.title, table._repr_html_())
+    return Answer(str(table), facts_of(table, model))
 
 
 def _demo(arguments: argparse.Namespace) -> Answer:
@@ -325,6 +347,11 @@ COMMANDS = {
             options.compare_options,
         ),
         _compare,
+    ),
+    "benchmark-trust": Command(
+        "put explanations and controls to a test with a known answer",
+        (options.trust_options,),
+        _benchmark_trust,
     ),
     "demo": Command("write a page to look at and listen to", (options.demo_options,), _demo),
 }

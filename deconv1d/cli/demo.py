@@ -24,9 +24,8 @@ SAMPLE_RATE = 8000
 LEVEL = 0.5
 """Peak of the input as the page plays it; the residual's is at most twice that."""
 INPUT, SONIFICATION, RESIDUAL = "input.wav", "sonification.wav", "residual.wav"
-CONTRASTED = "contrasted.wav"
 PICTURE, DARK_PICTURE = "light.webp", "dark.webp"
-FILES = (PAGE, INPUT, SONIFICATION, CONTRASTED, RESIDUAL, PICTURE, DARK_PICTURE)
+FILES = (PAGE, INPUT, SONIFICATION, RESIDUAL, PICTURE, DARK_PICTURE)
 PICTURE_SIZE = (7.6, 5.4)  # inches
 
 TITLE = "What a network hears in a word"
@@ -36,9 +35,8 @@ PARAGRAPHS = (
     "learned, without any label, to tell which two excerpts are of one clip of sound events "
     "(instruments and effects); it never heard speech. For each of their convolutions this page "
     "takes the one map, or channel, that is most active on a recording and carries it back to the "
-    "waveform: its sonification is what that map responds to; contrasted, it is the part of that "
-    "which the most active other maps’ sonifications do not explain. The residual is the input "
-    "without the sonification.",
+    "waveform: its sonification is what reaches that map. The residual is the input without the "
+    "sonification.",
     "The hop is the time from one value of the map to the next; each value reads the given stretch "
     "of the recording. Every sonification is scaled to its input’s peak. All sounds are played at "
     "half their level, so that no residual is clipped, and the colours of one picture share one "
@@ -105,19 +103,14 @@ def _layer(sonifier: Sonifier, waveform: Tensor, row: LayerRow, folder: Path) ->
     name = row.name.rpartition(".")[2]
     place = folder / name
     place.mkdir()
-    sonification, contrasted = (
-        sonifier.sonify(waveform, layer=row.name, channel="most_active", contrast=contrast)
-        for contrast in (None, "channels")
-    )
+    sonification = sonifier.sonify(waveform, layer=row.name, channel="most_active")
     assert isinstance(sonification.channel, Tensor)
     tracks = {
         "input": waveform,
         "sonification": sonification.waveform,
-        "contrasted": contrasted.waveform,
         "residual": sonification.residual,
     }
     _write_sound(place / SONIFICATION, sonification.waveform)
-    _write_sound(place / CONTRASTED, contrasted.waveform)
     _write_sound(place / RESIDUAL, sonification.residual)
     # A browser chooses between the two by the colour scheme of the reader's system.
     for picture, dark in ((PICTURE, False), (DARK_PICTURE, True)):
@@ -130,7 +123,6 @@ def _layer(sonifier: Sonifier, waveform: Tensor, row: LayerRow, folder: Path) ->
         sounds={
             "input": f"{folder.name}/{INPUT}",
             "sonification": f"{folder.name}/{name}/{SONIFICATION}",
-            "contrasted": f"{folder.name}/{name}/{CONTRASTED}",
             "residual": f"{folder.name}/{name}/{RESIDUAL}",
         },
         picture=f"{folder.name}/{name}/{PICTURE}",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 from typing import NoReturn
 
-from deconv1d.contrast import CONTRASTS
 from deconv1d.errors import InputError
 from deconv1d.forward import TAPS
 from deconv1d.rules.table import METHODS
@@ -27,6 +26,10 @@ class Parser(argparse.ArgumentParser):
 def model_options(parser: argparse.ArgumentParser) -> None:
     """Adds the recording and the model."""
     parser.add_argument("audio", metavar="AUDIO", help="sound file of any kind libsndfile reads")
+    _model(parser)
+
+
+def _model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model",
         required=True,
@@ -72,9 +75,7 @@ def sound_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--seed", choices=SEEDS, default="activation", help="what is carried back")
     parser.add_argument(
-        "--contrast",
-        choices=CONTRASTS,
-        help="write only what other channels' sonifications do not explain",
+        "--low-cut", type=float, metavar="HZ", help="leave out what lies below, for listening"
     )
     parser.add_argument(
         "-o",
@@ -98,7 +99,14 @@ def judging_options(parser: argparse.ArgumentParser) -> None:
 
 def card_options(parser: argparse.ArgumentParser) -> None:
     """Adds the options of the controls."""
-    parser.add_argument("--other", metavar="AUDIO", help="another recording, for its switches")
+    parser.add_argument(
+        "--other", metavar="AUDIO", help="another recording, for its switches, with --full"
+    )
+    parser.add_argument(
+        "--full",
+        action="store_true",
+        help="add cascading randomisation, sMPRT, eMPRT and trivial sounds: 200 sonifications",
+    )
     parser.add_argument(
         "--draws", type=int, default=3, metavar="N", help="of each random control (default: 3)"
     )
@@ -114,6 +122,27 @@ def compare_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--draws", type=int, default=1, metavar="N", help="of the random seed (default: 1)"
     )
+
+
+def trust_options(parser: argparse.ArgumentParser) -> None:
+    """The model, the recordings of two classes or more, and how long to test."""
+    _model(parser)
+    parser.add_argument(
+        "--data",
+        required=True,
+        metavar="DIR",
+        help="a folder with a folder of recordings for each of several classes",
+    )
+    parser.add_argument(
+        "--layers", metavar="LIST", help="such as conv5,conv9 (default: four, from low to high)"
+    )
+    parser.add_argument(
+        "--count", type=int, default=24, metavar="N", help="pairs in each layer (default: 24)"
+    )
+    parser.add_argument(
+        "--seconds", type=float, default=2.0, metavar="S", help="length of a mixture (default: 2)"
+    )
+    parser.add_argument("-o", "--output", metavar="FILE", help="page to write, with the table")
 
 
 def demo_options(parser: argparse.ArgumentParser) -> None:

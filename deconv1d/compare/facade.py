@@ -39,7 +39,6 @@ class NeuronSonification(NeuronAttribution):  # type: ignore[misc]  # Captum has
         layer: The module, as in Captum; or a name, as for `Sonifier.sonify`.
         tap: As for `Sonifier.sonify`.
         method: As for `Sonifier.sonify`.
-        unpool: As for `Sonifier.sonify`.
 
     Raises:
         LayerError: If the module is not in the model.
@@ -52,13 +51,12 @@ class NeuronSonification(NeuronAttribution):  # type: ignore[misc]  # Captum has
         *,
         tap: str = "block",
         method: str = "deconvnet",
-        unpool: str = "switches",
     ) -> None:
         # A given sonifier has its own way to call the model: arguments cannot be added to it.
         self._given = isinstance(model, Sonifier)
         self._sonifier = model if isinstance(model, Sonifier) else Sonifier(model)
         super().__init__(self._sonifier.model, layer)
-        self._tap, self._method, self._unpool = tap, method, unpool
+        self._tap, self._method = tap, method
         self._name = layer if isinstance(layer, str) else _name_of(layer, self._sonifier.model)
 
     @log_usage()  # type: ignore[untyped-decorator]  # as Captum's own; NoiseTunnel needs it
@@ -109,7 +107,6 @@ class NeuronSonification(NeuronAttribution):  # type: ignore[misc]  # Captum has
             tap=self._tap,
             seed=seed,
             method=self._method,
-            unpool=self._unpool,
         )
         return (sonification.raw,) if isinstance(inputs, tuple) else sonification.raw
 

@@ -1,65 +1,70 @@
-"""What a control card says: a sonification's controls in numbers, and what they come to."""
+"""What a control card says: whether a sound is its channel's own, by facts, and the verdict."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor
 
 from deconv1d.table import Table
 
-FILTER = "this filter redrawn"
+FILTER = "this filter permuted"
+EVERYTHING = "all weights permuted (MPRT)"
+GIVEN_TWIN = "the twin that was given"
+RANDOM_SEED = "random map, same switches"
 OTHER_CHANNELS = "other channels (Random Logit)"
-LIKE = {FILTER: "one with its filter redrawn", OTHER_CHANNELS: "those of other channels"}
-OWN, SHARED = 0.4, 0.3
-"""From which specificity on a sound is called the channel's own, and up to which it is not. Filters
-that are band-passes by construction have 0.46 to 0.68, channels of random layers 0.07 to 0.29."""
+TWINS = (FILTER, EVERYTHING, GIVEN_TWIN)
+"""Networks in which the channel is another one: a sound of theirs must not pass for this one's."""
+RESPONDS = 0.5
+"""From which response on a channel is said to respond to a sound."""
+AS_MUCH = 0.8
+"""Of the response to the sonification, from which on that to a control counts as much."""
 
 
 @dataclass(frozen=True)
 class Control:
-    """What one control, drawn once or several times, has in common with the sonification.
-
-    Means over the draws. Similarities are of sonification and control; a margin is the
-    sonification's own score minus the control's.
+    """One control, drawn once or several times; means over the draws.
 
     Attributes:
         control: What was controlled.
         draws: How many sounds.
-        spearman: |Rank correlation| of the two waveforms, 0 to 1.
-        log_mel: Correlation of their log-mel spectrograms, -1 to 1.
-        coherence: Mean of their five highest coherences, 0 to 1.
-        similarity: Mean of these three, a negative correlation counting 0.
+        response: The channel's activation on hearing it, over that on hearing the input, both
+            at one RMS.
+        told: Share of the sounds that are told from the channel's rivals', as `ControlCard.told`;
+            None: there is no rival.
+        similarity: Mean of the next three, a negative correlation counting 0.
         similarity_std: Standard deviation of `similarity` over the draws.
-        input_coherence_margin: Coherence with the input, the sonification's minus the
-            control's.
-        response_margin: The channel's activation on hearing each, over that on hearing the input;
-            the sonification's minus the control's.
+        spearman: |Rank correlation| of sonification and control, 0 to 1.
+        log_mel: Correlation of their log-mel spectrograms, -1 to 1.
+        coherence: Mean of their five highest coherences, above what unrelated noise of their
+            length has, 0 to 1.
     """
 
     control: str
     draws: int
+    response: float
+    told: float | None = field(metadata={"none": "-"})
+    similarity: float
+    similarity_std: float
     spearman: float
     log_mel: float
     coherence: float
-    similarity: float
-    similarity_std: float
-    input_coherence_margin: float
-    response_margin: float
 
 
 @dataclass(frozen=True)
-class Own:
-    """What is left of a sonification that is contrasted with other channels' (`contrast=`).
+class Full:
+    """What only a full card has: it costs some 150 sonifications.
 
     Attributes:
-        similarity: To other channels' sonifications, as `Control.similarity`; 0 to 1.
-        answer: The channel's activation on hearing it, over that on hearing the input.
+        complexity_rise: eMPRT: entropy of the sample values' histogram of the sonification with all
+            weights permuted, over that of the sonification, minus 1; None if that is silent.
+        smooth: sMPRT: similarity of the sonification and of that with all weights permuted, each
+            the mean over 50 noisy inputs; None if either is silent.
     """
 
-    similarity: float
-    answer: float
+    complexity_rise: float | None
+    smooth: float | None
 
 
 @dataclass(frozen=True)
@@ -70,16 +75,21 @@ class ControlCard:
         layer: The layer's full name.
         channel: The channel.
         controls: One row for each control.
-        input: Coherence of the sonification with the input, 0 to 1.
-        answer: The channel's activation on hearing the sonification, over that on the input.
-        effective_rank: How many different sounds the channels' sonifications are.
-        channels: Of how many channels' sonifications.
-        own: Of the sonification contrasted with other channels; None if there are none, or they
-            explain all of it.
-        complexity_rise: eMPRT: entropy of the sample values' histogram of the sonification with all
-            weights redrawn, over that of the sonification, minus 1; None if that is silent.
-        smooth: sMPRT: similarity of the sonification and of that with all weights redrawn, each
-            the mean over noisy inputs; None if either is silent.
+        response: The channel's activation on hearing the sonification, over that on the input,
+            both at one RMS.
+        place: The channel's place among all of the layer on the sonification, 1 the most active.
+        place_on_input: The same on the input.
+        channels: How many the layer has.
+        told: Strict self-identification of this channel: whether, of this channel and its 8 most
+            active rivals, it is the most active on its sonification, each relative to the input;
+            None: no other channel is active.
+        input: Coherence of the sonification with the input, above that of unrelated noise, 0 to 1.
+        convergence: Cosine similarity convergence: of sonifications of two random sets of maps,
+            0 to 1; 1: whatever is carried back from this layer, one sound comes out.
+        ablation: Norm of the change of the model's output if the channel's filter is set to 0, over
+            that of the output; None: the channel has no filter, or the model returns no tensor.
+        ablation_others: The mean of the same over random other channels.
+        full: More, if it was asked for.
         sounds: The sonification and one sound of each control, (time,), by name.
         sample_rate: In hertz.
     """
@@ -87,13 +97,16 @@ class ControlCard:
     layer: str
     channel: int
     controls: Table[Control]
-    input: float
-    answer: float
-    effective_rank: float
+    response: float
+    place: int
+    place_on_input: int
     channels: int
-    own: Own | None
-    complexity_rise: float | None
-    smooth: float | None
+    told: bool | None
+    input: float
+    convergence: float
+    ablation: float | None
+    ablation_others: float | None
+    full: Full | None
     sounds: dict[str, Tensor]
     sample_rate: int
 
@@ -102,19 +115,30 @@ class ControlCard:
         return next(control for control in self.controls if control.control == name)
 
     @property
-    def nearest(self) -> Control | None:
-        """Of other channels and this filter redrawn the control that is more alike, if any."""
-        telling = [control for control in self.controls if control.control in LIKE]
-        return max(telling, key=lambda control: control.similarity, default=None)
+    def responds(self) -> bool:
+        """Whether the channel responds to its sound: by half at least, and in no later place."""
+        return self.response >= RESPONDS and self.place <= self.place_on_input
 
     @property
-    def specific(self) -> float:
-        """How little the sonification is like that control, 0 to 1; 0 if there is none.
+    def passing(self) -> list[str]:
+        """The twins whose sounds pass for this channel's: it responds to them as much."""
+        return [control.control for control in self._as_good if control.control in TWINS]
 
-        These two must differ where the channel matters. A random seed need not: a band-pass filter
-        makes the same band of it. Nor need redrawn layers below: they change the input's way too.
-        """
-        return 0.0 if self.nearest is None else 1 - self.nearest.similarity
+    @property
+    def _as_good(self) -> list[Control]:
+        """The controls of which half of the sounds are told, with as much of a response."""
+        return [
+            control
+            for control in self.controls
+            if control.told is not None
+            and control.told >= 0.5
+            and control.response >= AS_MUCH * self.response
+        ]
+
+    @property
+    def specific(self) -> bool:
+        """Whether the sound is the channel's own by all of these facts."""
+        return self.responds and self.told is True and not self.passing
 
     @property
     def verdict(self) -> str:
@@ -123,36 +147,42 @@ class ControlCard:
 
     def to_dict(self) -> dict[str, Any]:
         """Everything but the sounds, for JSON."""
-        facts = {k: v for k, v in vars(self).items() if k not in ("sounds", "controls", "own")}
+        facts = {k: v for k, v in vars(self).items() if k not in ("sounds", "controls", "full")}
         return {
             **facts,
             "specific": self.specific,
-            "own": None if self.own is None else vars(self.own),
+            "full": None if self.full is None else vars(self.full),
             "controls": [vars(control) for control in self.controls],
             "verdict": self.verdict,
         }
 
     @property
     def facts(self) -> str:
-        """What does not fit into the table, in a sentence."""
-        rise = "silent" if self.complexity_rise is None else f"{self.complexity_rise:+.0%}"
-        smooth = "silent" if self.smooth is None else f"{self.smooth:.2f}"
-        return (
-            f"The channel answers the sonification with {self.answer:.2f} of what it answers the "
-            f"input with; the two sounds are coherent to {self.input:.2f}. {self.channels} "
-            f"channels' sonifications are {self.effective_rank:.1f} different sounds. "
-            f"With all weights redrawn: change in complexity (eMPRT) {rise}, similarity of the "
-            f"means over noisy inputs (sMPRT) {smooth}. {self._contrasted}"
-        ).rstrip()
-
-    @property
-    def _contrasted(self) -> str:
-        if self.own is None:
-            return "Contrasted with other channels nothing is left." if self.channels > 1 else ""
-        return (
-            f"Contrasted with other channels it is {self.own.similarity:.2f} like theirs, and "
-            f"answered with {self.own.answer:.2f}."
-        )
+        """What does not fit into the table, in a few sentences."""
+        told = {True: "is told", False: "is not told", None: "cannot be told"}[self.told]
+        sentences = [
+            f"The channel responds to the sonification with {self.response:.2f} of its response to "
+            f"the input; its place among {self.channels} is {self.place}, and {self.place_on_input}"
+            f" on the input.",
+            f"The sound {told} from those of the channel's rivals (strict self-identification).",
+            f"Coherence with the input is {self.input:.2f} above that of unrelated noise; cosine "
+            f"similarity convergence of the layer is {self.convergence:.2f}.",
+        ]
+        if self.ablation is not None:
+            others = (
+                "" if self.ablation_others is None else f" (others: {self.ablation_others:.1%})"
+            )
+            sentences.append(
+                f"Without the channel the output changes by {self.ablation:.1%}{others}."
+            )
+        if self.full is not None:
+            rise, smooth = self.full.complexity_rise, self.full.smooth
+            sentences.append(
+                f"With all weights permuted: change in complexity (eMPRT) "
+                f"{'silent' if rise is None else f'{rise:+.0%}'}, similarity of the means over "
+                f"noisy inputs (sMPRT) {'silent' if smooth is None else f'{smooth:.2f}'}."
+            )
+        return " ".join(sentences)
 
     def __str__(self) -> str:
         title = f"Controls of layer {self.layer!r}, channel {self.channel}"
@@ -167,15 +197,35 @@ class ControlCard:
 
 
 def _verdict(card: ControlCard) -> str:
-    nearest = card.nearest
-    if nearest is None:
+    place = f"{card.response:.2f} of its response to the input, place {card.place}"
+    if card.response < RESPONDS:
         return (
-            "Whether this sound is the channel's own cannot be told: no other channel of its layer "
-            "is active, and it has no filter that could be redrawn."
+            f"The channel hardly responds to this sound ({place} of {card.channels}): do not take "
+            f"it for what the channel detects."
         )
-    like = f"{nearest.similarity:.2f} like {LIKE[nearest.control]}"
-    if card.specific >= OWN:
-        return f"Only {like}: this sound is specific to the channel."
-    if card.specific <= SHARED:
-        return f"{like}: this is mostly the input passing through the switches."
-    return f"{like}: part of this sound is the channel's own, part the input passing through."
+    if card.told is None:
+        return (
+            f"The channel responds to this sound ({place}). Whether the sound is its own cannot be "
+            f"told: no other channel of its layer is active."
+        )
+    if not card.told or not card.responds:
+        return (
+            f"The channel responds to this sound ({place}), but a rival responds more: this is "
+            f"mostly what channels share, the input passing through."
+        )
+    if card.passing:
+        return (
+            f"The channel responds to this sound more than its rivals do, but also to that of "
+            f"{' and '.join(card.passing)}: the sound does not depend on what the channel learnt."
+        )
+    drawn = any(control.control == RANDOM_SEED for control in card._as_good)
+    more = (
+        " A random map makes such a sound too: it is what the channel lets through, and says "
+        "little about when."
+        if drawn
+        else ""
+    )
+    return (
+        f"The channel responds to this sound ({place}), more than its rivals do, and not so to "
+        f"that of permuted weights: this sound is specific to the channel.{more}"
+    )

@@ -8,12 +8,15 @@ of the input and G that of a gradient, is the first-order change of the target i
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from deconv1d.evaluation.pointing import Explanation, window_of
-from deconv1d.sonify import Sonifier
+
+if TYPE_CHECKING:
+    from deconv1d.sonify import Sonifier
 
 BANDS = 32
 CELL_SECONDS = 0.04

@@ -1,9 +1,11 @@
 """How far to trust a sonification: the same procedure where it must not work, and trivial sounds.
 
-A control is a sound that owes nothing, or less, to what the channel learnt. Where the sonification
-is like its controls, it says little about the channel. Names follow Quantus: MPRT is the model
-parameter randomisation test, sMPRT the same between means over noisy inputs, eMPRT how much more
-complex the explanation gets by it, Random Logit the comparison with other channels.
+A control is a sound that owes nothing, or less, to what the channel learnt. The model hears the
+sonification and every control: where it responds to them alike, the sonification says little about
+the channel. Names follow Quantus and the papers: MPRT is the model parameter randomisation test
+(Adebayo et al. 2018), here with each weight's values permuted; sMPRT the same between means over
+noisy inputs and eMPRT how much more complex the explanation gets by it (Hedström et al. 2024);
+Random Logit the comparison with other channels (Sixt et al. 2020).
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -19,11 +21,26 @@ from torch import Tensor
 
 from deconv1d import measure
 from deconv1d.channels import means
-from deconv1d.contrast import OTHERS, contrasted
 from deconv1d.errors import InputError, SilenceWarning
-from deconv1d.evaluation.card import FILTER, OTHER_CHANNELS, Control, ControlCard, Own
+from deconv1d.evaluation.ablation import ablation
+from deconv1d.evaluation.card import (
+    EVERYTHING,
+    FILTER,
+    GIVEN_TWIN,
+    OTHER_CHANNELS,
+    RANDOM_SEED,
+    Control,
+    ControlCard,
+    Full,
+)
 from deconv1d.evaluation.faithfulness import activations
-from deconv1d.evaluation.randomisation import random_seed, shuffle_weights, shuffled
+from deconv1d.evaluation.hearing import to_rms
+from deconv1d.evaluation.randomisation import (
+    cosine_convergence,
+    random_seed,
+    shuffle_weights,
+    shuffled,
+)
 from deconv1d.layers.axes import ordered
 from deconv1d.record.waveform import as_waveform
 from deconv1d.seeds import Seed
@@ -34,12 +51,10 @@ from deconv1d.table import Table
 
 DEPTHS = 4
 BINS = 100
-NOISE, NOISY = 0.1, 2  # of the input's range; how many noisy inputs
+RIVALS = 8
+NOISE, NOISY = 0.1, 50  # of the input's range; how many noisy inputs, as in the paper
 
-EVERYTHING = "all weights redrawn (MPRT)"
-RANDOM_SEED = "random seed, same switches"
 OTHER_SWITCHES = "switches of another clip"
-CONTRASTED = "contrasted with other channels"
 BASELINES = ("input", "input gated by activation", "gradient", "gradient x input", "mean map")
 
 
@@ -51,33 +66,45 @@ def control_card(
     channel: int | str = "most_active",
     tap: str = "block",
     other: Any = None,
+    twin: Sonifier | None = None,
+    full: bool = False,
     draws: int = 3,
     random_state: int = 0,
 ) -> ControlCard:
     """A card with the controls of one channel's sonification; see `Sonifier.control_card`."""
     found = sonifier.sonify(x, layer=layer, channel=channel, tap=tap)
     trial = _Trial(sonifier, found, torch.Generator().manual_seed(random_state), draws)
-    groups = trial.audible(_other_clip(found.input, other))
+    groups = trial.audible(_other_clip(found.input, other), twin, full=full)
     mine, everything = found.waveform, groups.get(EVERYTHING)
-    answer = trial.answer(mine)
-    rows = [trial.row(name, sounds, answer) for name, sounds in groups.items()]
-    own, others = trial.contrasted(), groups.get(OTHER_CHANNELS, [])
-    sounds = [mine, *others]
-    named = {"sonification": mine, CONTRASTED: own} | {k: group[0] for k, group in groups.items()}
+    heard = trial.hear(mine)
+    rise = _entropy(everything[0]) / _entropy(mine) - 1 if full and everything else None
+    alone, others = trial.ablation()
+    named = {"sonification": mine} | {k: group[0] for k, group in groups.items()}
     return ControlCard(
         layer=found.layer,
         channel=trial.channel,
-        controls=Table(rows),
-        input=float(_coherence(mine, found.input)),
-        answer=answer,
-        effective_rank=float(measure.effective_rank(torch.stack([_flat(w) for w in sounds]))),
-        channels=len(sounds),
-        complexity_rise=_entropy(everything[0]) / _entropy(mine) - 1 if everything else None,
-        own=trial.own(own, others) if others and own.any() else None,
-        smooth=trial.smooth(),
+        controls=Table([trial.row(name, sounds) for name, sounds in groups.items()]),
+        response=heard.response,
+        place=heard.place,
+        place_on_input=trial.place(trial.heard),
+        channels=trial.heard.numel(),
+        told=heard.told,
+        input=_above_noise(measure.mean_top_coherence(_flat(mine), _flat(found.input)), mine),
+        convergence=cosine_convergence(sonifier, found, random_state=random_state),
+        ablation=alone,
+        ablation_others=others,
+        full=Full(rise, trial.smooth()) if full else None,
         sounds={name: _flat(w) for name, w in named.items() if w.any()},
         sample_rate=trial.rate,
     )
+
+
+class _Heard(NamedTuple):
+    """How a layer responds to a sound at the input's RMS."""
+
+    response: float
+    place: int
+    told: bool | None
 
 
 class _Trial:
@@ -91,66 +118,73 @@ class _Trial:
         maps = sonifier.maps(found.input, layer=found.layer, tap=found.tap)
         self.maps, self.heard = ordered(maps)[0], means(maps)[0]
         self.owners = _owners(sonifier, found)
-        self.rivals = self._other_channels()
+        ranked = self.heard.argsort(descending=True, stable=True).tolist()
+        others = [c for c in ranked if c != self.channel and self.heard[c] > 0]
+        self.rivals = others[:RIVALS]
 
-    def controls(self, other: Tensor) -> Iterator[tuple[str, list[Tensor]]]:
+    def controls(
+        self, other: Tensor, twin: Sonifier | None, *, full: bool
+    ) -> Iterator[tuple[str, list[Tensor]]]:
         """Every control's name and its sounds, of the input's shape."""
+        times = range(self.draws)
+        if self.owners:
+            yield EVERYTHING, [self._permuted(self.owners) for _ in times]
+        if place := self._filter():
+            yield FILTER, [self._refiltered(*place) for _ in times]
+        if twin is not None:
+            yield GIVEN_TWIN, [self._sonify(sonifier=twin)]
+        yield RANDOM_SEED, [self._sonify(seed=self._random_seed) for _ in times]
+        if self.rivals:
+            yield OTHER_CHANNELS, self._other_channels()
+        if full:
+            yield from self._cascades()
+            yield OTHER_SWITCHES, [self._sonify(other, seed=lambda _: self.found.activation)]
+            yield from zip(BASELINES, ([sound] for sound in self._baselines()), strict=True)
+
+    def _cascades(self) -> Iterator[tuple[str, list[Tensor]]]:
         depths = min(DEPTHS, len(self.owners))
         for side in ("top", "bottom"):
             for depth in range(1, depths):
-                sound = self._redrawn(self._chosen(side, depth / depths))
-                yield f"{depth}/{depths} redrawn from the {side} (MPRT)", [sound]
-        if self.owners:
-            yield EVERYTHING, [self._redrawn(self.owners)]
-        if place := self._filter():
-            yield FILTER, [self._refiltered(*place) for _ in range(self.draws)]
-        yield RANDOM_SEED, [self._sonify(seed=self._random_seed) for _ in range(self.draws)]
-        if self.rivals is not None:
-            yield OTHER_CHANNELS, list(self.rivals.waveform)
-        yield OTHER_SWITCHES, [self._sonify(other, seed=lambda _: self.found.activation)]
-        yield from zip(BASELINES, ([sound] for sound in self._baselines()), strict=True)
+                sound = self._permuted(self._chosen(side, depth / depths))
+                yield f"{depth}/{depths} permuted from the {side} (MPRT)", [sound]
 
-    def audible(self, other: Tensor) -> dict[str, list[Tensor]]:
+    def audible(
+        self, other: Tensor, twin: Sonifier | None, *, full: bool
+    ) -> dict[str, list[Tensor]]:
         """The controls without their silent sounds: a dead map is like nothing and says nothing."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", SilenceWarning)
-            groups = {k: [w for w in sounds if w.any()] for k, sounds in self.controls(other)}
+            every = self.controls(other, twin, full=full)
+            groups = {k: [w for w in sounds if w.any()] for k, sounds in every}
         return {name: sounds for name, sounds in groups.items() if sounds}
 
-    def row(self, name: str, sounds: Sequence[Tensor], answer: float) -> Control:
+    def row(self, name: str, sounds: Sequence[Tensor]) -> Control:
         """A control's line of the card."""
-        mine, x, count = self.found.waveform, self.found.input, len(sounds)
-        scores = self._scores(mine, sounds)
+        scores = self._scores(self.found.waveform, sounds)
         similarity = scores.clamp(min=0).mean(0)
         spearman, log_mel, coherence = scores.mean(1).tolist()
+        heard = [self.hear(sound) for sound in sounds]
+        told = [each.told for each in heard if each.told is not None]
         return Control(
             control=name,
-            draws=count,
+            draws=len(sounds),
+            response=sum(each.response for each in heard) / len(sounds),
+            told=sum(told) / len(told) if told else None,
+            similarity=float(similarity.mean()),
+            similarity_std=float(similarity.std(correction=0)),
             spearman=spearman,
             log_mel=log_mel,
             coherence=coherence,
-            similarity=float(similarity.mean()),
-            similarity_std=float(similarity.std(correction=0)),
-            input_coherence_margin=float(
-                _coherence(mine, x) - sum(_coherence(w, x) for w in sounds) / count
-            ),
-            response_margin=answer - sum(map(self.answer, sounds)) / count,
         )
 
-    def contrasted(self) -> Tensor:
-        """The sonification with `contrast="channels"`; silent if there is no other channel."""
-        if self.rivals is None:
-            return torch.zeros_like(self.found.raw)
-        raw = contrasted(self.found.raw, self.rivals.raw)
-        return to_peak_of(self.found.input, raw)[0]
-
-    def own(self, sound: Tensor, others: Sequence[Tensor]) -> Own:
-        """What that comes to."""
-        scores = self._scores(sound, others)
-        return Own(similarity=float(scores.clamp(min=0).mean()), answer=self.answer(sound))
+    def ablation(self) -> tuple[float | None, float | None]:
+        """How much the output changes without the channel, and without random other ones."""
+        if (place := self._filter()) is None:
+            return None, None
+        return ablation(self.sonifier, self.found.input, *place, self.channel, self.generator)
 
     def smooth(self) -> float | None:
-        """sMPRT: similarity of two means over noisy inputs, as it is and with all weights redrawn.
+        """sMPRT: similarity of two means over noisy inputs, as it is and with all weights permuted.
 
         None if either is silent.
 
@@ -171,19 +205,32 @@ class _Trial:
     def _scores(self, mine: Tensor, sounds: Sequence[Tensor]) -> Tensor:
         """|Spearman|, log-mel correlation and coherence with each of the sounds, (3, sounds)."""
         mine, flat = _flat(mine), torch.stack([_flat(sound) for sound in sounds])
+        coherence = measure.mean_top_coherence(mine, flat)
         return torch.stack(
             [
                 measure.spearman(mine, flat),
                 measure.log_mel_correlation(mine, flat, sample_rate=self.rate),
-                measure.mean_top_coherence(mine, flat),
+                torch.stack([mine.new_tensor(_above_noise(c, mine)) for c in coherence]),
             ]
         )
 
-    def answer(self, sound: Tensor) -> float:
-        """The channel's activation on hearing a sound, over that on hearing the input."""
-        layer, tap, whole = self.found.layer, self.found.tap, float(self.heard[self.channel])
-        heard = activations(self.sonifier, sound, layer=layer, tap=tap)[0, self.channel]
-        return float(heard) / whole if whole else 0.0
+    def hear(self, sound: Tensor) -> _Heard:
+        """How the layer responds to a sound, at the input's RMS."""
+        x, layer, tap = self.found.input, self.found.layer, self.found.tap
+        level = x.square().mean().sqrt()
+        flat = to_rms(sound.reshape(1, -1), level).reshape(sound.shape)
+        heard = activations(self.sonifier, flat, layer=layer, tap=tap)[0]
+        whole = float(self.heard[self.channel])
+        if not whole:
+            return _Heard(0.0, self.place(heard), None)
+        rivals = heard[self.rivals] / self.heard[self.rivals]
+        response = float(heard[self.channel]) / whole
+        told = response > float(rivals.max()) if self.rivals else None
+        return _Heard(response, self.place(heard), told)
+
+    def place(self, heard: Tensor) -> int:
+        """The channel's place among all, 1 the most active, from their activations."""
+        return int((heard > heard[self.channel]).sum()) + 1
 
     def _sonify(
         self,
@@ -203,8 +250,8 @@ class _Trial:
         )
         return to_peak_of(self.found.input, found.raw)[0]
 
-    def _redrawn(self, owners: Sequence[str]) -> Tensor:
-        """The sonification with the weights of some modules redrawn."""
+    def _permuted(self, owners: Sequence[str]) -> Tensor:
+        """The sonification with the weights of some modules permuted."""
         return self._sonify(sonifier=shuffle_weights(self.sonifier, owners, self.generator))
 
     def _chosen(self, side: str, share: float) -> list[str]:
@@ -224,7 +271,7 @@ class _Trial:
         return None
 
     def _refiltered(self, name: str, axis: int) -> Tensor:
-        """The sonification with this channel's filter alone redrawn."""
+        """The sonification with this channel's filter alone permuted."""
         weight = self.sonifier.model.get_parameter(name).detach().clone()
         one = weight.select(axis, self.channel)
         one.copy_(shuffled(one, self.generator))
@@ -233,16 +280,11 @@ class _Trial:
     def _random_seed(self, activation: Tensor) -> Tensor:
         return random_seed(activation, self.generator)
 
-    def _other_channels(self) -> Sonification | None:
-        """Of the most active other channels, if any is active."""
-        ranked = self.heard.argsort(descending=True, stable=True).tolist()
-        others = [c for c in ranked if c != self.channel and self.heard[c] != 0][:OTHERS]
-        if not others:
-            return None
-        x, layer, tap = self.found.input, self.found.layer, self.found.tap
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", SilenceWarning)
-            return self.sonifier.sonify(x, layer=layer, channel=others, tap=tap)
+    def _other_channels(self) -> list[Tensor]:
+        found = self.sonifier.sonify(
+            self.found.input, layer=self.found.layer, channel=self.rivals, tap=self.found.tap
+        )
+        return list(found.waveform)
 
     def _baselines(self) -> Iterator[Tensor]:
         """The sounds named in `BASELINES`."""
@@ -285,8 +327,10 @@ def _upsampled(activation: Tensor, x: Tensor) -> Tensor:
     return upsampled.reshape(-1)
 
 
-def _coherence(sound: Tensor, x: Tensor) -> Tensor:
-    return measure.mean_top_coherence(_flat(sound), _flat(x))
+def _above_noise(coherence: Tensor, like: Tensor) -> float:
+    """A coherence above that of unrelated noise of this length, as a share of the rest to 1."""
+    chance = measure.unrelated_coherence(like.shape[-1])
+    return max(0.0, (float(coherence) - chance) / (1 - chance))
 
 
 def _entropy(sound: Tensor) -> float:

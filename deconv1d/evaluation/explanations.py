@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import warnings
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -16,8 +16,10 @@ from deconv1d.evaluation.hearing import SAMPLES_AT_ONCE
 from deconv1d.evaluation.identity import strongest
 from deconv1d.evaluation.pointing import Explanation
 from deconv1d.evaluation.randomisation import random_seed, shuffled
-from deconv1d.sonification import Sonification
-from deconv1d.sonify import Sonifier
+
+if TYPE_CHECKING:
+    from deconv1d.sonification import Sonification
+    from deconv1d.sonify import Sonifier
 
 STEPS = 10
 RIVALS = 8

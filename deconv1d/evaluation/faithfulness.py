@@ -7,7 +7,7 @@ probability in the definitions of L-MAC.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -136,6 +136,41 @@ def faithfulness(sonifier: Sonifier, sonification: Sonification) -> Faithfulness
     if not isinstance(sonification.channel, list):
         return Faithfulness(**rows[0])
     return Faithfulness(**{name: torch.stack([row[name] for row in rows]) for name in rows[0]})
+
+
+def gain_by_percentile(sonifier: Sonifier, found: Sonification, clips: Sequence[Any]) -> Tensor:
+    """Average gain (AG) with the channel's place among clips for its probability, 0 to 1.
+
+    A channel's share of its layer is about 1 / channels, so that `Faithfulness.average_gain` is
+    near 0 whatever the sonification. Here p is the share of other clips on which the channel is
+    less active than on a sound: gain is (p on the sonification - p on the input) / (1 - p on the
+    input), and at least 0. A sound counts as one more clip, so that p stays below 1.
+
+    Args:
+        sonifier: The one that made the sonification.
+        found: Of one channel and one clip.
+        clips: Waveforms of the input's kind, as many as can be: the smallest step is 1 / clips.
+
+    Raises:
+        InputError: If the sonification is of several channels or clips, or there are no clips.
+    """
+    if not isinstance(found.channel, int) or found.gain.numel() != 1 or not len(clips):
+        raise InputError(
+            f"The gain by percentile needs one channel, one clip and others to compare with: got "
+            f"channel {found.channel}, waveform {tuple(found.input.shape)} and {len(clips)} clips. "
+            f"Sonify one channel of one clip, and give clips."
+        )
+    channel = found.channel
+
+    def heard(x: Any) -> Tensor:
+        return activations(sonifier, x, layer=found.layer, tap=found.tap)[0, channel]
+
+    others = torch.stack([heard(clip) for clip in clips])
+    before, after = (
+        (others < heard(x)).to(others).sum() / (len(clips) + 1)
+        for x in (found.input, found.waveform)
+    )
+    return (after - before).clamp(min=0) / (1 - before)
 
 
 def deletion_and_insertion(

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -18,8 +19,10 @@ from tqdm import tqdm
 from deconv1d.evaluation.hearing import hear, to_rms
 from deconv1d.evaluation.intervals import Mean, mean_of
 from deconv1d.evaluation.pointing import Explanation, sounds_of
-from deconv1d.sonify import Sonifier
 from deconv1d.table import Table
+
+if TYPE_CHECKING:
+    from deconv1d.sonify import Sonifier
 
 MOST = 9
 NOTHING = 1e-4
@@ -93,7 +96,7 @@ def self_identification(
         most: How many channels a clip has; a clip with fewer active ones counts with those.
         disturb: What is done to the sounds, (sounds, time), before the model hears them: a shift
             or some noise shows whether an explanation is an adversarial example.
-        progress: Whether to show a bar.
+        progress: Whether to show a bar, on a terminal.
 
     Raises:
         InputError: If an explanation returns another shape.
@@ -104,7 +107,7 @@ def self_identification(
     scores: dict[str, dict[str, list[list[float]]]] = {
         layer: {name: [] for name in explanations} for layer in layers
     }
-    for clip in tqdm(clips, unit="clip", disable=not progress):
+    for clip in tqdm(clips, unit="clip", disable=None if progress else True):
         for layer, heard in zip(layers, hear(sonifier, clip[None], layers), strict=True):
             channels = strongest(heard[0], most)
             for name, explain in explanations.items():

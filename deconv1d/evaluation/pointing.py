@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -24,10 +25,12 @@ from tqdm import tqdm
 from deconv1d.errors import InputError
 from deconv1d.evaluation.hearing import hear, to_rms
 from deconv1d.evaluation.intervals import Mean, mean_of
-from deconv1d.sonify import Sonifier
 from deconv1d.table import Table
 
-Explanation = Callable[[Sonifier, Tensor, str, Sequence[int]], Tensor]
+if TYPE_CHECKING:
+    from deconv1d.sonify import Sonifier
+
+Explanation = Callable[["Sonifier", Tensor, str, Sequence[int]], Tensor]
 """What is tested: (sonifier, waveform (time,), layer, channels) -> sounds (channels, time).
 
 The level of a sound does not matter. An explanation that draws at random holds its own generator.
@@ -137,7 +140,7 @@ def pointing_game(
         count: How many pairs that count are played in each layer; fewer if there are not so many.
         channels: How many selective channels each stem has at most, the most active first.
         sample_rate: In hertz; None: the sonifier's.
-        progress: Whether to show a bar.
+        progress: Whether to show a bar, on a terminal.
 
     Raises:
         InputError: If the sample rate is unknown, or an explanation returns another shape.
@@ -152,7 +155,7 @@ def pointing_game(
     scores: dict[str, dict[str, list[list[float]]]] = {
         layer: {name: [] for name in (*explanations, ORACLE)} for layer in layers
     }
-    with tqdm(total=count * len(layers), unit="pair", disable=not progress) as bar:
+    with tqdm(total=count * len(layers), unit="pair", disable=None if progress else True) as bar:
         for _, pair in zip(range(TRIES * count), pairs, strict=False):
             wanting = [layer for layer in layers if len(scores[layer][ORACLE]) < count]
             if not wanting:

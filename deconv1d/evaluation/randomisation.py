@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from deconv1d.sonify import Sonifier
+if TYPE_CHECKING:
+    from deconv1d.sonification import Sonification
+    from deconv1d.sonify import Sonifier
+
+
+CONVERGENCE_DRAWS = 4
 
 
 def shuffle_weights(
@@ -47,3 +53,34 @@ def random_seed(activation: Tensor, generator: torch.Generator) -> Tensor:
     noise = noise * (activation != 0)
     energy = activation.abs().square().sum() / noise.abs().square().sum()
     return noise * energy.sqrt() if noise.any() else noise
+
+
+def cosine_convergence(
+    sonifier: Sonifier,
+    found: Sonification,
+    *,
+    method: str = "deconvnet",
+    draws: int = CONVERGENCE_DRAWS,
+    random_state: int = 0,
+) -> float:
+    """How alike are the sounds that random maps of one layer are carried back to, 0 to 1.
+
+    The mean |cosine| of all pairs of raw sonifications of all of the layer's maps at once, drawn
+    from a normal distribution. At 1 every signal from this layer ends in one sound.
+
+    Args:
+        sonifier: The one that made the sonification.
+        found: Of the layer, on the waveform whose switches are used.
+        method: As for `Sonifier.sonify`.
+        draws: How many sets of maps.
+        random_state: Of the draws.
+
+    Source: Sixt, Granz, Landgraf, "When explanations lie" (2020), cosine similarity convergence.
+    """
+    generator = torch.Generator().manual_seed(random_state)
+    deconvnet = sonifier.deconvnet(found.input, found.layer, tap=found.tap, method=method)
+    seeds = torch.randn(draws, *found.activation.shape, generator=generator)
+    sounds = deconvnet(seeds.to(found.activation)).reshape(draws, -1)
+    unit = torch.nn.functional.normalize(sounds.float(), dim=1)
+    pairs = torch.triu_indices(draws, draws, 1)
+    return float((unit @ unit.mT)[pairs[0], pairs[1]].abs().mean().clamp(max=1))

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import islice
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -20,13 +22,15 @@ from deconv1d.evaluation.explanations import (
     shuffled_twin,
     sonified,
 )
-from deconv1d.evaluation.identity import self_identification
+from deconv1d.evaluation.identity import Identity, self_identification
 from deconv1d.evaluation.intervals import Mean
-from deconv1d.evaluation.pointing import ORACLE, Explanation, draw_pairs, pointing_game
-from deconv1d.sonify import Sonifier
+from deconv1d.evaluation.pointing import Explanation, Pair, Pointing, draw_pairs, pointing_game
 from deconv1d.table import Table
 
-COUNT, SECONDS = 24, 2.0
+if TYPE_CHECKING:
+    from deconv1d.sonify import Sonifier
+
+COUNT, SECONDS, LAYERS = 24, 2.0, 4
 GATE = "control: input gated by the map"
 SEED_IN_CELLS = "control: random map x input, in cells"
 TWIN = "control: shuffled weights, same map"
@@ -57,8 +61,8 @@ class Trust:
     pointing: Mean
     aligned: Mean
     within_frames: Mean
-    identified: Mean | None
-    in_minus_out: Mean | None
+    identified: Mean | None = field(metadata={"none": "-"})
+    in_minus_out: Mean | None = field(metadata={"none": "-"})
 
 
 def benchmark_trust(
@@ -89,53 +93,43 @@ def benchmark_trust(
     Raises:
         InputError: As for `draw_pairs` and `pointing_game`; if the sample rate is unknown.
     """
-    rate = sonifier.sample_rate
-    if rate is None:
-        raise InputError(
-            "Trust is measured in spectra, which need a sample rate: expected a number in hertz, "
-            "got None. Give it once: Sonifier(model, sample_rate=8000)."
+    rate = _rate(sonifier)
+    tested = explanations or standard_explanations(sonifier, random_state=random_state)
+
+    def pairs(state: int, *, aligned: bool = False) -> Iterator[Pair]:
+        return draw_pairs(
+            recordings, seconds=seconds, sample_rate=rate, aligned=aligned, random_state=state
         )
-    if explanations is None:
-        explanations = standard_explanations(sonifier, random_state=random_state)
-    apart, aligned = (
-        pointing_game(
-            sonifier,
-            layers,
-            draw_pairs(
-                recordings,
-                seconds=seconds,
-                sample_rate=rate,
-                aligned=form,
-                random_state=random_state,
-            ),
-            explanations,
-            count=count,
-            progress=progress,
-        )
-        for form in (False, True)
+
+    def play(*, aligned: bool) -> Table[Pointing]:
+        drawn = pairs(random_state, aligned=aligned)
+        game = pointing_game(sonifier, layers, drawn, tested, count=count, progress=progress)
+        return game.table
+
+    others = islice(pairs(random_state + 1), count if clips is None else clips)
+    mixtures = [pair.mixture for pair in others]
+    told = self_identification(sonifier, layers, mixtures, tested, progress=progress).table
+    identities = {(row.layer, row.explanation): row for row in told}
+    return Table(
+        [
+            _row(apart, aligned, identities.get((apart.layer, apart.explanation)))
+            for apart, aligned in zip(play(aligned=False), play(aligned=True), strict=True)
+        ],
+        title="Trust",
     )
-    pairs = draw_pairs(recordings, seconds=seconds, sample_rate=rate, random_state=random_state + 1)
-    mixtures = [pair.mixture for pair in islice(pairs, count if clips is None else clips)]
-    told = self_identification(sonifier, layers, mixtures, explanations, progress=progress)
-    identities = {(row.layer, row.explanation): row for row in told.table}
-    rows = []
-    for one, two in zip(apart.table, aligned.table, strict=True):
-        identity = identities.get((one.layer, one.explanation))
-        rows.append(
-            Trust(
-                layer=one.layer,
-                explanation=one.explanation,
-                pairs=one.pairs,
-                pointing=one.pointing,
-                aligned=two.pointing,
-                within_frames=two.within_frames,
-                identified=None
-                if one.explanation == ORACLE or identity is None
-                else identity.identified,
-                in_minus_out=None if identity is None else identity.in_minus_out,
-            )
-        )
-    return Table(rows, title="Trust")
+
+
+def _row(apart: Pointing, aligned: Pointing, identity: Identity | None) -> Trust:
+    return Trust(
+        layer=apart.layer,
+        explanation=apart.explanation,
+        pairs=apart.pairs,
+        pointing=apart.pointing,
+        aligned=aligned.pointing,
+        within_frames=aligned.within_frames,
+        identified=None if identity is None else identity.identified,
+        in_minus_out=None if identity is None else identity.in_minus_out,
+    )
 
 
 def standard_explanations(sonifier: Sonifier, *, random_state: int = 0) -> dict[str, Explanation]:
@@ -151,7 +145,6 @@ def standard_explanations(sonifier: Sonifier, *, random_state: int = 0) -> dict[
 
     return {
         "deconvnet": sonified(),
-        "deconvnet, contrasted": sonified(contrast="channels"),
         "guided": sonified(method="guided"),
         "gradient": sonified(method="gradient"),
         "deconvnet x input, in cells": in_cells(sonified()),
@@ -162,6 +155,42 @@ def standard_explanations(sonifier: Sonifier, *, random_state: int = 0) -> dict[
         RANDOM_CELLS: random_cells(generator()),
         LOUDEST_CELLS: in_cells(itself),
     }
+
+
+def spread_layers(sonifier: Sonifier, seconds: float = SECONDS, *, most: int = LAYERS) -> list[str]:
+    """Some of a model's layers, from low to high: convolutions if it has any.
+
+    Args:
+        sonifier: Of the model, with its sample rate.
+        seconds: Length of the clip on which the layers are listed.
+        most: How many at most.
+
+    Raises:
+        InputError: If the clip is too short for the model.
+    """
+    rate = _rate(sonifier)
+    noise = torch.randn(round(seconds * rate), generator=torch.Generator().manual_seed(0))
+    rows = [row for row in sonifier.layers(0.1 * noise) if row.channels > 1]
+    names = [row.name for row in rows if "conv" in row.type.lower()] or [row.name for row in rows]
+    places = torch.linspace(0, len(names) - 1, min(most, len(names))).round().int().tolist()
+    return [names[place] for place in places]
+
+
+def facts_of(table: Table[Trust], model: nn.Module) -> dict[str, Any]:
+    """A table's rows for JSON, where a mean without pairs or clips is None.
+
+    Args:
+        table: As from `benchmark_trust`.
+        model: Whose weights are named.
+    """
+
+    def plain(value: Any) -> Any:
+        if not isinstance(value, Mean):
+            return value
+        return None if math.isnan(value.value) else value._asdict()
+
+    rows = [{name: plain(value) for name, value in vars(row).items()} for row in table]
+    return {"weights": weights_hash(model), "rows": rows}
 
 
 def weights_hash(model: nn.Module) -> str:
@@ -176,3 +205,12 @@ def weights_hash(model: nn.Module) -> str:
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:12]
+
+
+def _rate(sonifier: Sonifier) -> int:
+    if sonifier.sample_rate is None:
+        raise InputError(
+            "Trust is measured in spectra, which need a sample rate: expected a number in hertz, "
+            "got None. Give it once: Sonifier(model, sample_rate=8000)."
+        )
+    return sonifier.sample_rate

@@ -91,8 +91,6 @@ class Rule:
             seen through it is still a gate.
         singular: Whether the op's derivative may be infinite; 0 takes its place there.
         batched: Whether several signals can be carried at once, under `torch.func.vmap`.
-        unpool: How `deconv1d.rules.unpooling` replaces the rule: "windows" (each value goes back
-            over its window), "axes" (over whole axes); empty: not at all.
         put_back: For an op that returns a view: how a write into the view becomes a new value of
             the tensor that it was cut from (see `deconv1d.rules.views`).
         source: Where the rule comes from, and departures.
@@ -111,7 +109,6 @@ class Rule:
     reshapes: bool = False
     batched: bool = True
     singular: bool = False
-    unpool: Literal["", "windows", "axes"] = ""
     put_back: PutBack | None = None
     source: str = ""
 
@@ -497,7 +494,6 @@ def _indexed_pool(reach: Reader) -> Rule:
         reach,
         record=_indices,
         block=True,
-        unpool="windows",
         source=UNPOOLED,
     )
 
@@ -509,7 +505,6 @@ MAX_POOL = Rule(
     reach.windowed,
     record=_pool_switches,
     block=True,
-    unpool="windows",
     source=UNPOOLED,
 )
 MAX_ALONG = Rule(
@@ -517,7 +512,6 @@ MAX_ALONG = Rule(
     _unpool_along,
     reach.along("dim", keeps_axis=False),
     record=_indices,
-    unpool="axes",
     source="the first of equals",
 )
 AMAX = Rule(
@@ -525,7 +519,6 @@ AMAX = Rule(
     _pull_back,
     reach.along("dim", keeps_axis=False),
     keeps=_dependent,
-    unpool="axes",
     source="equals share, as in autograd",
 )
 
@@ -535,7 +528,7 @@ def _max(op: Op) -> Rule:
     # The three overloads take other arguments: max(x, dim), max(x, other), max(x).
     if "dim" in op.arguments:
         return MAX_ALONG
-    return _maximum(op) if "other" in op.arguments else replace(AMAX, unpool="")
+    return _maximum(op) if "other" in op.arguments else AMAX
 
 
 # --- chance: what was drawn is remembered, for run again these ops draw others -------------------

@@ -1,0 +1,96 @@
+"""What a model's output loses without a channel."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from deconv1d.record.unchanged import unchanged, undo_writes
+from deconv1d.record.waveform import as_waveform
+
+if TYPE_CHECKING:
+    from deconv1d.sonify import Sonifier
+
+OTHERS = 8
+
+
+def ablation(
+    sonifier: Sonifier,
+    x: Tensor,
+    weight: str,
+    axis: int,
+    channel: int,
+    generator: torch.Generator,
+    *,
+    others: int = OTHERS,
+) -> tuple[float | None, float | None]:
+    """How much the model's output changes without a channel, and without random other ones.
+
+    The channel's filter and its bias are set to 0. The change is the norm of the difference over
+    the norm of the output.
+
+    Args:
+        sonifier: Of the model, which keeps its weights: others take their place in a functional
+            call.
+        x: One clip, as for `Sonifier.sonify`.
+        weight: Name of the weight that makes the layer's channels.
+        axis: Which of its axes counts them.
+        channel: The channel.
+        generator: On the CPU.
+        others: How many other channels, drawn at random, a mean is taken of.
+
+    Returns:
+        The two changes; None where the model returns no tensor, its output is 0, or there is no
+        other channel.
+    """
+    own = dict(sonifier.model.named_parameters())
+    channels = own[weight].shape[axis]
+    bias = f"{weight.removesuffix('weight')}bias"
+
+    def output(*silenced: int) -> Tensor | None:
+        weights = {weight: own[weight].detach().clone()}
+        if bias in own and own[bias].shape == (channels,):
+            weights[bias] = own[bias].detach().clone()
+        for number in silenced:
+            weights[weight].select(axis, number).zero_()
+            if bias in weights:
+                weights[bias][number] = 0
+        return _output(sonifier.with_weights(weights), x)
+
+    whole = output()
+    if whole is None or not whole.any():
+        return None, None
+
+    def change(number: int) -> float:
+        found = output(number)
+        assert found is not None
+        return float((found - whole).norm() / whole.norm())
+
+    order = torch.randperm(channels, generator=generator).tolist()
+    changes = [change(c) for c in [c for c in order if c != channel][:others]]
+    return change(channel), sum(changes) / len(changes) if changes else None
+
+
+def _output(sonifier: Sonifier, x: Tensor) -> Tensor | None:
+    """What the model returns, if it is a tensor; the model is left as it is."""
+    model, call = sonifier.model, sonifier.forward
+    assert call is not None
+    own = next((p for p in model.parameters() if p.is_floating_point()), x)
+    buffers = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
+    *others, last = as_waveform(x).shapes
+    with unchanged(model):
+        try:
+            for shape in others:
+                try:
+                    return _tensor(call(model, x.to(own).reshape(shape)))
+                except Exception:  # the model's own, where it takes no such shape
+                    continue
+            return _tensor(call(model, x.to(own).reshape(last)))
+        finally:
+            undo_writes(buffers)
+
+
+def _tensor(output: Any) -> Tensor | None:
+    return output.detach().clone() if isinstance(output, Tensor) else None
