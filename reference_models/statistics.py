@@ -264,6 +264,26 @@ def judge(comparisons: Sequence[Comparison]) -> Verdict:
     return next((verdict for verdict in ranked if verdict in found), Verdict.FEW)
 
 
+def networks_needed(comparison: Comparison) -> int | None:
+    """How many networks would decide a difference like this one, at this spread between networks.
+
+    Returns:
+        The smallest number whose t interval would not reach 0; None where the difference is not
+        above 0, or a single network shows no spread.
+    """
+    estimate = comparison.estimate
+    if estimate.mean <= 0 or estimate.low is None or estimate.over != "networks":
+        return None
+    deviation = (estimate.mean - estimate.low) / _quantile(estimate.n, LEVEL / 2)
+    deviation *= np.sqrt(estimate.n)
+    enough = (
+        n
+        for n in range(2, 1000)
+        if _quantile(n, LEVEL / 2) * deviation < estimate.mean * np.sqrt(n)
+    )
+    return next(enough, 1000)
+
+
 def _comparison(
     name: str,
     unit: str,
