@@ -60,5 +60,8 @@ def _of_data(study: Study, name: str) -> str:
     count = f"{len(study.clips(name))} clips"
     if study.is_rendered(name):
         return f"{STAND_INS[name]} ({count}) in place of {NAMES[name]}"
-    source = study.sources["audioset" if name == "balanced" else name]
+    given = "audioset" if name == "balanced" else name
+    source = study.sources.get(given) or study.sources["arabic"]
+    if given not in study.sources:
+        return f"recordings in '{source.name}' ({count}) in place of {NAMES[name]}"
     return f"{NAMES[name]} is what lies in '{source.name}' ({count})"
