@@ -349,7 +349,7 @@ def moved(error: float, exact: float = 1e-15) -> list[dict]:
     """Rows of figure B.3: three networks of each regime that err at the paper's shift."""
     return [
         {"regime": regime, "seed": seed, "layer": layer}
-        | {f"shift {n}": exact * (1 + seed) for n in shifts.WHOLE}
+        | {f"shift {n}": exact * (1 + seed / 10) for n in shifts.WHOLE}
         | {"shift 8645": error * (1 + seed / 10)}
         for regime in REGIMES
         for seed in range(3)
@@ -359,6 +359,7 @@ def moved(error: float, exact: float = 1e-15) -> list[dict]:
 
 def test_the_claim_of_any_offset_fails_and_that_of_whole_strides_holds():
     assert judge(shifts.claim_m(moved(0.5)).comparisons) is Verdict.FAILS
+    assert shifts.claim_m(moved(0.5)).comparisons[0].estimate.n == 6  # networks, of both regimes
     assert judge(shifts.claim_n(moved(0.5)).comparisons) is Verdict.HOLDS
     assert judge(shifts.claim_m(moved(0.005)).comparisons) is Verdict.HOLDS
     assert judge(shifts.claim_n(moved(0.5, exact=1e-3)).comparisons) is Verdict.FAILS

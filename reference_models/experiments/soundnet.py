@@ -30,7 +30,7 @@ from reference_models.experiments.removal import BASELINE, WITHOUT, residuals
 from reference_models.experiments.similarity import coherences, fall
 from reference_models.experiments.study import Study, every_nth
 from reference_models.soundnet import SAMPLE_RATE, SoundNet, load_soundnet, soundnet_input
-from reference_models.statistics import compare_over_clips
+from reference_models.statistics import compare_over_clips, mean_over_clips
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -202,7 +202,7 @@ def _over_clips(removed: Mapping[str, Answers], baseline: Answers) -> list[Numbe
     """Accuracy without each sound and coherence with it, by layer, with intervals over clips."""
 
     def number(name: str, unit: str, values: Sequence[float]) -> Number:
-        return Number(name, unit, compare_over_clips(name, unit, values).estimate)
+        return Number(name, unit, mean_over_clips(values))
 
     found = [number(BASELINE, "accuracy", [fmean(clip) for clip in baseline["right"]])]
     for layer, answers in removed.items():
