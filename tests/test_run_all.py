@@ -89,9 +89,8 @@ def test_every_claim_and_every_gate_is_looked_at(killed):
     looked_at = {claim["letter"] for facts in found for claim in facts["claims"]}
     assert looked_at == set(CLAIMS)
     measured = {gate["name"] for facts in found for gate in facts["gates"]}
-    wanted = {name for claim in CLAIMS.values() for name in claim.gates} - {"listener"}
-    assert wanted - {"recogniser"} <= measured
-    assert {"recogniser, fonly", "recogniser, full", "listener, words network"} <= measured
+    wanted = {name for claim in CLAIMS.values() for name in claim.gates}
+    assert wanted | {"listener, words network"} <= measured
 
 
 def test_a_killed_run_finds_what_an_uninterrupted_one_finds(killed, tmp_path, monkeypatch):
