@@ -64,7 +64,7 @@ class Estimate:
         mean: The mean.
         low: Lower end of the interval; None where there is none (a single network).
         high: Its upper end.
-        n: Number of units.
+        n: Number of units; 0 for a number that is no measurement, such as chance.
         over: What the units are.
     """
 
@@ -76,6 +76,8 @@ class Estimate:
 
     def __str__(self) -> str:
         """As reports print it: "0.031 (0.011 to 0.052, 5 networks)"."""
+        if not self.n:
+            return f"{self.mean:.3f}"
         units = "1 network" if (self.over, self.n) == ("networks", 1) else f"{self.n} {self.over}"
         if self.low is None or self.high is None:
             return f"{self.mean:.3f} ({units})"
@@ -107,6 +109,8 @@ class Comparison:
 
     def __str__(self) -> str:
         """As reports print it: "events 0.031 mAP (0.011 to 0.052, 5 networks)"."""
+        if not self.estimate.n:
+            return f"{self.name}: no network has a number"
         mean, rest = str(self.estimate).split(" ", 1)
         sign = "+" if self.claimed == "above" and self.estimate.mean >= 0 else ""
         return f"{self.name} {sign}{mean} {self.unit} {rest}"

@@ -146,6 +146,17 @@ def test_layers_are_averaged_before_networks_are_counted():
     assert (one.name, one.unit, one.estimate.n, two.estimate.mean) == ("conv1, x", "Hz", 2, 6)
 
 
+def test_several_filters_of_a_network_are_one_number():
+    rows = [{"seed": seed, "layer": "conv1", "x": x} for seed, x in ((0, 1), (0, 3), (1, 10))]
+    (one,) = numbers_of([*rows, rows[0] | {"x": None}], ("layer",), {"x": "Hz"})
+    assert (one.estimate.n, one.estimate.mean) == (2, 6)
+
+
+def test_chance_has_no_networks():
+    assert str(Estimate(0.25, None, None, 0)) == "0.250"
+    assert str(paired("maps", "mAP", [float("nan")])) == "maps: no network has a number"
+
+
 def test_a_network_without_a_number_is_left_out():
     found = paired("", "mAP", [0.5, float("nan"), 0.7], [0.1, 0.2, 0.3])
     assert found.estimate.n == 2

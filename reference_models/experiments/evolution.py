@@ -68,7 +68,7 @@ def figure_5(study: Study) -> Finding:
     return Finding(
         rows,
         claims=[claim_r(rows)],
-        numbers=numbers_of(rows, ("layer", "checkpoint"), UNITS),
+        numbers=numbers_of([r for r in rows if r["checkpoint"]], ("layer", "checkpoint"), UNITS),
         figures={NAME: plot_spectrograms(pictures, SAMPLE_RATE, columns=1 + len(epochs))},
         sounds=sounds,
         n=f"at most {MAPS} filters, drawn at random, of each of layers 2, 5, 8 and 10 of "

@@ -188,10 +188,10 @@ def part(study: Study, experiment: str, key: str, compute: Callable[[], Any]) ->
 def numbers_of(
     rows: Sequence[Row], where: Sequence[str], units: Mapping[str, str], by: str = "seed"
 ) -> list[Number]:
-    """The numbers of rows that have one row for each network, over the networks.
+    """The numbers of rows, averaged for each network and then over the networks.
 
     Args:
-        rows: The rows.
+        rows: The rows; what has none (a silent sonification) is left out.
         where: Columns that say where a number stands.
         units: By column the unit of its numbers.
         by: The column that tells networks apart.
@@ -202,10 +202,14 @@ def numbers_of(
     found = []
     for place, own in places.items():
         for column, unit in units.items():
-            values = [row[column] for row in own if row[column] is not None]
-            if values:
+            held = [row for row in own if row[column] is not None]
+            by_network = [
+                fmean(row[column] for row in held if row[by] == network)
+                for network in sorted({row[by] for row in held})
+            ]
+            if by_network:
                 name = ", ".join(map(str, (*place, column)))
-                found.append(Number(name, unit, over_networks(values)))
+                found.append(Number(name, unit, over_networks(by_network)))
     return found
 
 

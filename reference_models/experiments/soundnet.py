@@ -245,7 +245,7 @@ def fitted_probes(
         kept = [n for n, path in enumerate(chosen) if fold_of(path) != fold]
         kinds = [chosen[n].parent.name for n in kept]
         probes[fold] = {
-            name: linear_probe().fit(torch.cat([heard[n][name] for n in kept]).cpu(), kinds)
+            name: linear_probe().fit(torch.cat([heard[n][name] for n in kept]).cpu().numpy(), kinds)
             for name in PROBES
         }
     return probes

@@ -230,7 +230,7 @@ def beside(lines: Sequence[Line], data: str, preset: Preset) -> list[Line]:
 # --- what stands in them here --------------------------------------------------------------------
 
 
-def _row(study: Study, data: str, line: Line, metric: str, estimate: Estimate | None) -> Row:
+def _row(study: Study, line: Line, metric: str, estimate: Estimate | None) -> Row:
     """One row: the paper's columns, and ours."""
     parameters = None
     if line.networks:
@@ -356,7 +356,7 @@ def _experiment(
         found = [_estimate(study, name, on, *place) for place in places]
         return Finding(
             [
-                _row(study, on, line, metric, estimate)
+                _row(study, line, metric, estimate)
                 for (line, metric), estimate in zip(places, found, strict=True)
             ],
             claims(study, printed_lines),
