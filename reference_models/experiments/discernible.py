@@ -16,7 +16,7 @@ from torch import Tensor
 
 from deconv1d import Sonifier
 from deconv1d.audio import read_audio
-from deconv1d.sonify import to_peak_of
+from deconv1d.sounding import to_peak_of
 from reference_models.cnn12 import SHORTEST
 from reference_models.data import ClipSet
 from reference_models.data.index import SAMPLE_RATE
