@@ -211,8 +211,9 @@ def test_the_source_is_a_choice_beside_the_size():
         rendered, recordings = preset_of(size, "rendered"), preset_of(size, "recordings")
         assert rendered == PRESETS[size]
         assert recordings.runs == rendered.runs
-        assert recordings.contrastive.seconds < 0.5  # two crops of a clip of one second
-        assert recordings.contrastive.width == rendered.contrastive.width
+        assert recordings.contrastive.seconds < 1  # two crops of a clip of one second
+        assert {own.width for own in recordings.supervised.values()} == {recordings.width}
+        assert recordings.width == rendered.width
     assert PRESETS["small"].runs == 2
     assert PRESETS["thorough"].runs == 5
     assert [name for name, preset in PRESETS.items() if not preset.evidence] == ["smoke"]

@@ -183,11 +183,15 @@ PRESETS = {
 }
 """By size; where the audio comes from is a choice beside it."""
 
-# Clips that last a second need shorter crops, and there are about 230 batches an epoch.
-_ON_ONE_SECOND = {
-    "thorough": {"contrastive": 44, "audioset": 30, "balanced": 30, "fsd50k": 40, "words": 20},
-    "small": {"contrastive": 6, "audioset": 6, "balanced": 6, "fsd50k": 20, "words": 20},
+# On recordings, where an epoch of Arabic Commands has about 230 batches of 32.
+_RECORDED = {
+    "audioset": supervised.PRESETS["arabic-commands"],
+    "balanced": supervised.PRESETS["arabic-commands"],
+    "fsd50k": supervised.PRESETS["esc10"],
+    "words": supervised.PRESETS["small-speech-commands"],
 }
+_SHORT = {"contrastive": 6, "audioset": 6, "balanced": 6, "fsd50k": 20, "words": 20}
+"""Epochs of the size "small"."""
 SOURCES = {
     "arabic": "arabic_commands",
     "fsd50k": "esc10_as_fsd50k",
@@ -198,23 +202,21 @@ SOURCES = {
 
 
 def preset_of(size: str, source: Literal["rendered", "recordings"]) -> Preset:
-    """The preset of a size, with crops and epochs that fit where the audio comes from."""
+    """The preset of a size, with the recipes that fit where the audio comes from."""
     preset = PRESETS[size]
-    if source == "rendered" or size not in _ON_ONE_SECOND:
+    if source == "rendered" or size not in ("small", "thorough"):
         return preset
-    epochs = _ON_ONE_SECOND[size]
 
-    def fitted(settings: Any, name: str, **crop: float) -> Any:
-        count = epochs[name]
-        return replace(settings, epochs=count, warmup_epochs=count / 10, keep_every=count, **crop)
+    def sized(settings: Any, name: str) -> Any:
+        if size == "thorough":
+            return settings
+        epochs = _SHORT[name]
+        return replace(settings, epochs=epochs, warmup_epochs=epochs / 10, keep_every=epochs)
 
     return replace(
         preset,
-        contrastive=fitted(preset.contrastive, "contrastive", seconds=0.45),
-        supervised={
-            name: fitted(settings, name, seconds=2.5 if name == "fsd50k" else 1.0)
-            for name, settings in preset.supervised.items()
-        },
+        contrastive=sized(simclr.PRESETS["arabic-commands"], "contrastive"),
+        supervised={name: sized(settings, name) for name, settings in _RECORDED.items()},
     )
 
 
