@@ -78,13 +78,19 @@ def time_mask(
 
 
 def background(
-    waveforms: Tensor, *, generator: Generator, decibels: tuple[float, float] = (10.0, 25.0)
+    waveforms: Tensor,
+    *,
+    generator: Generator,
+    clean: Tensor | None = None,
+    decibels: tuple[float, float] = (10.0, 25.0),
 ) -> Tensor:
     """Returns the waveforms, each with another clip of the batch mixed in behind it.
 
     Args:
         waveforms: (batch, 1, time).
         generator: Draws everything.
+        clean: The same clips before anything was done to them, which the backgrounds are drawn
+            from; None: `waveforms` themselves.
         decibels: Range of the signal-to-noise ratio, uniform: 10 * log10 of the ratio of the two
             powers (means of the squares). Behind or in front of silence nothing is added.
 
@@ -103,7 +109,8 @@ def background(
             "least 2 clips, for each is the other's background; use a larger batch"
         )
     apart = torch.randint(1, batch, (batch,), generator=generator, device=waveforms.device)
-    behind = waveforms[(torch.arange(batch, device=waveforms.device) + apart) % batch]
+    clean = waveforms if clean is None else clean
+    behind = clean[(torch.arange(batch, device=waveforms.device) + apart) % batch]
     ratio = 10 ** (_uniform(waveforms, *decibels, generator) / 10)
     scale = (_power(waveforms) / (ratio * _power(behind))).sqrt()
     return waveforms + behind * scale.where(_power(behind) > 0, 0.0)
@@ -147,6 +154,8 @@ AUGMENTATIONS = {
 def augment(waveforms: Tensor, names: Sequence[str], *, generator: Generator) -> Tensor:
     """Returns the waveforms after the named augmentations, in that order, with their defaults.
 
+    Backgrounds are drawn from the clips as they came, not from augmented ones.
+
     Args:
         waveforms: (batch, 1, time).
         names: Out of "gain", "noise", "time_mask", "background".
@@ -155,13 +164,15 @@ def augment(waveforms: Tensor, names: Sequence[str], *, generator: Generator) ->
     Raises:
         ValueError: There is no augmentation of that name.
     """
+    clean = waveforms
     for name in names:
         if name not in AUGMENTATIONS:
             raise ValueError(
                 f"cannot augment: {name!r} is no augmentation; "
                 f"expected one of {', '.join(AUGMENTATIONS)}; correct the list {list(names)}"
             )
-        waveforms = AUGMENTATIONS[name](waveforms, generator=generator)
+        more = {"clean": clean} if name == "background" else {}
+        waveforms = AUGMENTATIONS[name](waveforms, generator=generator, **more)
     return waveforms
 
 

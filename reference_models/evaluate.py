@@ -1,7 +1,7 @@
 """How well a model does: whole-clip outputs, the paper's metrics, and how sure they are."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -161,32 +161,3 @@ def over_runs(values: Sequence[float]) -> Interval:
         return Interval(float(values[0]), math.inf, 1)
     error = np.std(values, ddof=1) / math.sqrt(runs)
     return Interval(float(np.mean(values)), float(scipy.stats.t.ppf(0.975, runs - 1) * error), runs)
-
-
-def resample(
-    metric: Callable[[Tensor, Tensor], float | list[float]],
-    scores: Tensor,
-    labels: Tensor,
-    *,
-    draws: int = 1000,
-    seed: int = 0,
-) -> np.ndarray:
-    """Returns a metric, or several, of bootstrap samples of the clips.
-
-    Args:
-        metric: Scores and labels to a number, or to a list of numbers.
-        scores: (clips, ...).
-        labels: Of the same clips.
-        draws: Samples, each of as many clips drawn with replacement.
-        seed: Of the draws.
-
-    Returns:
-        (draws,), or (draws, numbers).
-    """
-    generator = torch.Generator().manual_seed(seed)
-    clips = len(scores)
-    values = []
-    for _ in range(draws):
-        drawn = torch.randint(clips, (clips,), generator=generator).to(scores.device)
-        values.append(metric(scores[drawn], labels[drawn]))
-    return np.array(values)

@@ -23,32 +23,21 @@ from typing import Any
 
 import torch
 
-from reference_models import simclr, supervised
 from reference_models.checkpoint import write_json
 from reference_models.cnn12 import classifier
 from reference_models.data import SAMPLE_RATE
 from reference_models.evaluate import over_runs
 from reference_models.experiments.study import (
-    PRESETS,
     REGIMES,
     Network,
     Study,
     finetuned,
+    preset_of,
     pretrained,
 )
 from reference_models.probing import WHOLE, best_block, probe_blocks, untrained
 
-RECORDINGS = replace(
-    PRESETS["small"],
-    contrastive=simclr.PRESETS["arabic-commands"],
-    supervised={
-        "audioset": supervised.PRESETS["arabic-commands"],
-        "balanced": supervised.PRESETS["arabic-commands"],
-        "fsd50k": supervised.PRESETS["esc10"],
-        "words": supervised.PRESETS["small-speech-commands"],
-    },
-    runs=5,
-)
+RECORDINGS = preset_of("thorough", "recordings")
 """Five networks of each regime, pretrained on recordings of a second each."""
 
 DRAWS = 3  # untrained encoders

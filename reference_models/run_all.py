@@ -2,13 +2,15 @@
 
     python -m reference_models.run_all
 
-renders its data and takes about an hour on two cores; on the data sets themselves:
+renders its data and stays within 100 minutes on two cores. `--preset thorough` trains five
+networks of each regime until they have learnt something, which takes many hours: it says how many
+before it starts. `--source recordings` trains on real recordings. On the paper's data sets:
 
     python -m reference_models.run_all --preset paper --device cuda --out results
         --audioset DIR --fsd50k DIR --speech-commands DIR --esc10 DIR
 
 Killed, it goes on where it was when started again; what is finished is not done again. The report
-is `report.html` and `report.md` in the folder.
+is `report.html` and `report.md` in the folder, and every number is in `results.json`.
 """
 
 import argparse
@@ -24,6 +26,7 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from tqdm import tqdm
 
@@ -31,11 +34,13 @@ from reference_models.data import ClipSet
 from reference_models.experiments import EXPERIMENTS
 from reference_models.experiments.finding import Experiment, is_finished, perform
 from reference_models.experiments.report import write_report
-from reference_models.experiments.study import PRESETS, Network, Study
+from reference_models.experiments.study import PRESETS, SOURCES, Network, Study, preset_of
 from reference_models.soundnet import installed_weights
 
 DATA = ("audioset", "balanced", "fsd50k", "words")
 LOG = "log.txt"
+RATES = ((1 / 64, 2000), (1 / 8, 500), (1 / 4, 200), (1 / 2, 65), (1.0, 28))
+"""Seconds of audio that training passes in a second on two cores, by width."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +52,9 @@ class Stage:
         run: Does it, in another process; quick if it is done already.
         done: Whether it is.
         after: Names of the stages before it.
-        cost: How long it takes, in arbitrary units.
+        cost: How long it takes; of networks the seconds of audio that training passes, at the
+            study's width.
+        is_network: Whether it trains a network.
     """
 
     name: str
@@ -55,6 +62,7 @@ class Stage:
     done: bool
     after: tuple[str, ...]
     cost: float
+    is_network: bool = False
 
 
 def run_all(study: Study, *, jobs: int = 1) -> Path:
@@ -80,6 +88,8 @@ def run_all(study: Study, *, jobs: int = 1) -> Path:
     ordered = sorted(DATA, key=study.is_rendered)
     training = {data: study.clips(data).subset("train") for data in ordered}
     stages = [*_networks(study, able, training), *_experiments(study, able)]
+    if study.device == "cpu":
+        print(planned(study, stages), flush=True)
     _run(stages, jobs, study.folder / LOG)
     return write_report(study, EXPERIMENTS)
 
@@ -99,6 +109,22 @@ def needed(experiments: Iterable[Experiment], study: Study) -> list[Network]:
     return list(found)
 
 
+def planned(study: Study, stages: Sequence[Stage]) -> str:
+    """How long the networks that are left will train, in one sentence.
+
+    By the rates of `RATES`, measured on two cores and interpolated; the experiments come on top.
+    """
+    left = [stage for stage in stages if not stage.done and stage.is_network]
+    widths, rates = zip(*RATES, strict=True)
+    logarithm = np.interp(np.log(study.preset.width), np.log(widths), np.log(rates))
+    hours = sum(stage.cost for stage in left) / float(np.exp(logarithm)) / 3600
+    return (
+        f"{len(left)} networks to train, about {hours:.1f} hours on two cores, at most "
+        f"{max((stage.cost for stage in left), default=0) / float(np.exp(logarithm)) / 3600:.1f} "
+        "for one. Stopped, the same command goes on."
+    )
+
+
 def _networks(
     study: Study, experiments: Sequence[Experiment], training: Mapping[str, ClipSet]
 ) -> list[Stage]:
@@ -109,6 +135,7 @@ def _networks(
             done=study.is_trained(network),
             after=(network.start.name,) if network.start else (),
             cost=study.cost(network, training[network.data]),
+            is_network=True,
         )
         for network in needed(experiments, study)
     ]
@@ -198,7 +225,23 @@ def main(argv: Sequence[str] | None = None) -> None:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--preset", choices=PRESETS, default="small", help="default: %(default)s")
+    parser.add_argument(
+        "--preset", choices=PRESETS, default="small", help="its size; default: %(default)s"
+    )
+    parser.add_argument(
+        "--source",
+        choices=["rendered", "recordings"],
+        default="rendered",
+        help="what to train on; default: %(default)s",
+    )
+    parser.add_argument(
+        "--recordings",
+        type=Path,
+        default=os.environ.get("DECONV1D_DATA"),
+        metavar="DIR",
+        help=f"for --source recordings: holds {', '.join(SOURCES.values())}; "
+        "default: $DECONV1D_DATA",
+    )
     for name in ("audioset", "fsd50k", "speech-commands", "esc10"):
         parser.add_argument(f"--{name}", type=Path, metavar="DIR", help=_HELP[name])
     parser.add_argument("--out", type=Path, default=Path("results"), metavar="DIR")
@@ -206,15 +249,38 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--device", default=devices[0], choices=devices)
     parser.add_argument("--jobs", type=int, metavar="N", help="processes (default: one a core)")
     given = parser.parse_args(argv)
-    named = {"audioset": given.audioset, "fsd50k": given.fsd50k, "words": given.speech_commands}
-    sources = {name: path for name, path in (named | {"esc10": given.esc10}).items() if path}
-    study = Study(given.out, PRESETS[given.preset], sources, given.device)
+    study = Study(given.out, preset_of(given.preset, given.source), _sources(given), given.device)
     jobs = given.jobs or (1 if given.device == "cuda" else os.cpu_count() or 1)
     try:
         report = run_all(study, jobs=jobs)
     except (OSError, ValueError, ImportError, FloatingPointError) as error:
         parser.exit(2, f"{parser.prog}: {error}\n")
     print(f"Open {report} in a browser.")
+
+
+def _sources(given: argparse.Namespace) -> dict[str, Path]:
+    """The folders of recordings, by what they stand for; a folder named alone wins.
+
+    Raises:
+        SystemExit: `--source recordings` without a folder that holds them.
+    """
+    found: dict[str, Path] = {}
+    if given.source == "recordings":
+        folder = given.recordings and Path(given.recordings)
+        if folder:
+            found = {n: folder / name for n, name in SOURCES.items() if (folder / name).is_dir()}
+        if not found:
+            raise SystemExit(
+                f"--source recordings found none in '{folder}': expected a folder that holds "
+                f"{', '.join(SOURCES.values())}; give it by --recordings DIR or $DECONV1D_DATA"
+            )
+    named = {
+        "audioset": given.audioset,
+        "fsd50k": given.fsd50k,
+        "words": given.speech_commands,
+        "esc10": given.esc10,
+    }
+    return found | {name: path for name, path in named.items() if path}
 
 
 _HELP = {

@@ -27,6 +27,8 @@ import scipy.stats
 LEVEL = 0.05
 DRAWS = 2000
 """Bootstrap samples of the clips."""
+GROUPS = 1000
+"""Units that a bootstrap of a slow metric draws, at the most."""
 
 MARGINS: Mapping[str, float] = {
     "mAP": 0.02,
@@ -62,7 +64,7 @@ class Estimate:
         mean: The mean.
         low: Lower end of the interval; None where there is none (a single network).
         high: Its upper end.
-        n: Number of units.
+        n: Number of units; 0 for a number that is no measurement, such as chance.
         over: What the units are.
     """
 
@@ -74,6 +76,8 @@ class Estimate:
 
     def __str__(self) -> str:
         """As reports print it: "0.031 (0.011 to 0.052, 5 networks)"."""
+        if not self.n:
+            return f"{self.mean:.3f}"
         units = "1 network" if (self.over, self.n) == ("networks", 1) else f"{self.n} {self.over}"
         if self.low is None or self.high is None:
             return f"{self.mean:.3f} ({units})"
@@ -105,6 +109,8 @@ class Comparison:
 
     def __str__(self) -> str:
         """As reports print it: "events 0.031 mAP (0.011 to 0.052, 5 networks)"."""
+        if not self.estimate.n:
+            return f"{self.name}: no network has a number"
         mean, rest = str(self.estimate).split(" ", 1)
         sign = "+" if self.claimed == "above" and self.estimate.mean >= 0 else ""
         return f"{self.name} {sign}{mean} {self.unit} {rest}"
@@ -180,21 +186,31 @@ def compare_over_clips(
         claimed: As for `compare`.
         margin: As for `compare`.
     """
-    differences = _paired(name, ours, theirs)
+    differences = np.asarray(_paired(name, ours, theirs))
     margin = MARGINS[unit] if margin is None else margin
-    mean, n = float(np.mean(differences)), len(differences)
-    if n < 2 or np.ptp(differences) == 0:
-        estimate = Estimate(mean, None, None, n, "clips of one network")
+    estimate = mean_over_clips(differences)
+    if estimate.low is None:
         return Comparison(name, unit, estimate, claimed, margin, 1.0, 1.0)
-    drawn = _bootstrap(np.asarray(differences), np.mean, LEVEL, vectorized=True)
-    low, high = drawn.confidence_interval
-    estimate = Estimate(mean, float(low), float(high), n, "clips of one network")
+    drawn = _bootstrap(differences, np.mean, vectorized=True)
 
     def tails(threshold: float) -> tuple[float, float]:
-        at_most = _bootstrap_p(np.asarray(differences), drawn, threshold)
+        at_most = _bootstrap_p(differences, drawn, threshold)
         return at_most, 1 - at_most
 
     return _comparison(name, unit, estimate, claimed, margin, tails)
+
+
+def mean_over_clips(values: Sequence[float] | np.ndarray) -> Estimate:
+    """Mean and 95 % BCa interval of one number of each clip of one network.
+
+    Where all clips have the same number there is no interval.
+    """
+    held, n = np.asarray(values, dtype=float), len(values)
+    mean = float(held.mean())
+    if n < 2 or np.ptp(held) == 0:
+        return Estimate(mean, None, None, n, "clips of one network")
+    low, high = _bootstrap(held, np.mean, vectorized=True).confidence_interval
+    return Estimate(mean, float(low), float(high), n, "clips of one network")
 
 
 def over_clips(metric: Callable[[Any, Any], float], scores: Any, labels: Any) -> Estimate:
@@ -206,14 +222,18 @@ def over_clips(metric: Callable[[Any, Any], float], scores: Any, labels: Any) ->
     Args:
         metric: Scores and labels to a number.
         scores: (clips, classes).
-        labels: Of the same clips.
+        labels: Of the same clips. More than `GROUPS` clips are drawn in that many random groups:
+            BCa measures once without each unit.
     """
     clips = len(scores)
+    shuffled = np.random.default_rng(0).permutation(clips)
+    groups = np.array_split(shuffled, min(clips, GROUPS))
 
     def measured(numbers: np.ndarray) -> float:
-        return metric(scores[numbers.astype(int)], labels[numbers.astype(int)])
+        drawn = np.concatenate([groups[number] for number in numbers.astype(int)])
+        return metric(scores[drawn], labels[drawn])
 
-    low, high = _bootstrap(np.arange(clips), measured, LEVEL, vectorized=False).confidence_interval
+    low, high = _bootstrap(np.arange(len(groups)), measured, vectorized=False).confidence_interval
     mean = metric(scores, labels)
     if not np.isfinite([low, high]).all():  # every clip says the same
         low, high = mean, mean
@@ -264,6 +284,26 @@ def judge(comparisons: Sequence[Comparison]) -> Verdict:
     return next((verdict for verdict in ranked if verdict in found), Verdict.FEW)
 
 
+def networks_needed(comparison: Comparison) -> int | None:
+    """How many networks would decide a difference like this one, at this spread between networks.
+
+    Returns:
+        The smallest number whose t interval would not reach 0; None where the difference is not
+        above 0, or a single network shows no spread.
+    """
+    estimate = comparison.estimate
+    if estimate.mean <= 0 or estimate.low is None or estimate.over != "networks":
+        return None
+    deviation = (estimate.mean - estimate.low) / _quantile(estimate.n, LEVEL / 2)
+    deviation *= np.sqrt(estimate.n)
+    enough = (
+        n
+        for n in range(2, 1000)
+        if _quantile(n, LEVEL / 2) * deviation < estimate.mean * np.sqrt(n)
+    )
+    return next(enough, 1000)
+
+
 def _comparison(
     name: str,
     unit: str,
@@ -303,16 +343,16 @@ def _quantile(n: int, tail: float) -> float:
     return -float(scipy.special.stdtrit(n - 1, tail))
 
 
-def _bootstrap(values: np.ndarray, statistic: Any, level: float, **options: Any) -> Any:
+def _bootstrap(values: np.ndarray, statistic: Any, *, vectorized: bool) -> Any:
     """SciPy's BCa bootstrap of one sample, always with the same draws."""
     return scipy.stats.bootstrap(
         (values,),
         statistic,
         n_resamples=DRAWS,
-        confidence_level=1 - level,
+        confidence_level=1 - LEVEL,
         method="BCa",
         rng=np.random.default_rng(0),
-        **options,
+        vectorized=vectorized,
     )
 
 

@@ -116,6 +116,15 @@ def test_background_is_another_clip_at_a_true_power_ratio(generator):
     assert len((which - torch.arange(500)).unique()) > 250
 
 
+def test_backgrounds_come_from_clean_clips(generator):
+    """Clip i is the one-hot vector i, and noisy before the background is added."""
+    clean = torch.eye(40)[:, None]
+    noisy = clean + 0.01 * noise(clips=40, samples=40)
+    added = background(noisy, generator=generator, clean=clean) - noisy
+    assert ((added > 1e-4).sum(dim=-1) == 1).all()
+    assert ((added.abs() > 1e-6).sum(dim=-1) == 1).all()
+
+
 def test_background_and_silence(generator):
     waveforms = torch.tensor([[[0.0, 0.0]], [[1.0, -1.0]]])
     assert torch.equal(background(waveforms, generator=generator), waveforms)
@@ -163,7 +172,7 @@ def test_augment_applies_in_order(generator):
     by_hand = random_gain(waveforms, generator=generator)
     by_hand = gaussian_noise(by_hand, generator=generator)
     by_hand = time_mask(by_hand, generator=generator)
-    by_hand = background(by_hand, generator=generator)
+    by_hand = background(by_hand, generator=generator, clean=waveforms)
     assert torch.equal(by_name, by_hand)
     assert augment(waveforms, (), generator=generator) is waveforms
 

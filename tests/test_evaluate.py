@@ -19,7 +19,6 @@ from reference_models.evaluate import (
     metrics,
     over_runs,
     predict,
-    resample,
     word_metrics,
 )
 from reference_models.initialisation import initialise
@@ -170,20 +169,3 @@ def test_interval_over_runs():
     assert got.half_width == pytest.approx(4.302652729911275 * 0.01 / math.sqrt(3))
     assert str(got) == "0.310 ± 0.025 (N=3)"
     assert over_runs([0.5]) == Interval(0.5, math.inf, 1)
-
-
-def accuracy(scores: torch.Tensor, labels: torch.Tensor) -> float:
-    return word_metrics(scores, labels)["accuracy"]
-
-
-def test_a_metric_of_resampled_clips_spreads_as_the_binomial():
-    labels = torch.arange(400) % 2
-    right = torch.arange(400) < 300
-    scores = nn.functional.one_hot(torch.where(right, labels, 1 - labels), 2).double()
-    low, high = np.percentile(resample(accuracy, scores, labels, draws=4000), [2.5, 97.5])
-    half = 1.96 * math.sqrt(0.75 * 0.25 / 400)
-    assert low == pytest.approx(0.75 - half, abs=0.006)
-    assert high == pytest.approx(0.75 + half, abs=0.006)
-    few = resample(accuracy, scores, labels, draws=20)
-    assert (few == resample(accuracy, scores, labels, draws=20)).all()
-    assert (few != resample(accuracy, scores, labels, draws=20, seed=1)).any()

@@ -13,7 +13,7 @@ from deconv1d import Sonifier
 from deconv1d.errors import SilenceWarning
 from reference_models.cnn12 import CNN12
 from reference_models.evaluate import Interval
-from reference_models.experiments import equal_energy, removal, shifts, similarity
+from reference_models.experiments import control_sounds, removal, shifts, similarity
 from reference_models.experiments.curves import plot_curves
 from reference_models.experiments.finding import perform
 from reference_models.experiments.removal import REMOVAL
@@ -27,6 +27,7 @@ from reference_models.experiments.study import (
     every_nth,
     pretrained,
 )
+from reference_models.statistics import Verdict, judge
 
 EXPERIMENTS = [REMOVAL, SIMILARITY, SHIFTS, STRIDED]
 
@@ -52,7 +53,7 @@ def draws(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-# --- sounds of equal energy -----------------------------------------------------------------------
+# --- control sounds -------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -67,21 +68,55 @@ def clips() -> torch.Tensor:
 
 
 @pytest.mark.parametrize("layer", ["conv1", "conv5", "conv11"])
-def test_controls_have_the_energy_of_the_sonification(sonifier, clips, layer):
-    twin = equal_energy.twin_of(sonifier, draws())
-    found = equal_energy.sounds(sonifier, twin, clips, layer=layer, draws=draws())
+def test_rests_are_equally_loud_and_no_louder_than_the_input(sonifier, clips, layer):
+    twin = control_sounds.twin_of(sonifier, draws())
+    found = control_sounds.sounds(sonifier, twin, clips, layer=layer, draws=draws())
     own = sonifier.sonify(clips, layer=layer, channel="most_active").waveform
     assert torch.equal(found["sonification"], own)
-    assert tuple(found) == ("sonification", *equal_energy.CONTROLS)
-    for sound in found.values():
-        energies = sound.square().sum(-1)
-        torch.testing.assert_close(energies, own.square().sum(-1), rtol=1e-12, atol=0)
-    assert not any(torch.allclose(found[name], own) for name in equal_energy.CONTROLS)
+    assert tuple(found) == ("sonification", *control_sounds.CONTROLS)
+    rests = control_sounds.without(clips, found, 8000)
+    heard = {name: control_sounds.audible(rest, 8000) for name, rest in rests.items()}
+    loudness = heard["sonification"].square().sum(-1)
+    for name, rest in rests.items():
+        torch.testing.assert_close(heard[name].square().sum(-1), loudness, rtol=1e-9, atol=0)
+        assert (rest.square().sum(-1) <= clips.square().sum(-1) * (1 + 1e-12)).all()
+        torch.testing.assert_close(rest - heard[name], clips - control_sounds.audible(clips, 8000))
+    assert not any(
+        torch.allclose(rests[name], rests["sonification"]) for name in control_sounds.CONTROLS
+    )
+
+
+def test_the_sonification_is_removed_by_least_squares(clips):
+    """No other gain of the same sound leaves less above 50 Hz, and its loudness plays no part."""
+    sound = torch.randn(clips.shape, dtype=torch.float64, generator=draws(5)) + clips
+    found = dict.fromkeys(("sonification", *control_sounds.CONTROLS), sound)
+    rest = control_sounds.without(clips, found, 8000)["sonification"]
+    high = control_sounds.audible(sound, 8000)
+    assert (rest * high).sum(-1).abs().max() < 1e-9
+    louder = {name: 7 * one for name, one in found.items()}
+    torch.testing.assert_close(control_sounds.without(clips, louder, 8000)["sonification"], rest)
+
+
+def test_what_is_below_50_hz_is_not_touched():
+    time = torch.arange(8000, dtype=torch.float64) / 8000
+    low, high = torch.sin(2 * torch.pi * 30 * time), torch.sin(2 * torch.pi * 300 * time)
+    x = (low + high)[None, None]
+    torch.testing.assert_close(control_sounds.audible(x, 8000), high[None, None])
+    found = dict.fromkeys(("sonification", *control_sounds.CONTROLS), (9 * low + high)[None, None])
+    rest = control_sounds.without(x, found, 8000)["sonification"]
+    torch.testing.assert_close(rest, low[None, None])
+
+
+def test_without_a_sonification_nothing_is_removed(clips):
+    found = {name: torch.randn(clips.shape).double() for name in control_sounds.CONTROLS}
+    rests = control_sounds.without(clips, {"sonification": 0 * clips, **found}, 8000)
+    for rest in rests.values():
+        torch.testing.assert_close(rest, clips)
 
 
 def test_the_controls_are_what_they_are_called(sonifier, clips):
-    twin = equal_energy.twin_of(sonifier, draws())
-    found = equal_energy.sounds(sonifier, twin, clips, layer="conv4", draws=draws())
+    twin = control_sounds.twin_of(sonifier, draws())
+    found = control_sounds.sounds(sonifier, twin, clips, layer="conv4", draws=draws())
     one = sonifier.sonify(clips, layer="conv4", channel="most_active")
     with pytest.warns(SilenceWarning):
         every = sonifier.sonify(clips, layer="conv4", channel="all").raw
@@ -97,34 +132,27 @@ def test_the_controls_are_what_they_are_called(sonifier, clips):
 
 def test_a_twin_has_the_same_numbers_in_other_places(sonifier, clips):
     own = {name: weight.clone() for name, weight in sonifier.model.named_parameters()}
-    twin = equal_energy.twin_of(sonifier, draws())
+    twin = control_sounds.twin_of(sonifier, draws())
     maps, others = (s.maps(clips, layer="conv1") for s in (sonifier, twin))
     assert not torch.allclose(maps, others)
     assert all(torch.equal(own[name], w) for name, w in sonifier.model.named_parameters())
 
 
 def test_noise_has_the_spectrum_of_the_input_and_another_waveform(clips):
-    noise = equal_energy.noise_like(clips, draws())
+    noise = control_sounds.noise_like(clips, draws())
     magnitudes, own = (torch.fft.rfft(w).abs()[..., 1:] for w in (noise, clips))
     torch.testing.assert_close(magnitudes, own)
     assert torch.cosine_similarity(noise, clips, dim=-1).abs().max() < 0.5
 
 
-def test_another_channel_is_active_and_where_there_is_none_it_is_silent():
+def test_another_channel_is_the_one_of_likest_activity_and_none_if_all_others_are_dead():
     maps = torch.zeros(3, 4, 5)
-    maps[0, 1], maps[0, 2], maps[1, 3] = 2, 1, 1
+    maps[0, 1], maps[0, 2], maps[0, 3], maps[1, 3] = 4, 1, 3, 1
     channel = torch.tensor([1, 3, 0])
-    kept = equal_energy.another(maps, channel, draws())
-    assert torch.equal(kept[0, 2], maps[0, 2])
+    kept = control_sounds.another(maps, channel)
+    assert torch.equal(kept[0, 3], maps[0, 3])
     assert kept.count_nonzero() == 5
-    assert not equal_energy.another(maps[:, :1] + 1, torch.zeros(3).long(), draws()).any()
-
-
-def test_silence_stays_silent():
-    x = torch.tensor([[[1.0, 2.0]], [[0.0, 0.0]], [[3.0, 4.0]]])
-    sound = torch.tensor([[[0.0, 0.0]], [[1.0, 1.0]], [[1e-30, 0.0]]])
-    scaled = equal_energy.to_energy_of(x, sound)
-    assert torch.equal(scaled, torch.tensor([[[0.0, 0.0]], [[0.0, 0.0]], [[5.0, 0.0]]]))
+    assert not control_sounds.another(maps[:, :1] + 1, torch.zeros(3).long()).any()
 
 
 # --- figure 6 -------------------------------------------------------------------------------------
@@ -138,14 +166,17 @@ def test_figure_6_recomputed_by_hand(study):
     ]
     row = next(r for r in rows if (r["mode"], r["layer"]) == ("full", "conv3"))
     test = study.clips("fsd50k").subset("test")
-    numbers = every_nth(test, 4)
-    network = study.classifier(removal.tuned(0, "full"))
-    heard = {"baseline": [], "sonification": [], "sonification, re-normalised": []}
+    numbers = range(len(test))  # all of them
+    network = study.classifier(removal.recogniser(0, "full"))
+    heard = {"baseline": [], "as in the paper": [], "as in the paper, re-normalised": []}
+    heard["sonification"] = []
     for number in numbers:
         x = test.waveform(number)[None, None]
         s = Sonifier(network.encoder).sonify(x, layer="conv3", channel="most_active").waveform
         rest = x - s
-        for name, sound in zip(heard, (x, rest, rest / rest.abs().max()), strict=True):
+        high = control_sounds.audible(s, 8000)
+        left = x - (x * high).sum() / high.square().sum().clamp(min=1e-30) * high
+        for name, sound in zip(heard, (x, rest, rest / rest.abs().max(), left), strict=True):
             heard[name].append(network(sound).detach()[0])
     labels = test.labels(numbers).numpy()
     counted = labels.any(0) & ~labels.all(0)
@@ -157,11 +188,13 @@ def test_figure_6_recomputed_by_hand(study):
 
 
 def planted(drop, control, runs=3):
-    """Rows of figure 6: `drop(mode, seed, layer)` lost without the sonification."""
+    """Rows of figure 6: `drop(mode, seed, layer)` lost without the sonification, in either way."""
     return [
         {"mode": mode, "seed": seed, "layer": layer, "baseline": 0.9}
-        | {"sonification": 0.9 - drop(mode, seed, number)}
-        | {name: 0.9 - control(name, number) for name in equal_energy.CONTROLS}
+        | dict.fromkeys(
+            ("sonification", "as in the paper"), 0.9 - drop(mode, seed, number) + seed / 1000
+        )
+        | {name: 0.9 - control(name, number) for name in control_sounds.CONTROLS}
         for mode in removal.MODES
         for seed in range(runs)
         for number, layer in enumerate(LAYERS)
@@ -172,13 +205,21 @@ def test_claim_a_needs_more_harm_than_every_control_does():
     def drop(mode, seed, layer):
         return 0.3 + 0.01 * layer
 
-    assert removal.claim_a(planted(drop, lambda name, layer: 0.1)).holds is True
-    one = removal.claim_a(planted(drop, lambda name, layer: 0.1 + 0.5 * (name == "random seed")))
-    assert one.holds is False
-    assert "random seed -0.2" in one.evidence
-    assert "(N=66)" in one.evidence
-    alternating = planted(drop, lambda name, layer: 0.35 + 0.3 * (-1) ** layer)
-    assert removal.claim_a(alternating).holds is None
+    held = removal.claims_a(planted(drop, lambda name, layer: 0.1), "mAP")
+    assert [claim.of for claim in held] == ["fonly", "full"]
+    assert [judge(claim.comparisons) for claim in held] == [Verdict.HOLDS] * 2
+    assert held[0].gates == ("recogniser, fonly",)
+    assert held[0].comparisons[0].estimate.n == 3  # networks, not layers
+    one = planted(drop, lambda name, layer: 0.1 + 0.5 * (name == "random seed"))
+    assert judge(removal.claims_a(one, "mAP")[0].comparisons) is Verdict.FAILS
+    wavering = planted(lambda m, s, n: 0.1 + 0.3 * (s - 1), lambda name, layer: 0.1)
+    assert judge(removal.claims_a(wavering, "mAP")[0].comparisons) is Verdict.FEW
+
+
+def test_claim_l_is_the_loss_in_the_paper_s_way():
+    (one, _) = removal.claims_l(planted(lambda m, s, n: 0.25, lambda name, n: 0.1), "mAP")
+    assert one.comparisons[0].estimate.mean == pytest.approx(0.249)
+    assert judge(one.comparisons) is Verdict.HOLDS
 
 
 def test_claim_g_needs_a_steadier_fonly_and_a_more_robust_full_network():
@@ -188,12 +229,15 @@ def test_claim_g_needs_a_steadier_fonly_and_a_more_robust_full_network():
     def level(name, layer):
         return 0.1
 
-    assert removal.claim_g(planted(claimed, level)).holds is True
-    assert removal.claim_g(planted(lambda m, s, n: 0.4 - claimed(m, s, n), level)).holds is False
+    def verdict(drop):
+        return judge(removal.claim_g(planted(drop, level), "mAP").comparisons)
+
+    assert verdict(claimed) is Verdict.HOLDS
+    assert verdict(lambda m, s, n: 0.4 - claimed(m, s, n)) is Verdict.FAILS
     swapped = {"fonly": "full", "full": "fonly"}
-    assert removal.claim_g(planted(lambda m, s, n: claimed(swapped[m], s, n), level)).holds is False
-    noisy = planted(lambda m, s, n: 0.3 + 0.1 * (s - 1) * (m == "full") * (n % 2), level)
-    assert removal.claim_g(noisy).holds is None
+    assert verdict(lambda m, s, n: claimed(swapped[m], s, n)) is Verdict.FAILS
+    noisy = verdict(lambda m, s, n: 0.3 + 0.1 * (s - 1) * (m == "full") * (n % 2))
+    assert noisy is Verdict.FEW
 
 
 # --- figure 7 -------------------------------------------------------------------------------------
@@ -233,23 +277,16 @@ def test_claims_b_and_c_are_of_slopes():
         return 1 - layer * (0.08 if regime == "supervised" else 0.03) - 0.001 * layer * seed
 
     rows = coherent(height, lambda layer: 0.5)
-    assert similarity.falls(rows, "supervised", "sonification") == pytest.approx(
-        [0.08, 0.081, 0.082]
-    )
+    assert similarity.falls(rows, "supervised", "sonification") == pytest.approx([0.8, 0.81, 0.82])
     claim_b, claim_c = similarity.claim_b(rows), similarity.claim_c(rows)
-    assert (claim_b.holds, claim_c.holds) == (True, True)
-    assert "supervised 0.081 ± 0.002 (N=3)" in claim_b.evidence
-    assert "sonification 0.050 ± 0.000 (N=3)" in claim_c.evidence
+    assert [judge(claim.comparisons) for claim in (claim_b, claim_c)] == [Verdict.HOLDS] * 2
+    assert str(claim_b.comparisons[1]).startswith("supervised, from layer 1 to 11 +0.810 coherence")
+    assert claim_c.comparisons[0].estimate.mean == pytest.approx(0.5)
     rising = coherent(lambda *place: 1 - height(*place), lambda layer: 0.5)
-    assert similarity.claim_b(rising).holds is False
-    assert similarity.claim_c(rising).holds is False
+    assert judge(similarity.claim_b(rising).comparisons) is Verdict.FAILS
+    assert judge(similarity.claim_c(rising).comparisons) is Verdict.FAILS
     wavering = coherent(lambda regime, seed, n: 0.5 + 0.02 * n * (seed - 1), lambda layer: 0.5)
-    assert similarity.claim_b(wavering).holds is None
-
-
-def test_claim_b_says_how_much_the_controls_fall():
-    rows = coherent(lambda regime, seed, n: 1 - 0.05 * n, lambda n: 0.7 - 0.04 * n)
-    assert "minus noise like the input 0.010 ± 0.000 (N=6)" in similarity.claim_b(rows).evidence
+    assert judge(similarity.claim_b(wavering).comparisons) is Verdict.FEW
 
 
 # --- figure B.3 and the strided twin --------------------------------------------------------------
@@ -308,21 +345,47 @@ def test_the_twin_is_beside_the_network_itself(study):
     assert [float(row["coherence"]) for row in own] == pytest.approx(expected, abs=1e-5)
 
 
+def moved(error: float, exact: float = 1e-15) -> list[dict]:
+    """Rows of figure B.3: three networks of each regime that err at the paper's shift."""
+    return [
+        {"regime": regime, "seed": seed, "layer": layer}
+        | {f"shift {n}": exact * (1 + seed / 10) for n in shifts.WHOLE}
+        | {"shift 8645": error * (1 + seed / 10)}
+        for regime in REGIMES
+        for seed in range(3)
+        for layer in LAYERS
+    ]
+
+
+def test_the_claim_of_any_offset_fails_and_that_of_whole_strides_holds():
+    assert judge(shifts.claim_m(moved(0.5)).comparisons) is Verdict.FAILS
+    assert shifts.claim_m(moved(0.5)).comparisons[0].estimate.n == 6  # networks, of both regimes
+    assert judge(shifts.claim_n(moved(0.5)).comparisons) is Verdict.HOLDS
+    assert judge(shifts.claim_m(moved(0.005)).comparisons) is Verdict.HOLDS
+    assert judge(shifts.claim_n(moved(0.5, exact=1e-3)).comparisons) is Verdict.FAILS
+
+
 def test_claim_f_needs_steadier_and_closer_sounds_of_pooling():
     def rows(pooling, stride):
         sides = {"pooling": pooling, "stride": stride}
         return [
-            {"network": name, "shift error": e + n / 100, "coherence": c}
+            {"network": name, "seed": seed, "layer": n}
+            | {"shift error": e + n / 100 + seed / 1000, "coherence": c}
             for name, (e, c) in sides.items()
+            for seed in range(3)
             for n in range(11)
         ]
 
-    assert shifts.claim_f(rows((0.2, 0.9), (0.5, 0.6))).holds is True
-    assert shifts.claim_f(rows((0.2, 0.5), (0.5, 0.6))).holds is False
-    assert shifts.claim_f(rows((0.6, 0.9), (0.5, 0.6))).holds is False
+    def verdict(found):
+        return judge(shifts.claim_f(found).comparisons)
+
+    assert verdict(rows((0.2, 0.9), (0.5, 0.6))) is Verdict.HOLDS
+    assert verdict(rows((0.2, 0.5), (0.5, 0.6))) is Verdict.FAILS
+    assert verdict(rows((0.6, 0.9), (0.5, 0.6))) is Verdict.FAILS
     dead = [*rows((0.2, 0.9), (0.5, 0.6))]
     dead[3] = dead[3] | {"shift error": None}
-    assert "0.300 ± 0.000 (N=10)" in shifts.claim_f(dead).evidence
+    (error, _) = shifts.claim_f(dead).comparisons
+    assert error.estimate.n == 3
 
 
 def test_panels_of_the_same_curves_share_a_legend():

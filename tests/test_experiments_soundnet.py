@@ -9,11 +9,12 @@ import torch
 
 from deconv1d import Sonifier
 from reference_models.experiments import soundnet
-from reference_models.experiments.equal_energy import CONTROLS
+from reference_models.experiments.control_sounds import CONTROLS
 from reference_models.experiments.finding import perform, read_rows
 from reference_models.experiments.soundnet import SOUNDNET
 from reference_models.experiments.study import PRESETS, Study, every_nth
 from reference_models.soundnet import load_soundnet
+from reference_models.statistics import Verdict, judge
 
 SHOWN = ("conv2", "conv7")
 
@@ -37,21 +38,22 @@ def test_soundnet_s_numbers_by_hand(study):
     """From probes fitted here, one sonification at a time."""
     network = load_soundnet()
     paths = soundnet.esc10_paths(study.sources["esc10"])
-    train = [path for path in paths if not path.name.startswith("5")]
-    test = [path for path in paths if path.name.startswith("5")]
-    train, test = ([some[n] for n in every_nth(some, k)] for some, k in ((train, 60), (test, 6)))
+    test = [paths[n] for n in every_nth(paths, 6)]
+    seen = [paths[n] for n in every_nth(paths, 72)]
 
     def pool5(x):
         kept = network.features[: list(dict(network.features.named_children())).index("pool5") + 1]
         maps = kept(x).detach()[0]
         return torch.cat([maps.mean(1), maps.amax(1)]).numpy()
 
-    features = [pool5(soundnet.esc10_clip(path)) for path in train]
-    probe = soundnet.linear_probe().fit(features, [path.parent.name for path in train])
+    features = {path: pool5(soundnet.esc10_clip(path)) for path in seen}
     whole, rest, coherent = [], [], []
     for path in test:
         x = soundnet.esc10_clip(path)
         found = Sonifier(network.features).sonify(x, layer="conv2", channel="most_active")
+        others = [other for other in seen if other.name[0] != path.name[0]]
+        kinds = [other.parent.name for other in others]
+        probe = soundnet.linear_probe().fit([features[other] for other in others], kinds)
         named = probe.predict([pool5(x), pool5(x - found.waveform)])
         whole.append(named[0] == path.parent.name)
         rest.append(named[1] == path.parent.name)
@@ -59,7 +61,7 @@ def test_soundnet_s_numbers_by_hand(study):
     row = read_rows(study.folder / "soundnet" / "numbers.csv")[0]
     assert row["layer"] == "conv2"
     assert float(row["accuracy, pool5, baseline"]) == pytest.approx(fmean(whole))
-    assert float(row["accuracy, pool5, sonification"]) == pytest.approx(fmean(rest))
+    assert float(row["accuracy, pool5, as in the paper"]) == pytest.approx(fmean(rest))
     assert float(row["coherence"]) == pytest.approx(fmean(coherent), abs=1e-5)
     assert fmean(whole) > 0.5
 
@@ -72,11 +74,6 @@ def test_soundnet_s_rows_have_activity_and_verdicts(study):
         assert 0 < float(row["bandwidth_hz"]) < 11_025
         assert "like" in row["Dog bark"]
     assert (study.folder / "soundnet" / "soundnet.png").stat().st_size > 10_000
-
-
-def around(share: float) -> list[list[float]]:
-    """Of four clips how much is right, rising."""
-    return [[share + clip / 100] for clip in range(4)]
 
 
 def planted(right: dict[str, float], coherence: dict[str, float]):
@@ -97,20 +94,27 @@ def test_claims_compare_clip_by_clip():
     removed = planted(
         {"sonification": 0.2} | controls, {"sonification": -0.3} | dict.fromkeys(CONTROLS, -0.1)
     )
-    claim = soundnet.claim_a({"right": around(0.9)}, removed)
-    assert claim.holds is True
-    assert "lost without the sonification 0.700 ± 0.000 (N=4)" in claim.evidence
-    assert "noise like the input 0.500 ± 0.000 (N=4)" in claim.evidence
-    falls = soundnet.claim_b(removed)
-    assert falls.holds is True
-    assert "next 0.300 ± 0.000 (N=4)" in falls.evidence
-    assert "minus random seed 0.200 ± 0.000 (N=4)" in falls.evidence
+    removed[0]["right"]["sonification"][0] = [0.1]  # clips that all agree would decide nothing
+    removed[1]["coherence"]["sonification"][0] = -0.35
+    claim, falls = soundnet.claim_a(removed), soundnet.claim_b(removed)
+    assert judge(claim.comparisons) is judge(falls.comparisons) is Verdict.HOLDS
+    assert claim.comparisons[0].estimate.mean == pytest.approx(0.5 + 0.05 / 4)
+    assert falls.comparisons[0].estimate.mean == pytest.approx(0.3 + 0.05 / 4)
+    assert claim.comparisons[0].estimate.over == "clips of one network"
+    assert claim.gates == ("SoundNet-8",)
     harmful = planted(
         {"sonification": 0.2} | controls | {"noise like the input": 0.1},
         {"sonification": 0.3} | controls,
     )
-    assert soundnet.claim_a({"right": [[1.0]] * 4}, harmful).holds is False
-    assert soundnet.claim_b(harmful).holds is False
+    harmful[0]["right"]["sonification"][0] = [0.25]
+    assert judge(soundnet.claim_a(harmful).comparisons) is Verdict.FAILS
+
+
+def test_few_clips_do_not_pass_the_gate():
+    gate = soundnet._gate({"right": [[True, True]] * 30 + [[False, True]] * 10})
+    assert judge(gate.comparisons) is Verdict.HOLDS
+    assert gate.unmet == "40 test clips, expected 300 or more"
+    assert not gate.passed
 
 
 def test_a_folder_without_esc10_says_so(tmp_path):

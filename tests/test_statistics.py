@@ -155,6 +155,16 @@ def test_a_mean_average_precision_lies_inside_its_interval(monkeypatch):
     assert found.n == 150
 
 
+def test_an_accuracy_s_interval_over_clips_is_the_binomial_s(monkeypatch):
+    monkeypatch.setattr(statistics, "GROUPS", 60)
+    right = torch.zeros(300, 1)
+    right[:240] = 1
+    found = over_clips(lambda scores, _: float(scores.mean()), right, right)
+    error = 1.96 * np.sqrt(0.8 * 0.2 / 300)
+    assert (found.low, found.high) == pytest.approx((0.8 - error, 0.8 + error), abs=0.02)
+    assert (found.mean, found.n) == (pytest.approx(0.8), 300)
+
+
 # --- studies whose truth is known ----------------------------------------------------------------
 #
 # A study trains five networks of either regime. Networks of one regime differ (deviation 0.03),

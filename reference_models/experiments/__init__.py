@@ -1,7 +1,9 @@
 """The paper's tables and figures, one experiment each; `reference_models.run_all` runs them all."""
 
 from reference_models.experiments.activity import ACTIVITY
+from reference_models.experiments.discernible import DISCERNIBLE
 from reference_models.experiments.evolution import EVOLUTION
+from reference_models.experiments.gates import GATES
 from reference_models.experiments.labels import LABELS
 from reference_models.experiments.pairs import PAIRS_TO_HEAR
 from reference_models.experiments.removal import REMOVAL
@@ -13,6 +15,8 @@ from reference_models.experiments.tables import TABLES
 from reference_models.experiments.transfer import TRANSFER
 
 EXPERIMENTS = (
+    GATES,
+    *DISCERNIBLE,
     *TABLES,
     ACTIVITY,
     PAIRS_TO_HEAR,

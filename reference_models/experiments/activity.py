@@ -2,8 +2,7 @@
 
 from collections.abc import Sequence
 from functools import partial
-from statistics import mean
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from torch import Tensor
 
@@ -17,14 +16,15 @@ from reference_models.experiments.finding import (
     Experiment,
     Finding,
     Row,
-    above,
-    difference,
+    numbers_of,
+    over_layers,
+    paired,
     part,
 )
 from reference_models.experiments.hearing import (
     DEEP,
+    every_network,
     filters,
-    first_networks,
     heard_clips,
     listen,
     sonified,
@@ -37,7 +37,9 @@ from reference_models.experiments.study import (
     Study,
     every_nth,
     pretrained,
+    seeds,
 )
+from reference_models.statistics import Comparison
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -47,25 +49,35 @@ ACTIVE = 0.01
 """A map is active where it is above this part of the layer's largest value on the same clip."""
 PICTURED = ("conv1", "conv8", "conv9")
 SPECTRA = ("bandwidth_hz", "centroid_hz", "entropy")
+UNITS = {
+    "active_maps": "share of the maps",
+    "active_moments": "share of the moments",
+    "silent": "share of the sonifications",
+    "bandwidth_hz": "Hz",
+    "centroid_hz": "Hz",
+    "entropy": "spectral entropy, 0 to 1",
+}
+BAND = SAMPLE_RATE / 2
 
 Answer = dict[str, Any]
 
 
 def figure_1(study: Study) -> Finding:
     """Activity and spectra of every layer of both regimes, and what figure 1 shows."""
-    answers = {
-        (layer, regime): part(
-            study, NAME, f"{regime}-{layer}", partial(_heard, study, regime, layer)
-        )
-        for layer in LAYERS
+    rows = [
+        _row(study, regime, seed, layer)
         for regime in REGIMES
-    }
-    clips = len(next(iter(answers.values())))
+        for seed in seeds(study.preset)
+        for layer in LAYERS
+    ]
+    clips = len(every_nth(heard_clips(study), study.preset.clips))
     return Finding(
-        rows=[_row(*place, clips) for place, clips in answers.items()],
-        claims=[_claim(answers)],
+        rows=rows,
+        claims=[claim_d(rows), claim_s(rows)],
+        numbers=numbers_of(rows, ("regime", "layer"), UNITS),
         figures={NAME: _picture(study)},
-        n=f"{clips} test clips; of each layer at most {study.preset.channels} filters, spread "
+        n=f"{study.preset.runs} networks of each regime; {clips} test clips; of each "
+        f"layer at most {study.preset.channels} filters, spread "
         "evenly over it, are sonified; activity is of all filters",
         differs="The paper shows pictures and gives no numbers. A map counts as active if it "
         f"anywhere exceeds {ACTIVE:.0%} of the layer's largest value on the clip; bandwidth, "
@@ -106,9 +118,9 @@ def answer(sonifier: Sonifier, x: Tensor, *, layer: str, channels: Sequence[int]
     }
 
 
-def _heard(study: Study, regime: Regime, layer: str) -> list[Answer]:
+def _heard(study: Study, regime: Regime, seed: int, layer: str) -> list[Answer]:
     """The layer's answer to every clip."""
-    clips, sonifier = heard_clips(study), listen(study, pretrained(regime))
+    clips, sonifier = heard_clips(study), listen(study, pretrained(regime, seed))
     channels = every_nth(range(filters(sonifier, layer)), study.preset.channels)
     return [
         answer(sonifier, whole_clip(clips, number), layer=layer, channels=channels)
@@ -127,29 +139,32 @@ def means(answers: Sequence[Answer]) -> dict[str, float | None]:
     return row
 
 
-def _row(layer: str, regime: str, answers: Sequence[Answer]) -> Row:
-    return {"layer": layer, "regime": regime, "clips": len(answers), **means(answers)}
+def _row(study: Study, regime: Regime, seed: int, layer: str) -> Row:
+    """One network's layer: means over the clips."""
+    key = f"{regime}-s{seed}-{layer}"
+    answers = part(study, NAME, key, partial(_heard, study, regime, seed, layer))
+    found = means(answers)
+    place = {"regime": regime, "seed": seed, "layer": layer, "clips": len(answers)}
+    return {**place, **{name: found[name] for name in UNITS}}
 
 
-def _claim(answers: dict[tuple[str, str], list[Answer]]) -> Claim:
-    """Claim d, over clips."""
-    maps = [_deep(answers, regime, "active_maps") for regime in REGIMES]
-    moments = [_deep(answers, regime, "active_moments") for regime in REGIMES]
-    gap = difference(*maps)
-    return Claim(
-        "d",
-        above(gap),
-        f"Share of active maps, mean of layers 8 to 11: contrastive {mean(maps[0]):.3f}, "
-        f"supervised {mean(maps[1]):.3f}; difference over clips {gap}. Share of active moments: "
-        f"contrastive {mean(moments[0]):.3f}, supervised {mean(moments[1]):.3f}; difference "
-        f"{difference(*moments)}.",
-    )
+def claim_d(rows: Sequence[Row]) -> Claim:
+    """Claim d: the share of active maps in layers 8 to 11, contrastive minus supervised."""
+    sides = (over_layers(rows, "active_maps", DEEP, regime=regime) for regime in REGIMES)
+    return Claim("d", [paired("active maps, layers 8 to 11", "share of the maps", *sides)])
 
 
-def _deep(answers: dict[tuple[str, str], list[Answer]], regime: str, name: str) -> list[float]:
-    """A number of each clip, averaged over the deep layers."""
-    layers = zip(*(answers[layer, regime] for layer in DEEP), strict=True)
-    return [mean(answer[name] for answer in clip) for clip in layers]
+def claim_s(rows: Sequence[Row]) -> Claim:
+    """Claim s: how broad sonifications are, contrastive minus supervised, in layer 1 and deep."""
+
+    def gap(name: str, layers: Sequence[str], claimed: Literal["above", "equal"]) -> Comparison:
+        sides = (
+            [width / BAND for width in over_layers(rows, "bandwidth_hz", layers, regime=regime)]
+            for regime in REGIMES
+        )
+        return paired(f"bandwidth, {name}", "share of the band", *sides, claimed=claimed)
+
+    return Claim("s", [gap("layer 1", LAYERS[:1], "equal"), gap("layers 8 to 11", DEEP, "above")])
 
 
 def _picture(study: Study) -> "Figure":
@@ -166,4 +181,4 @@ def _picture(study: Study) -> "Figure":
     return plot_spectrograms(sounds, SAMPLE_RATE, columns=1 + len(PICTURED))
 
 
-ACTIVITY = Experiment(NAME, "Figure 1: band selectivity and map activity", first_networks, figure_1)
+ACTIVITY = Experiment(NAME, "Figure 1: band selectivity and map activity", every_network, figure_1)

@@ -6,19 +6,29 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from deconv1d.measure import log_mel_correlation, spectral_bandwidth
+from deconv1d.measure import log_mel_correlation, spectral_bandwidth, spectral_entropy
 from deconv1d.render import plot_spectrograms
 from deconv1d.sonification import Sonification
 from reference_models.data.index import SAMPLE_RATE
-from reference_models.experiments.finding import Experiment, Finding, Row
+from reference_models.experiments.finding import (
+    Claim,
+    Experiment,
+    Finding,
+    Row,
+    numbers_of,
+    over_layers,
+    paired,
+)
 from reference_models.experiments.hearing import heard_clips, listen, sonified, whole_clip
 from reference_models.experiments.strongest import TOP_3, strongest
-from reference_models.experiments.study import Network, Preset, Study, pretrained
+from reference_models.experiments.study import Network, Preset, Study, pretrained, seeds
 
 NAME = "figure-5"
 EVOLVING = ("conv2", "conv5", "conv8", "conv10")
 MAPS = 2
 """Filters of each layer, at most."""
+ENTROPY = "spectral entropy, 0 to 1"
+UNITS = {"entropy": ENTROPY, "coherence": "coherence", "bandwidth_hz": "Hz"}
 HEARD = "conv5"
 """The layer whose first filter can be heard at every checkpoint."""
 
@@ -34,9 +44,9 @@ class Place(NamedTuple):
         return f"{self.layer}, filter {self.filter}"
 
 
-def networks(_: Preset) -> Sequence[Network]:
-    """The first contrastive network, with its series of checkpoints."""
-    return [pretrained("contrastive")]
+def networks(preset: Preset) -> Sequence[Network]:
+    """Every contrastive network; the first has a series of checkpoints."""
+    return [pretrained("contrastive", seed) for seed in seeds(preset)]
 
 
 def figure_5(study: Study) -> Finding:
@@ -47,25 +57,32 @@ def figure_5(study: Study) -> Finding:
     epochs = study.epochs(pretrained("contrastive"))
     for place in drawn(study):
         series = evolve(study, place)
-        rows += numbers(place, series)
+        rows += numbers(place, series, 0)
         tracks = _tracks(place, series)
         pictures |= tracks
         if place.layer == HEARD and not sounds:
             sounds = {title: (sound, SAMPLE_RATE) for title, sound in tracks.items()}
+    for seed in list(seeds(study.preset))[1:]:
+        for place in drawn(study, seed):
+            rows += numbers(place, evolve(study, place, seed), seed)
     return Finding(
         rows,
+        claims=[claim_r(rows)],
+        numbers=numbers_of([r for r in rows if r["checkpoint"]], ("layer", "checkpoint"), UNITS),
         figures={NAME: plot_spectrograms(pictures, SAMPLE_RATE, columns=1 + len(epochs))},
         sounds=sounds,
-        n=f"at most {MAPS} filters, drawn at random, of each of layers 2, 5, 8 and 10 of one "
-        f"contrastive network; checkpoints after {', '.join(map(str, epochs))} epochs",
-        differs="The paper shows pictures and gives no numbers; epoch 0 is the untrained network.",
+        n=f"at most {MAPS} filters, drawn at random, of each of layers 2, 5, 8 and 10 of "
+        f"{study.preset.runs} contrastive networks; checkpoints of the first after "
+        f"{', '.join(map(str, epochs))} epochs, of the others the first and the last",
+        differs="The paper shows pictures and gives no numbers; epoch 0 is the untrained network. "
+        "How full a spectrum is says its entropy, 1 for white noise; that of silence counts as 0.",
     )
 
 
 def drawn(study: Study, seed: int = 0) -> list[Place]:
-    """The filters that are followed, dead ones not left out."""
+    """The filters of a network that are followed, dead ones not left out."""
     draws = torch.Generator().manual_seed(seed)
-    rankings = strongest(study, "contrastive")
+    rankings = strongest(study, "contrastive", seed)
     places = []
     for layer in EVOLVING:
         ranking = rankings[layer]
@@ -74,9 +91,9 @@ def drawn(study: Study, seed: int = 0) -> list[Place]:
     return places
 
 
-def evolve(study: Study, place: Place) -> dict[int, Sonification]:
+def evolve(study: Study, place: Place, seed: int = 0) -> dict[int, Sonification]:
     """The filter's sonification of its clip after each epoch that has a checkpoint."""
-    network, clips = pretrained("contrastive"), heard_clips(study)
+    network, clips = pretrained("contrastive", seed), heard_clips(study)
     x = whole_clip(clips, clips.ids.index(place.clip))
     return {
         epoch: sonified(listen(study, network, epoch), x, layer=place.layer, channel=place.filter)
@@ -84,14 +101,16 @@ def evolve(study: Study, place: Place) -> dict[int, Sonification]:
     }
 
 
-def numbers(place: Place, series: Mapping[int, Sonification]) -> list[Row]:
+def numbers(place: Place, series: Mapping[int, Sonification], seed: int) -> list[Row]:
     """A row for each checkpoint.
 
-    `peak` is the map's largest value, `coherence` that of input and sonification, `like_last` the
-    log-mel correlation with the last checkpoint's sonification. What a silent sonification has
-    none of is left out.
+    `entropy` and `input_entropy` say how full the two spectra are, `peak` is the map's largest
+    value, `coherence` that of input and sonification, `like_last` the log-mel
+    correlation with the last checkpoint's sonification. What a silent sonification has none of is
+    left out.
     """
     last = series[max(series)]
+    named = {min(series): "first", max(series): "last"}
     rows: list[Row] = []
     for epoch, found in series.items():
         sound, sounding = found.waveform, bool(found.gain > 0)
@@ -99,16 +118,33 @@ def numbers(place: Place, series: Mapping[int, Sonification]) -> list[Row]:
         like_last = log_mel_correlation(sound, last.waveform, sample_rate=SAMPLE_RATE)
         rows.append(
             {
+                "seed": seed,
                 **place._asdict(),
                 "epoch": epoch,
+                "checkpoint": named.get(epoch, ""),
                 "peak": float(found.activation[0, place.filter].max()),
                 "silent": int(not sounding),
                 "coherence": float(found.coherence()) if sounding else None,
                 "bandwidth_hz": float(bandwidth) if sounding else None,
+                "entropy": float(spectral_entropy(sound)) if sounding else 0.0,
+                "input_entropy": float(spectral_entropy(found.input)) if found.input.any() else 0.0,
                 "like_last": float(like_last) if sounding and last.gain > 0 else None,
             }
         )
     return rows
+
+
+def claim_r(rows: Sequence[Row]) -> Claim:
+    """Claim r: at first the spectrum is fuller than at last, and fuller than the input's."""
+    first, last = (over_layers(rows, "entropy", checkpoint=name) for name in ("first", "last"))
+    heard = over_layers(rows, "input_entropy", checkpoint="first")
+    return Claim(
+        "r",
+        [
+            paired("first checkpoint minus last", ENTROPY, first, last),
+            paired("first checkpoint minus input", ENTROPY, first, heard),
+        ],
+    )
 
 
 def _tracks(place: Place, series: Mapping[int, Sonification]) -> dict[str, Tensor]:

@@ -7,13 +7,21 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from deconv1d.audio import write_audio, write_whole
 from deconv1d.render import save_figure
 from reference_models.checkpoint import write_json
-from reference_models.evaluate import Interval, over_runs
 from reference_models.experiments.study import Network, Preset, Study
+from reference_models.statistics import (
+    Comparison,
+    Estimate,
+    Verdict,
+    compare,
+    judge,
+    over_networks,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -21,34 +29,61 @@ if TYPE_CHECKING:
 Row = Mapping[str, str | int | float | None]
 FINDING = "finding.json"
 
-CLAIMS = {
-    "a": "removing sonifications hurts more than the controls do",
-    "b": "coherence falls with depth",
-    "c": "it falls faster for supervised than for contrastive networks",
-    "d": "deep contrastive layers are more active than supervised ones",
-    "e": "early layers transfer better from contrastive weights",
-    "f": "pooling beats stride",
-    "g": "removal varies less over the layers for fonly; full is more robust",
-    "h": "supervised weights overtake in deep layers on sound events",
-    "i": "frozen, a middle layer beats the top one on words",
-    "j": "each augmentation helps, and a temperature of 0.1 beats 0.2, and 0.2 beats 0.3",
-    "k": "deep contrastive filters' strongest inputs share more labels",
-}
-
 
 @dataclass(frozen=True)
 class Claim:
-    """Whether one of the paper's claims holds here.
+    """What an experiment has to say on one of the paper's claims.
 
     Attributes:
-        letter: Of `CLAIMS`.
-        holds: True, False, or None where the interval contains both.
-        evidence: A plain sentence with the numbers, their intervals and N.
+        letter: Of `claims.CLAIMS`.
+        comparisons: What it rests on; the claim says all of them at once.
+        of: What it is about, where that is not the study's own networks.
+        gates: Names of gates that are required instead of those of `CLAIMS`.
     """
 
     letter: str
-    holds: bool | None
-    evidence: str
+    comparisons: Sequence[Comparison]
+    of: str = ""
+    gates: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Gate:
+    """What must be true of the networks before claims about them can be tested.
+
+    Attributes:
+        name: As `CLAIMS` asks for it.
+        text: What must be true, in a few words.
+        comparisons: All of them must hold.
+        unmet: What else is wanting, such as clips; empty if nothing is.
+    """
+
+    name: str
+    text: str
+    comparisons: Sequence[Comparison]
+    unmet: str = ""
+
+    @property
+    def passed(self) -> bool:
+        """Whether it is passed."""
+        return not self.unmet and judge(self.comparisons) is Verdict.HOLDS
+
+
+@dataclass(frozen=True)
+class Number:
+    """One number of a table or a curve, with its interval.
+
+    Attributes:
+        name: Where it stands, "CNN12, fonly" and so on.
+        unit: Of the number.
+        estimate: The number.
+        paper: What the paper prints there.
+    """
+
+    name: str
+    unit: str
+    estimate: Estimate
+    paper: str = ""
 
 
 @dataclass
@@ -59,6 +94,8 @@ class Finding:
         rows: Its numbers, one row of the CSV file each; all rows have the same columns. A column
             "paper" is the paper's own number.
         claims: What they say of the paper's claims.
+        gates: Gates that it measures.
+        numbers: Its tables and curves over networks, with intervals.
         figures: By file name without its ending.
         sounds: Waveform, (time,), and sample rate, by title; the page plays them.
         n: What was counted: runs, clips, channels.
@@ -67,6 +104,8 @@ class Finding:
 
     rows: Sequence[Row]
     claims: Sequence[Claim] = ()
+    gates: Sequence[Gate] = ()
+    numbers: Sequence[Number] = ()
     figures: Mapping[str, "Figure"] = field(default_factory=dict)
     sounds: Mapping[str, tuple[Any, int]] = field(default_factory=dict)
     n: str = ""
@@ -120,6 +159,8 @@ def perform(experiment: Experiment, study: Study) -> None:
     facts = {
         "title": experiment.title,
         "claims": [asdict(claim) for claim in found.claims],
+        "gates": [asdict(gate) for gate in found.gates],
+        "numbers": [asdict(number) for number in found.numbers],
         "figures": [f"{name}.png" for name in found.figures],
         "sounds": sounds,
         "n": found.n,
@@ -144,18 +185,70 @@ def part(study: Study, experiment: str, key: str, compute: Callable[[], Any]) ->
     return json.loads(path.read_text())
 
 
-def difference(ours: Sequence[float], theirs: Sequence[float]) -> Interval:
-    """The mean of the paired differences of two series of runs, layers or clips."""
-    return over_runs([a - b for a, b in zip(ours, theirs, strict=True)])
+def numbers_of(
+    rows: Sequence[Row], where: Sequence[str], units: Mapping[str, str], by: str = "seed"
+) -> list[Number]:
+    """The numbers of rows, averaged for each network and then over the networks.
+
+    Args:
+        rows: The rows; what has none (a silent sonification) is left out.
+        where: Columns that say where a number stands.
+        units: By column the unit of its numbers.
+        by: The column that tells networks apart.
+    """
+    places: dict[tuple[Any, ...], list[Row]] = {}
+    for row in rows:
+        places.setdefault(tuple(row[column] for column in where), []).append(row)
+    found = []
+    for place, own in places.items():
+        for column, unit in units.items():
+            held = [row for row in own if row[column] is not None]
+            by_network = [
+                fmean(row[column] for row in held if row[by] == network)
+                for network in sorted({row[by] for row in held})
+            ]
+            if by_network:
+                name = ", ".join(map(str, (*place, column)))
+                found.append(Number(name, unit, over_networks(by_network)))
+    return found
 
 
-def above(interval: Interval) -> bool | None:
-    """Whether a difference is above 0: None if its interval has 0 in it."""
-    if not math.isfinite(interval.half_width):
-        return interval.mean > 0
-    if abs(interval.mean) <= interval.half_width:
-        return None
-    return interval.mean > 0
+def over_layers(
+    rows: Sequence[Row], column: str, layers: Sequence[str] | None = None, **where: Any
+) -> list[float]:
+    """A column's mean over layers, one number for each network, by rising seed.
+
+    Args:
+        rows: With the columns "layer" and "seed", and those of `where`.
+        column: Whose numbers; where a row has none (dead layers), it is left out.
+        layers: Which layers; None: all.
+        where: What other columns must say.
+
+    Returns:
+        As many numbers as there are seeds; NaN for a network without any.
+    """
+    own = [
+        row
+        for row in rows
+        if all(row[name] == value for name, value in where.items())
+        and (layers is None or row["layer"] in layers)
+    ]
+    seeds = sorted({row["seed"] for row in own})
+    by_seed = [[r[column] for r in own if r["seed"] == seed] for seed in seeds]
+    kept = [[value for value in values if value is not None] for values in by_seed]
+    return [fmean(values) if values else math.nan for values in kept]
+
+
+def paired(
+    name: str, unit: str, ours: Sequence[float], theirs: Sequence[float] | float = 0.0, **how: Any
+) -> Comparison:
+    """As `statistics.compare`, without the networks that have no number on either side."""
+    others = [theirs] * len(ours) if isinstance(theirs, int | float) else theirs
+    kept = [(a, b) for a, b in zip(ours, others, strict=True) if math.isfinite(a - b)]
+    if not kept:
+        nothing = Estimate(0.0, None, None, 0)
+        return Comparison(name, unit, nothing, how.get("claimed", "above"), 0.0, 1.0, 1.0)
+    return compare(name, unit, *zip(*kept, strict=True), **how)
 
 
 def _csv(rows: Sequence[Row]) -> str:

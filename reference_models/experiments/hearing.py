@@ -18,6 +18,7 @@ from reference_models.experiments.study import (
     Preset,
     Study,
     pretrained,
+    seeds,
 )
 
 DEEP = LAYERS[7:]
@@ -27,6 +28,11 @@ DEEP = LAYERS[7:]
 def first_networks(_: Preset) -> list[Network]:
     """The first network of each regime."""
     return [pretrained(regime) for regime in REGIMES]
+
+
+def every_network(preset: Preset) -> list[Network]:
+    """All networks of both regimes."""
+    return [pretrained(regime, seed) for regime in REGIMES for seed in seeds(preset)]
 
 
 def heard_clips(study: Study) -> ClipSet:
@@ -51,8 +57,10 @@ def filters(sonifier: Sonifier, layer: str) -> int:
     return int(encoder.features.get_submodule(layer).weight.shape[0])
 
 
-def sonified(sonifier: Sonifier, x: Any, *, layer: str, channel: Any) -> Sonification:
+def sonified(
+    sonifier: Sonifier, x: Any, *, layer: str, channel: Any, method: str = "deconvnet"
+) -> Sonification:
     """A sonification in which dead maps are silent without a warning."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", SilenceWarning)
-        return sonifier.sonify(x, layer=layer, channel=channel)
+        return sonifier.sonify(x, layer=layer, channel=channel, method=method)

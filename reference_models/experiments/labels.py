@@ -1,6 +1,7 @@
 """Section 3.3.2 in numbers: how alike the labels are of the clips that a filter answers most."""
 
 import math
+from collections.abc import Sequence
 from statistics import mean
 
 import torch
@@ -8,24 +9,22 @@ from torch import Tensor
 
 from deconv1d.mining.mined import Ranking
 from reference_models.data import ClipSet
-from reference_models.evaluate import over_runs
 from reference_models.experiments.finding import (
     Claim,
     Experiment,
     Finding,
     Row,
-    above,
-    difference,
+    numbers_of,
+    over_layers,
+    paired,
 )
-from reference_models.experiments.hearing import DEEP, first_networks, heard_clips
+from reference_models.experiments.hearing import DEEP, every_network, heard_clips
 from reference_models.experiments.strongest import TOP, TOP_3, answering, strongest
-from reference_models.experiments.study import REGIMES, Study, every_nth
+from reference_models.experiments.study import REGIMES, Study, every_nth, seeds
 
 NAME = "label-entropy"
 TRIPLES = 2000
 """Random triples of clips, whose mean entropy is what filters that know no label would have."""
-
-Entropies = dict[tuple[str, str], list[float]]
 
 
 def label_entropy(labels: Tensor) -> Tensor:
@@ -50,17 +49,25 @@ def labels_of_strongest(study: Study) -> Finding:
     clips = heard_clips(study)
     mined = every_nth(clips, study.preset.mined)
     random = random_entropy(clips.labels(mined), torch.ones(len(mined)))
-    entropies: Entropies = {}
     rows = []
     for regime in REGIMES:
-        for layer, ranking in strongest(study, regime).items():
-            labels, among = _labels(clips, ranking)
-            entropies[layer, regime] = found = label_entropy(labels).tolist()
-            rows.append(_row(layer, regime, found, random, among))
+        for seed in seeds(study.preset):
+            for layer, ranking in strongest(study, regime, seed).items():
+                labels, among = _labels(clips, ranking)
+                found = label_entropy(labels).tolist()
+                place = {"regime": regime, "seed": seed, "layer": layer, "filters": len(found)}
+                bits = mean(found) if found else None
+                rows.append(
+                    place | {"entropy_bits": bits, "random_bits": random, "layer_bits": among}
+                )
     return Finding(
         rows,
-        claims=[_claim(entropies, random)],
-        n=f"the filters that answer three clips or more, of {len(mined)} test clips of AudioSet; "
+        claims=[claim_k(rows)],
+        numbers=numbers_of(
+            rows, ("regime", "layer"), dict.fromkeys(("entropy_bits", "layer_bits"), "bits")
+        ),
+        n=f"{study.preset.runs} networks of each regime; the filters that "
+        f"answer three clips or more, of {len(mined)} test clips of AudioSet; "
         f"{TRIPLES} random triples of these (random_bits), and as many of the clips that are among "
         "the layer's strongest, each as often as it is (layer_bits)",
         differs="The paper says it of what was listened to, without numbers. Entropy here is of "
@@ -95,43 +102,19 @@ def _labels(clips: ClipSet, ranking: Ranking) -> tuple[Tensor, float | None]:
     return labels[chosen], random_entropy(labels, among) if len(chosen) else None
 
 
-def _row(
-    layer: str, regime: str, entropies: list[float], random: float, among: float | None
-) -> Row:
-    """Mean over filters."""
-    found = over_runs(entropies) if entropies else None
-    return {
-        "layer": layer,
-        "regime": regime,
-        "filters": len(entropies),
-        "entropy_bits": found and found.mean,
-        "entropy_bits_ci": found and found.half_width,
-        "random_bits": random,
-        "layer_bits": among,
-    }
-
-
-def _claim(entropies: Entropies, random: float) -> Claim:
-    """Claim k, over the deep layers in which both networks have answering filters."""
-    pairs = [[entropies[layer, regime] for regime in REGIMES] for layer in DEEP]
-    means = [[mean(filters) for filters in pair] for pair in pairs if all(pair)]
-    if not means:
-        return Claim("k", None, "No filter of layers 8 to 11 answers three clips in both networks.")
-    contrastive, supervised = (list(column) for column in zip(*means, strict=True))
-    gap = difference(supervised, contrastive)
-    return Claim(
-        "k",
-        above(gap),
-        f"Entropy of the labels of a filter's three strongest clips, mean of layers 8 to 11: "
-        f"contrastive {mean(contrastive):.3f} bits, supervised {mean(supervised):.3f}, random "
-        f"triples {random:.3f}; supervised minus contrastive over layers {gap}.",
+def claim_k(rows: Sequence[Row]) -> Claim:
+    """Claim k: entropy in layers 8 to 11, supervised minus contrastive."""
+    contrastive, supervised = (
+        over_layers(rows, "entropy_bits", DEEP, regime=regime) for regime in REGIMES
     )
+    name = "label entropy, layers 8 to 11, supervised minus contrastive"
+    return Claim("k", [paired(name, "bits", supervised, contrastive)])
 
 
 LABELS = Experiment(
     NAME,
     "Section 3.3.2: labels of the strongest inputs",
-    first_networks,
+    every_network,
     labels_of_strongest,
     after=(TOP_3.name,),
 )

@@ -1,63 +1,124 @@
-"""The report of a study: what each experiment found, beside the paper's numbers."""
+"""The report of a study: a first page of verdicts, then what each experiment found."""
 
 import datetime
 import importlib.metadata
 import json
 import platform
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from deconv1d.audio import write_whole
+from reference_models.experiments.claims import CLAIMS
 from reference_models.experiments.comparison import NAMES
-from reference_models.experiments.finding import CLAIMS, FINDING, Experiment, read_rows
-from reference_models.experiments.study import Study
+from reference_models.experiments.finding import Experiment, read_rows
+from reference_models.experiments.results import results_of
+from reference_models.experiments.study import PRESETS, Study
+from reference_models.experiments.verdicts import Judged, findings, judged, read_gates, takes_of
+from reference_models.statistics import MARGINS, Verdict, verdict_of
 
-VERDICTS = {True: "holds", False: "fails", None: "undecided"}
 PACKAGES = ("deconv1d", "torch", "numpy", "scipy")
 DATA = {name: NAMES[name] for name in ("audioset", "fsd50k", "words")}
 SHOWN = 60
 """Rows of a table in the report; the CSV file has all."""
+NO_EVIDENCE = (
+    "This is the smoke preset. It shows that the programs run; its numbers are no evidence for or "
+    "against anything, and no verdicts are given."
+)
 
 
 def write_report(study: Study, experiments: Sequence[Experiment]) -> Path:
-    """Writes `report.html` and `report.md` into the study's folder; returns the page's path.
+    """Writes `report.html`, `report.md` and `results.json` into the study's folder.
 
     Args:
         study: Its experiments are done, or left out.
         experiments: In the order of the report.
+
+    Returns:
+        The path of the page.
     """
+    found = findings(study, experiments)
+    lines = judged(found) if study.preset.evidence else []
+    facts = _facts(study)
     content = {
         "title": "Revisiting transposed convolutions: this reproduction beside the paper",
-        "facts": _facts(study),
+        "no_evidence": "" if study.preset.evidence else NO_EVIDENCE,
+        "counts": _counts(lines),
+        "facts": facts,
         "data": [_data(study, name) for name in DATA],
-        "claims": _claims(study, experiments),
-        "sections": [_section(study, e) for e in experiments if _found(study, e)],
-        "left_out": [_left_out(e) for e in experiments if not _found(study, e)],
+        "claims": [_line(line) for line in lines],
+        "unseen": [claim.text for letter, claim in CLAIMS.items() if not _seen(letter, lines)]
+        if study.preset.evidence
+        else [],
+        "gates": _gates(found) if study.preset.evidence else [],
+        "margins": ", ".join(f"{margin:g} {unit}" for unit, margin in MARGINS.items()),
+        "sections": [
+            _section(study, e, found[e.name], lines) for e in experiments if e.name in found
+        ],
+        "left_out": [_left_out(e) for e in experiments if e.name not in found],
     }
     for name in ("report.md", "report.html"):
         write_whole(study.folder / name, _render(name, content).encode())
+    results = results_of(facts, found, lines)
+    text = json.dumps(results, indent=1, allow_nan=False) + "\n"
+    write_whole(study.folder / "results.json", text.encode())
     return study.folder / "report.html"
 
 
-def _found(study: Study, experiment: Experiment) -> dict[str, Any] | None:
-    path = study.folder / experiment.name / FINDING
-    return json.loads(path.read_text()) if path.exists() else None
+def _counts(lines: Sequence[Judged]) -> str:
+    """How often each verdict is given, as one sentence's list."""
+    counts = {verdict: sum(line.verdict is verdict for line in lines) for verdict in Verdict}
+    return ", ".join(f"{count} {verdict}" for verdict, count in counts.items() if count)
+
+
+def _seen(letter: str, lines: Sequence[Judged]) -> bool:
+    return any(line.letter == letter for line in lines)
+
+
+def _line(line: Judged) -> dict[str, str]:
+    """One claim on the first page."""
+    return {
+        "letter": line.letter,
+        "claim": line.text,
+        "source": CLAIMS[line.letter].source,
+        "verdict": line.said,
+        "kind": line.verdict.name.lower(),
+        "evidence": line.line,
+        "experiment": line.experiment,
+    }
+
+
+def _gates(found: Mapping[str, Mapping[str, Any]]) -> list[dict[str, str]]:
+    """Each gate with its comparisons and, where it is not passed, what it would take."""
+    return [
+        {
+            "name": gate.name,
+            "text": gate.text,
+            "passed": "passed" if gate.passed else "not passed",
+            "evidence": "; ".join(filter(None, [*map(str, gate.comparisons), gate.unmet])),
+            "takes": "" if gate.passed else takes_of(gate.name, gate),
+        }
+        for gate in read_gates(found).values()
+    ]
 
 
 def _facts(study: Study) -> dict[str, str]:
     """Date, commit, versions and sizes."""
     preset = study.preset
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in PACKAGES)
+    names = [name for name, known in PRESETS.items() if known == preset]
+    rendered = [DATA[name] for name in DATA if study.is_rendered(name)]
     return {
         "date": str(datetime.date.today()),
         "commit": _commit(),
         "versions": f"Python {platform.python_version()}, {versions}",
+        "preset": names[0] if names else "one of its own",
+        "source": f"rendered in place of {', '.join(rendered)}" if rendered else "recordings",
         "width": f"{preset.width:g} of the paper's CNN12",
         "pretraining": f"{preset.contrastive.epochs} epochs, "
         f"2 x {preset.contrastive.seconds:g} s, batches of {preset.contrastive.batch_size}",
-        "runs": f"{preset.runs} seeds for tables A.2, A.4, A.6 and figures 6 and 7; elsewhere one",
+        "networks": f"{preset.runs} of each regime, {preset.sweep} of each setting of table A.1",
     }
 
 
@@ -90,37 +151,26 @@ def _data(study: Study, name: str) -> dict[str, Any]:
     }
 
 
-def _claims(study: Study, experiments: Sequence[Experiment]) -> list[dict[str, str]]:
-    """Each of the paper's claims, and what every experiment that looks at it says."""
-    said: dict[str, list[tuple[str, dict[str, Any]]]] = {}
-    for experiment in experiments:
-        for claim in (_found(study, experiment) or {"claims": []})["claims"]:
-            said.setdefault(claim["letter"], []).append((experiment.title, claim))
-    return [
-        {
-            "letter": letter,
-            "claim": claim,
-            "verdict": " / ".join(VERDICTS[c["holds"]] for _, c in said.get(letter, []))
-            or "not looked at",
-            "evidence": " ".join(f"{title}: {c['evidence']}" for title, c in said.get(letter, [])),
-        }
-        for letter, claim in CLAIMS.items()
-    ]
-
-
-def _section(study: Study, experiment: Experiment) -> dict[str, Any]:
-    """One experiment: its table, pictures, sounds, and what it says."""
-    found = _found(study, experiment) or {}
+def _section(
+    study: Study, experiment: Experiment, found: dict[str, Any], lines: Sequence[Judged]
+) -> dict[str, Any]:
+    """One experiment: its pictures, sounds, what it says, and its table."""
     rows = read_rows(study.folder / experiment.name / "numbers.csv")
-    claims = [claim | {"verdict": VERDICTS[claim["holds"]]} for claim in found["claims"]]
+    own = [line for line in lines if line.experiment == experiment.name]
     return found | {
         "name": experiment.name,
         "title": experiment.title,
-        "claims": claims,
+        "claims": [_line(line) | {"comparisons": _compared(line)} for line in own],
         "columns": list(rows[0]),
         "rows": [[_short(*cell) for cell in row.items()] for row in rows[:SHOWN]],
+        "count": len(rows),
         "more": max(0, len(rows) - SHOWN),
     }
+
+
+def _compared(line: Judged) -> list[str]:
+    """Each comparison of a claim, with what it says alone."""
+    return [f"{comparison}: {verdict_of(comparison)}" for comparison in line.comparisons]
 
 
 def _short(column: str, cell: str) -> str:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from functools import partial
 from statistics import fmean
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -14,19 +14,20 @@ from deconv1d.render import plot_spectrograms
 from reference_models.cnn12 import HALVING_BLOCKS, SHORTEST
 from reference_models.data.index import SAMPLE_RATE
 from reference_models.evaluate import Interval, over_runs
-from reference_models.experiments.comparison import all_hold, differences
+from reference_models.experiments.comparison import differences
 from reference_models.experiments.curves import plot_curves
 from reference_models.experiments.finding import (
     Claim,
     Experiment,
     Finding,
     Row,
-    above,
-    difference,
+    numbers_of,
+    over_layers,
+    paired,
     part,
 )
 from reference_models.experiments.hearing import (
-    first_networks,
+    every_network,
     heard_clips,
     listen,
     sonified,
@@ -35,14 +36,16 @@ from reference_models.experiments.study import (
     LAYERS,
     REGIMES,
     Network,
+    Preset,
     Regime,
     Study,
     every_nth,
     pretrained,
+    seeds,
 )
 
 if TYPE_CHECKING:
-    pass
+    from matplotlib.figure import Figure
 
 NAME, TWIN = "figure-b3", "strided-twin"
 LENGTH = 24_000
@@ -50,16 +53,16 @@ EDGE = 2 * SHORTEST
 """Samples at either end that may differ: one receptive field on the way up, one on the way down."""
 PAPER = 8645
 ANY = (1, 37, PAPER)
-OFFSETS = (256, 1024, 8448, 128, *ANY)
+WHOLE = (256, 1024, 8448)
+"""Multiples of the stride of all pools together."""
+OFFSETS = (*WHOLE, 128, *ANY)
 RECORDINGS = 4
 BATCH = 4
 PICTURED = "conv8"
-POOLINGS = {
-    "pooling": pretrained("supervised"),
-    "stride": pretrained("supervised", pooling="stride"),
-}
-
-COLUMNS = ("shift error", "coherence")
+POOLINGS: dict[str, dict[str, str]] = {"pooling": {}, "stride": {"pooling": "stride"}}
+COLUMNS = {"shift error": "share of the peak", "coherence": "coherence"}
+EXACT = 1e-6
+"""Share of the peak below which a sonification counts as moved exactly."""
 
 Numbers = dict[str, list[float]]
 
@@ -117,13 +120,25 @@ def loudest_map(sonifier: Sonifier, recording: Tensor, *, layer: str) -> int:
 
 def figure_b3(study: Study) -> Finding:
     """Shift errors by layer of both regimes, and a sonification before and after a shift."""
-    rows = [_row(study, regime, layer) for regime in REGIMES for layer in LAYERS]
+    rows = [
+        _row(study, regime, seed, layer)
+        for regime in REGIMES
+        for seed in seeds(study.preset)
+        for layer in LAYERS
+    ]
     sounds = _moved(study)
     return Finding(
         rows=rows,
+        claims=[claim_m(rows), claim_n(rows)],
+        numbers=numbers_of(
+            rows,
+            ("regime", "layer"),
+            {f"shift {shift}": "share of the peak" for shift in OFFSETS},
+        ),
         figures={NAME: plot_spectrograms(sounds, SAMPLE_RATE)},
         sounds={title: (sound, SAMPLE_RATE) for title, sound in sounds.items()},
-        n=f"{len(_recordings(study))} test clips, the most active map of each, float64",
+        n=f"{study.preset.runs} networks of each regime; "
+        f"{len(_recordings(study))} test clips, the most active map of each, float64",
         differs=f"{differences(study, 'audioset')} The paper shows pictures of a shift by {PAPER} "
         "samples and says that any shift moves the sonification alike. Numbers are the largest "
         "difference over the peak, away from the ends: 0 for multiples of the stride of the pools "
@@ -133,45 +148,66 @@ def figure_b3(study: Study) -> Finding:
 
 def strided_twin(study: Study) -> Finding:
     """Shift error and coherence by layer of CNN12 and of its twin that strides."""
-    found = {name: [_twin(study, name, layer) for layer in LAYERS] for name in POOLINGS}
-    panels = {
-        column: {name: [_interval(numbers[column]) for numbers in found[name]] for name in found}
-        for column in COLUMNS
-    }
     rows = [
-        {"network": name, "layer": layer} | {column: _mean(numbers[column]) for column in COLUMNS}
-        for name in found
-        for layer, numbers in zip(LAYERS, found[name], strict=True)
+        _twin(study, name, seed, layer)
+        for name in POOLINGS
+        for seed in seeds(study.preset)
+        for layer in LAYERS
     ]
     return Finding(
         rows=rows,
         claims=[claim_f(rows)],
-        figures={TWIN: plot_curves(panels, LAYERS, "over the peak; mean top-5 coherence")},
-        n=f"1 network each; shift error: {len(_recordings(study))} test clips and shifts by "
-        f"{', '.join(map(str, ANY))} samples; coherence: {len(_chosen(study))} test clips",
+        numbers=numbers_of(rows, ("network", "layer"), COLUMNS),
+        figures={TWIN: _curves(rows)},
+        n=f"{study.preset.runs} networks each; shift error: {len(_recordings(study))} test clips "
+        f"and shifts by {', '.join(map(str, ANY))} samples; coherence: "
+        f"{len(_chosen(study))} test clips",
         differs=f"{differences(study, 'audioset')} The paper gives no numbers and does not say how "
         "its strided network was built.",
     )
 
 
+def claim_m(rows: Sequence[Row]) -> Claim:
+    """Claim m: at the paper's own shift the error is 0, within the margin."""
+    return _unmoved("m", rows, (PAPER,))
+
+
+def claim_n(rows: Sequence[Row]) -> Claim:
+    """Claim n: at multiples of 256 samples the error is 0, but for rounding."""
+    return _unmoved("n", rows, WHOLE, margin=EXACT)
+
+
+def _unmoved(letter: str, rows: Sequence[Row], shifts: Sequence[int], **how: Any) -> Claim:
+    """The claim that errors are 0, over the networks of both regimes: it is about neither."""
+    unit, found = "share of the peak", []
+    for shift in shifts:
+        errors = [e for r in REGIMES for e in over_layers(rows, f"shift {shift}", regime=r)]
+        found.append(paired(f"error at a shift of {shift}", unit, errors, claimed="equal", **how))
+    return Claim(letter, found)
+
+
 def claim_f(rows: Sequence[Row]) -> Claim:
-    """Claim f, over the layers."""
-    pooling, stride = ([row for row in rows if row["network"] == name] for name in POOLINGS)
-    steadier = _gap(stride, pooling, "shift error")
-    closer = _gap(pooling, stride, "coherence")
+    """Claim f: the strided network errs more and is less coherent, mean of the layers."""
+    error, coherence = (
+        {name: over_layers(rows, column, network=name) for name in POOLINGS} for column in COLUMNS
+    )
     return Claim(
         "f",
-        all_hold([above(steadier), above(closer)]),
-        "Difference between sonification and sonification of the shifted input, over the peak, "
-        f"stride minus pooling: {steadier}; coherence with the input, pooling minus stride: "
-        f"{closer}; N is layers.",
+        [
+            paired(
+                "shift error, stride minus pooling",
+                COLUMNS["shift error"],
+                error["stride"],
+                error["pooling"],
+            ),
+            paired(
+                "coherence with the input, pooling minus stride",
+                COLUMNS["coherence"],
+                coherence["pooling"],
+                coherence["stride"],
+            ),
+        ],
     )
-
-
-def _gap(ours: Sequence[Row], theirs: Sequence[Row], column: str) -> Interval:
-    """How much larger a column is on one side, over the layers that have it on both."""
-    pairs = [(a[column], b[column]) for a, b in zip(ours, theirs, strict=True)]
-    return difference(*zip(*(pair for pair in pairs if None not in pair), strict=True))
 
 
 def _mean(values: Sequence[float]) -> float | None:
@@ -182,11 +218,11 @@ def _interval(values: Sequence[float]) -> Interval:
     return over_runs(values) if values else Interval(math.nan, math.inf, 0)
 
 
-def _row(study: Study, regime: Regime, layer: str) -> Row:
-    errors = _errors(study, pretrained(regime), layer)
+def _row(study: Study, regime: Regime, seed: int, layer: str) -> Row:
+    errors = _errors(study, pretrained(regime, seed), layer)
     means = {f"shift {shift}": _mean(errors[str(shift)]) for shift in OFFSETS}
     stride = 2 ** min(LAYERS.index(layer) + 1, HALVING_BLOCKS)
-    return {"regime": regime, "layer": layer, "stride": stride, **means}
+    return {"regime": regime, "seed": seed, "layer": layer, "stride": stride, **means}
 
 
 def _errors(study: Study, network: Network, layer: str) -> Numbers:
@@ -205,12 +241,38 @@ def _errors(study: Study, network: Network, layer: str) -> Numbers:
     return part(study, NAME, f"{network.name}-{layer}", compute)
 
 
-def _twin(study: Study, name: str, layer: str) -> Numbers:
-    """Shift errors and coherences of one of the two networks."""
-    network = POOLINGS[name]
+def _twin(study: Study, name: str, seed: int, layer: str) -> Row:
+    """Mean shift error and coherence of one of the two networks of a seed."""
+    network = _pooled(name, seed)
     errors = _errors(study, network, layer)
-    coherent = part(study, TWIN, f"{name}-{layer}", partial(_coherences, study, network, layer))
-    return {"shift error": [e for n in ANY for e in errors[str(n)]], "coherence": coherent}
+    compute = partial(_coherences, study, network, layer)
+    coherent = part(study, TWIN, f"{name}-s{seed}-{layer}", compute)
+    return {
+        "network": name,
+        "seed": seed,
+        "layer": layer,
+        "shift error": _mean([e for n in ANY for e in errors[str(n)]]),
+        "coherence": _mean(coherent),
+    }
+
+
+def _pooled(name: str, seed: int) -> Network:
+    return pretrained("supervised", seed, **POOLINGS[name])
+
+
+def _curves(rows: Sequence[Row]) -> "Figure":
+    def curve(name: str, column: str) -> list[Interval]:
+        own = [row for row in rows if row["network"] == name]
+        by_layer = [[r[column] for r in own if r["layer"] == layer] for layer in LAYERS]
+        return [_interval([v for v in values if v is not None]) for values in by_layer]
+
+    panels = {column: {name: curve(name, column) for name in POOLINGS} for column in COLUMNS}
+    return plot_curves(panels, LAYERS, "over the peak; mean top-5 coherence")
+
+
+def twins(preset: Preset) -> list[Network]:
+    """Of every seed the supervised network and its twin that strides."""
+    return [_pooled(name, seed) for seed in seeds(preset) for name in POOLINGS]
 
 
 def _coherences(study: Study, network: Network, layer: str) -> list[float]:
@@ -255,7 +317,5 @@ def _moved(study: Study) -> dict[str, Tensor]:
     }
 
 
-SHIFTS = Experiment(NAME, "Figure B.3: shifts of input and sonification", first_networks, figure_b3)
-STRIDED = Experiment(
-    TWIN, "Section 3.2: pooling and stride", lambda _: list(POOLINGS.values()), strided_twin
-)
+SHIFTS = Experiment(NAME, "Figure B.3: shifts of input and sonification", every_network, figure_b3)
+STRIDED = Experiment(TWIN, "Section 3.2: pooling and stride", twins, strided_twin)

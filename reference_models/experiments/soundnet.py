@@ -1,6 +1,6 @@
 """SoundNet-8, trained on real sound by others: figures 1, 6 and 7, and control cards."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,22 +14,23 @@ from deconv1d import Sonifier
 from deconv1d.audio import read_audio
 from reference_models.evaluate import Interval, over_runs
 from reference_models.experiments.activity import answer, means
-from reference_models.experiments.comparison import all_hold
+from reference_models.experiments.control_sounds import CONTROLS, SONIFICATION, sounds, twin_of
 from reference_models.experiments.curves import plot_curves
-from reference_models.experiments.equal_energy import CONTROLS, SONIFICATION, sounds, twin_of
 from reference_models.experiments.finding import (
     Claim,
     Experiment,
     Finding,
+    Gate,
+    Number,
     Row,
-    above,
-    difference,
     part,
 )
+from reference_models.experiments.gates import ENOUGH, TIMES
 from reference_models.experiments.removal import BASELINE, WITHOUT, residuals
 from reference_models.experiments.similarity import coherences, fall
 from reference_models.experiments.study import Study, every_nth
 from reference_models.soundnet import SAMPLE_RATE, SoundNet, load_soundnet, soundnet_input
+from reference_models.statistics import compare_over_clips, mean_over_clips
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -37,9 +38,11 @@ if TYPE_CHECKING:
 NAME = "soundnet"
 LAYERS = tuple(f"conv{block}" for block in range(1, 8))
 PROBES = ("pool5, mean and max over time", "conv7, mean over time")
-TEST_FOLD = 5
-CLIPS, ACTIVE_CLIPS = 40, 10
-"""Clips of which sonifications are removed, and of which many filters are sonified, at the most."""
+FOLDS = range(1, 6)
+ACTIVE_CLIPS = 10
+"""Clips of which many filters are sonified, at the most."""
+GATE = "SoundNet-8"
+KINDS_OF_ESC10 = 10
 KINDS = ("Dog bark", "Rooster", "Helicopter")
 
 Answers = dict[str, Any]
@@ -50,7 +53,7 @@ class _Trial:
     """The network, its test clips, and its probes."""
 
     network: SoundNet
-    probes: dict[str, Any]
+    probes: dict[int, dict[str, Any]]
     test: list[Path]
     study: Study
 
@@ -61,11 +64,12 @@ class _Trial:
     def clip(self, path: Path) -> Tensor:
         return esc10_clip(path).to(self.study.device)
 
-    def right(self, sound: Tensor, kind: str) -> list[bool]:
-        """Whether each probe names the kind of a sound."""
+    def right(self, sound: Tensor, path: Path) -> list[bool]:
+        """Whether each probe names the kind of a file, by a sound made of it."""
         features = probe_features(self.network, sound)
-        named = (probe.predict(features[name].cpu())[0] for name, probe in self.probes.items())
-        return [bool(name == kind) for name in named]
+        probes = self.probes[fold_of(path)]
+        named = (probe.predict(features[name].cpu())[0] for name, probe in probes.items())
+        return [bool(name == path.parent.name) for name in named]
 
 
 def soundnet(study: Study) -> Finding:
@@ -79,10 +83,12 @@ def soundnet(study: Study) -> Finding:
     rows = [{"layer": n, **means(active[n]), **numbers[n], **cards[n]} for n in LAYERS]
     return Finding(
         rows=rows,
-        claims=[claim_a(baseline, list(removed.values())), claim_b(list(removed.values()))],
+        claims=[claim_a(list(removed.values())), claim_b(list(removed.values()))],
+        gates=[_gate(baseline)],
+        numbers=_over_clips(removed, baseline),
         figures={NAME: _picture(rows)},
-        n=f"1 network; {len(trial.test)} clips of fold {TEST_FOLD} of ESC-10, on whose other folds "
-        f"the probes are fitted; activity and spectra: {len(_few(trial))} of them and at most "
+        n=f"1 network; {len(trial.test)} clips of ESC-10, each heard by probes fitted on the folds "
+        f"that it is not in; activity and spectra: {len(_few(trial))} of them and at most "
         f"{study.preset.channels} filters a layer",
         differs="SoundNet-8 with its published weights in place of CNN12; accuracy of a ridge "
         "classifier of ESC-10's ten kinds on its features in place of mAP.",
@@ -145,65 +151,104 @@ def linear_probe() -> Any:
     return make_pipeline(StandardScaler(), RidgeClassifier(alpha=100))
 
 
-def claim_a(baseline: Answers, removed: Sequence[Answers]) -> Claim:
+def _gate(baseline: Answers) -> Gate:
+    """Gate 2 for SoundNet-8, over clips: three times chance, on enough clips."""
+    right = [fmean(clip) for clip in baseline["right"]]
+    few = f"{len(right)} test clips, expected {ENOUGH} or more"
+    least = TIMES / KINDS_OF_ESC10
+    return Gate(
+        GATE,
+        f"SoundNet-8's probes reach {TIMES} times chance",
+        [compare_over_clips(f"minus {TIMES} times chance", "accuracy", right, least, margin=0)],
+        unmet="" if len(right) >= ENOUGH else few,
+    )
+
+
+def claim_a(removed: Sequence[Answers]) -> Claim:
     """Claim a, over clips: of each the mean over layers and probes.
 
     Args:
-        baseline: What was named rightly of the clips as they are.
-        removed: The same of each layer without each sound.
+        removed: What was named rightly of each layer without each sound.
     """
 
     def right(name: str) -> list[float]:
         layers = ([fmean(clip) for clip in layer["right"][name]] for layer in removed)
         return [fmean(clip) for clip in zip(*layers, strict=True)]
 
-    whole = [fmean(clip) for clip in baseline["right"]]
-    gaps = {name: difference(right(name), right(SONIFICATION)) for name in CONTROLS}
-    compared = "; ".join(f"{name} {gap}" for name, gap in gaps.items())
     return Claim(
         "a",
-        all_hold([above(gap) for gap in gaps.values()]),
-        "SoundNet-8: accuracy lost without the sonification "
-        f"{difference(whole, right(SONIFICATION))}, mean of the layers, N is clips. How much more "
-        f"that is than without each control: {compared}.",
+        [
+            compare_over_clips(f"lost beyond {name}", "accuracy", right(name), right(SONIFICATION))
+            for name in CONTROLS
+        ],
+        of=GATE,
+        gates=(GATE,),
     )
 
 
 def claim_b(removed: Sequence[Answers]) -> Claim:
     """Claim b, over clips."""
-    fallen = {name: _falls(removed, name) for name in (SONIFICATION, *CONTROLS)}
-    less = {name: difference(fallen[SONIFICATION], fallen[name]) for name in CONTROLS}
-    own = over_runs(fallen[SONIFICATION])
-    compared = "; ".join(f"minus {name} {interval}" for name, interval in less.items())
+    layers = [layer["coherence"][SONIFICATION] for layer in removed]
+    falls = [fall(clip) for clip in zip(*layers, strict=True)]
     return Claim(
         "b",
-        above(own),
-        f"SoundNet-8: coherence lost from a layer to the next {own}, N is clips. The same of the "
-        f"coherence minus a control's: {compared}.",
+        [compare_over_clips("from layer 1 to 7", "coherence", falls)],
+        of=GATE,
+        gates=(),
     )
 
 
-def _falls(removed: Sequence[Answers], name: str) -> list[float]:
-    """How much each clip's coherence with a sound falls by layer."""
-    layers = [layer["coherence"][name] for layer in removed]
-    return [fall(clip) for clip in zip(*layers, strict=True)]
+def _over_clips(removed: Mapping[str, Answers], baseline: Answers) -> list[Number]:
+    """Accuracy without each sound and coherence with it, by layer, with intervals over clips."""
+
+    def number(name: str, unit: str, values: Sequence[float]) -> Number:
+        return Number(name, unit, mean_over_clips(values))
+
+    found = [number(BASELINE, "accuracy", [fmean(clip) for clip in baseline["right"]])]
+    for layer, answers in removed.items():
+        for name, right in answers["right"].items():
+            found.append(number(f"{layer}, {name}", "accuracy", [fmean(c) for c in right]))
+        for name, coherent in answers["coherence"].items():
+            found.append(number(f"{layer}, {name}", "coherence", coherent))
+    return found
 
 
 def _trial(study: Study) -> _Trial:
-    """The network, with probes fitted on the other folds."""
+    """The network, with the probes of the folds that test clips are in."""
     paths = esc10_paths(study.sources["esc10"])
-    train = [path for path in paths if fold_of(path) != TEST_FOLD]
-    train = [train[n] for n in every_nth(train, 10 * study.preset.clips)]
-    test = [path for path in paths if fold_of(path) == TEST_FOLD]
-    test = [test[n] for n in every_nth(test, min(CLIPS, study.preset.clips))]
+    test = [paths[n] for n in every_nth(paths, study.preset.clips)]
     network = load_soundnet().to(study.device)
-    heard = [probe_features(network, esc10_clip(path).to(study.device)) for path in train]
-    kinds = [path.parent.name for path in train]
-    probes = {
-        name: linear_probe().fit(torch.cat([row[name] for row in heard]).cpu().numpy(), kinds)
-        for name in PROBES
-    }
-    return _Trial(network, probes, test, study)
+    folds = {fold_of(path) for path in test}
+    return _Trial(network, fitted_probes(network, paths, folds, study), test, study)
+
+
+def fitted_probes(
+    network: SoundNet,
+    paths: Sequence[Path],
+    folds: Collection[int],
+    study: Study,
+    load: Callable[[Path], Tensor] = esc10_clip,
+) -> dict[int, dict[str, Any]]:
+    """By fold the probes that are fitted on the other folds.
+
+    Args:
+        network: SoundNet-8.
+        paths: The files of ESC-10.
+        folds: For which folds.
+        study: Its preset says how many files are enough to fit on.
+        load: Makes of a file what SoundNet takes.
+    """
+    chosen = [paths[n] for n in every_nth(paths, 12 * study.preset.clips)]
+    heard = [probe_features(network, load(path).to(study.device)) for path in chosen]
+    probes: dict[int, dict[str, Any]] = {}
+    for fold in folds:
+        kept = [n for n, path in enumerate(chosen) if fold_of(path) != fold]
+        kinds = [chosen[n].parent.name for n in kept]
+        probes[fold] = {
+            name: linear_probe().fit(torch.cat([heard[n][name] for n in kept]).cpu().numpy(), kinds)
+            for name in PROBES
+        }
+    return probes
 
 
 def _few(trial: _Trial) -> list[Path]:
@@ -212,7 +257,7 @@ def _few(trial: _Trial) -> list[Path]:
 
 def _as_it_is(trial: _Trial) -> Answers:
     """By clip and probe: whether it is named rightly."""
-    return {"right": [trial.right(trial.clip(path), path.parent.name) for path in trial.test]}
+    return {"right": [trial.right(trial.clip(path), path) for path in trial.test]}
 
 
 def _removed(trial: _Trial, layer: str) -> Answers:
@@ -225,8 +270,8 @@ def _removed(trial: _Trial, layer: str) -> Answers:
     for path in trial.test:
         x = trial.clip(path)
         found = sounds(sonifier, twin, x, layer=layer, draws=draws)
-        for name, sound in residuals(x, found).items():
-            right[name].append(trial.right(sound, path.parent.name))
+        for name, sound in residuals(x, found, SAMPLE_RATE).items():
+            right[name].append(trial.right(sound, path))
         for name, value in coherences(x, found).items():
             coherent[name] += value.tolist()
     return {"right": right, "coherence": coherent}

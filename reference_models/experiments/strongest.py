@@ -7,7 +7,7 @@ from deconv1d.mining.mine import mine
 from deconv1d.mining.mined import Mined, Ranking
 from reference_models.experiments.finding import Experiment, Finding, Row
 from reference_models.experiments.hearing import (
-    first_networks,
+    every_network,
     heard_clips,
     listen,
     whole_clip,
@@ -19,19 +19,20 @@ from reference_models.experiments.study import (
     Study,
     every_nth,
     pretrained,
+    seeds,
 )
 
 NAME = "top-3"
 TOP = 3
 
 
-def strongest(study: Study, regime: Regime) -> dict[str, Ranking]:
-    """Each layer's ranking by peak activation, mined on first use and kept as `<regime>.parquet`.
+def strongest(study: Study, regime: Regime, seed: int = 0) -> dict[str, Ranking]:
+    """Each layer's ranking by peak activation, mined on first use and kept as Parquet.
 
     At most `Preset.mined` test clips are heard, spread evenly over the set.
     """
-    path = study.folder / NAME / f"{regime}.parquet"
-    mined = Mined.read(path) if path.exists() else _mined(study, regime, path)
+    path = study.folder / NAME / f"{regime}-s{seed}.parquet"
+    mined = Mined.read(path) if path.exists() else _mined(study, regime, seed, path)
     return {layer: mined.rankings[f"features.{layer}"] for layer in LAYERS}
 
 
@@ -43,36 +44,38 @@ def answering(ranking: Ranking) -> list[int]:
 def top_3(study: Study) -> Finding:
     """Ranks the clips, and counts how many filters and clips there are in the ranking."""
     rows = [
-        _row(layer, regime, ranking)
+        _row(layer, regime, seed, ranking)
         for regime in REGIMES
-        for layer, ranking in strongest(study, regime).items()
+        for seed in seeds(study.preset)
+        for layer, ranking in strongest(study, regime, seed).items()
     ]
     clips = min(study.preset.mined, len(heard_clips(study)))
     return Finding(
         rows,
         n=f"{clips} test clips of AudioSet, all filters; value, clip and moment of each of the "
-        "three are in contrastive.parquet and supervised.parquet",
+        "three are in contrastive-s0.parquet and so on",
         differs="The paper does not say by what its inputs are ranked: here by a map's largest "
         "value. A filter that answers fewer than three clips is counted as not answering.",
     )
 
 
-def _mined(study: Study, regime: Regime, path: Any) -> Mined:
+def _mined(study: Study, regime: Regime, seed: int, path: Any) -> Mined:
     path.parent.mkdir(parents=True, exist_ok=True)
     clips = heard_clips(study)
     named = (
         (clips.ids[number], whole_clip(clips, number))
         for number in every_nth(clips, study.preset.mined)
     )
-    return mine(listen(study, pretrained(regime)), named, layers=LAYERS, k=TOP, path=path)
+    return mine(listen(study, pretrained(regime, seed)), named, layers=LAYERS, k=TOP, path=path)
 
 
-def _row(layer: str, regime: str, ranking: Ranking) -> Row:
+def _row(layer: str, regime: str, seed: int, ranking: Ranking) -> Row:
     kept = answering(ranking)
     count = Counter(ranking.clip[kept].ravel().tolist())
     return {
-        "layer": layer,
         "regime": regime,
+        "seed": seed,
+        "layer": layer,
         "filters": len(ranking.value),
         "answering": len(kept),
         "clips": len(count),
@@ -80,4 +83,4 @@ def _row(layer: str, regime: str, ranking: Ranking) -> Row:
     }
 
 
-TOP_3 = Experiment(NAME, "Strongest inputs of each filter", first_networks, top_3)
+TOP_3 = Experiment(NAME, "Strongest inputs of each filter", every_network, top_3)

@@ -1,20 +1,22 @@
 """Figure 4: how well each layer's features serve other tasks, by the regime that made them."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from functools import partial
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from reference_models.evaluate import predict
-from reference_models.experiments.comparison import (
-    Bootstrap,
-    Difference,
-    all_hold,
-    bootstrap,
-    differences,
+from reference_models.evaluate import metrics, over_runs, predict
+from reference_models.experiments.comparison import differences, metric_of
+from reference_models.experiments.finding import (
+    Claim,
+    Experiment,
+    Finding,
+    Row,
+    numbers_of,
+    part,
 )
-from reference_models.experiments.finding import Claim, Experiment, Finding, Row, part
 from reference_models.experiments.study import (
     REGIMES,
     Network,
@@ -22,30 +24,37 @@ from reference_models.experiments.study import (
     Study,
     finetuned,
     pretrained,
+    seeds,
 )
 from reference_models.probe import choose_probe
 from reference_models.probing import BLOCKS, WHOLE, block_means
+from reference_models.statistics import compare
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 NAME = "figure-4"
-METRICS = {"fsd50k": "mAP", "words": "accuracy"}
+DATA = ("fsd50k", "words")
 TITLES = {"fsd50k": "Sound events", "words": "Words"}
 COLOURS = {"contrastive": "#1f5fa8", "supervised": "#c2571a"}
 
 FULL = (2, 6, 11)  # blocks up to which networks are trained as a whole too
+CUT: tuple[dict[str, int], ...] = tuple({"layers": layers} for layers in FULL)
 EARLY, MIDDLE, DEEP, TOP = (1, 2, 3, 4), 6, (9, 10, 11), 11
 
 
 def networks(preset: Preset) -> list[Network]:
-    """What figure 4 trains beside its probes: cut networks, and the whole ones of its lines."""
+    """What figure 4 trains beside its probes: cut networks, and the whole ones of its lines.
+
+    Cut networks that are trained as a whole are of the first seed alone.
+    """
     return [
-        finetuned(data, pretrained(regime), **changes)
-        for data in METRICS
+        finetuned(data, pretrained(regime, seed), **changes)
+        for data in DATA
         for regime in REGIMES
-        for changes in ({"frozen": True}, {}, *({"layers": layers} for layers in FULL))
+        for seed in seeds(preset)
+        for changes in ({"frozen": True}, {}, *(() if seed else CUT))
     ]
 
 
@@ -77,104 +86,99 @@ def probe_scores(study: Study, start: Network, data: str) -> dict[int, Tensor]:
     return scores | {WHOLE: predict(whole, validation)}
 
 
-def measure_probes(study: Study, data: str) -> dict[str, Any]:
-    """The frozen probes of both regimes on one data set: a `Bootstrap`, as JSON can say it."""
-    scores = {
-        _point(regime, block): held
-        for regime in REGIMES
-        for block, held in probe_scores(study, pretrained(regime), data).items()
-    }
-    labels = study.clips(data).subset("val").labels()
-    return asdict(bootstrap(METRICS[data], scores, labels, device=study.device))
+def measure_probes(study: Study, start: Network, data: str) -> dict[str, float]:
+    """The metric of every frozen probe on one encoder, by block, on the validation clips."""
+    labels, metric = study.clips(data).subset("val").labels(), metric_of(study, data)
+    scores = probe_scores(study, start, data)
+    return {str(block): metrics(held, labels)[metric] for block, held in scores.items()}
 
 
-def _point(regime: str, block: int) -> str:
-    return f"{regime} {block}"
-
-
-def rows_of(study: Study, data: str, probes: Bootstrap) -> list[Row]:
+def rows_of(study: Study, data: str) -> list[Row]:
     """The rows of one data set: its frozen probes, then the networks that were trained whole."""
-    metric = METRICS[data]
-    numbers: list[tuple[Any, ...]] = [
-        ("fonly", regime, block, probes.values[point], *probes.interval(point))
-        for regime in REGIMES
-        for block in (*BLOCKS, WHOLE)
-        for point in [_point(regime, block)]
-    ]
+    metric = metric_of(study, data)
+    rows: list[Row] = []
+
+    def add(trained: str, regime: str, seed: int, block: int, value: float) -> None:
+        blocks = "whole" if block == WHOLE else block
+        place = {"data": data, "metric": metric, "trained": trained, "pretraining": regime}
+        rows.append({**place, "blocks": blocks, "seed": seed, "value": value})
+
     for regime in REGIMES:
-        for block in (*FULL, WHOLE):
-            layers = {} if block == WHOLE else {"layers": block}
-            result = study.result(finetuned(data, pretrained(regime), **layers))
-            numbers.append(("full", regime, block, result["val"][metric], None, None))
-    return [
-        {
-            "data": data,
-            "metric": metric,
-            "trained": trained,
-            "pretraining": regime,
-            "blocks": "whole" if block == WHOLE else block,
-            "value": value,
-            "low": low,
-            "high": high,
-            "runs": 1,
-            "clips": probes.clips,
-        }
-        for trained, regime, block, value, low, high in numbers
+        for seed in seeds(study.preset):
+            start = pretrained(regime, seed)
+            key = f"probes-{data}-{start.name}"
+            held = part(study, NAME, key, partial(measure_probes, study, start, data))
+            for block in (*BLOCKS, WHOLE):
+                add("fonly", regime, seed, block, held[str(block)])
+            for block in (WHOLE, *(() if seed else FULL)):
+                layers = {} if block == WHOLE else {"layers": block}
+                result = study.result(finetuned(data, start, **layers))
+                add("full", regime, seed, block, result["val"][metric])
+    return rows
+
+
+def probed(rows: Sequence[Row], data: str, regime: str, blocks: Sequence[int | str]) -> list[float]:
+    """The mean metric of the frozen probes on some blocks, one number for each network."""
+    own = [
+        row
+        for row in rows
+        if (row["data"], row["trained"], row["pretraining"]) == (data, "fonly", regime)
+        and row["blocks"] in blocks
     ]
+    every = sorted({row["seed"] for row in own})
+    return [fmean(row["value"] for row in own if row["seed"] == seed) for seed in every]
 
 
-def gains(probes: Bootstrap) -> dict[str, Difference]:
-    """What claims are about, by name."""
-
-    def gain(ours: str, theirs: str, blocks: Sequence[int]) -> Difference:
-        return probes.difference(*([_point(side, k) for k in blocks] for side in (ours, theirs)))
-
-    found = {
-        "early": gain("contrastive", "supervised", EARLY),
-        "deep": gain("supervised", "contrastive", DEEP),
-    }
-    for regime in REGIMES:
-        for name, block in (("block 11", TOP), ("the whole encoder", WHOLE)):
-            found[f"{regime}, over {name}"] = probes.difference(
-                [_point(regime, MIDDLE)], [_point(regime, block)]
-            )
-    return found
+def _ahead(rows: Sequence[Row], data: str, regimes: Sequence[str], blocks: Sequence[int]) -> Any:
+    """How far the first regime is ahead of the second, network by network."""
+    ours, theirs = (probed(rows, data, regime, blocks) for regime in regimes)
+    return [a - b for a, b in zip(ours, theirs, strict=True)]
 
 
-Differences = Mapping[str, Mapping[str, Difference]]
-
-
-def claim_e(found: Differences) -> Claim:
+def claim_e(rows: Sequence[Row], units: Mapping[str, str]) -> Claim:
     """Whether contrastive weights are ahead in blocks 1 to 4 on both data sets."""
-    early = {TITLES[data]: found[data]["early"] for data in METRICS}
-    said = ", ".join(f"{title.lower()} {difference}" for title, difference in early.items())
     return Claim(
         "e",
-        all_hold([difference.above for difference in early.values()]),
-        f"Frozen probes on blocks 1 to 4, contrastive minus supervised: {said}; one run each.",
+        [
+            compare(
+                f"{TITLES[data].lower()}, blocks 1 to 4, contrastive minus supervised",
+                units[data],
+                _ahead(rows, data, REGIMES, EARLY),
+            )
+            for data in DATA
+        ],
     )
 
 
-def claim_h(found: Differences) -> Claim:
-    """Whether supervised weights are ahead in blocks 9 to 11 on sound events, but not before."""
-    early, deep = found["fsd50k"]["early"], found["fsd50k"]["deep"]
-    ahead_from_the_start = early.above is False
+def claim_h(rows: Sequence[Row], units: Mapping[str, str]) -> Claim:
+    """Whether supervised weights are ahead in blocks 9 to 11 on sound events, and more than early.
+
+    Weights that are ahead from the start do not overtake.
+    """
+    deep, early = (_ahead(rows, "fsd50k", REGIMES[::-1], blocks) for blocks in (DEEP, EARLY))
+    unit = units["fsd50k"]
     return Claim(
         "h",
-        False if ahead_from_the_start else deep.above,
-        f"Frozen probes on sound events: supervised minus contrastive {deep} in blocks 9 to 11; "
-        f"contrastive minus supervised {early} in blocks 1 to 4; one run each.",
+        [
+            compare("supervised minus contrastive, blocks 9 to 11", unit, deep),
+            compare("by how much more than in blocks 1 to 4", unit, deep, early),
+        ],
     )
 
 
-def claim_i(found: Differences) -> Claim:
+def claim_i(rows: Sequence[Row], units: Mapping[str, str]) -> Claim:
     """Whether block 6 beats block 11 and the whole encoder on words, in both regimes."""
-    gains = {name: gain for name, gain in found["words"].items() if "over" in name}
-    said = "; ".join(f"{name}: {gain}" for name, gain in gains.items())
     return Claim(
         "i",
-        all_hold([gain.above for gain in gains.values()]),
-        f"Frozen probes on words, accuracy on block 6 minus that further up, one run each. {said}.",
+        [
+            compare(
+                f"{regime}, block 6 over {name}",
+                units["words"],
+                *(probed(rows, "words", regime, [block]) for block in (MIDDLE, top)),
+            )
+            for regime in REGIMES
+            for name, top in (("block 11", TOP), ("the whole encoder", "whole"))
+        ],
     )
 
 
@@ -187,14 +191,14 @@ def draw(rows: Sequence[Row]) -> "Figure":
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10, 4.5), dpi=110, layout="constrained")
-    panels = figure.subplots(1, len(METRICS))
-    for axes, data in zip(panels, METRICS, strict=True):
+    panels = figure.subplots(1, len(DATA))
+    for axes, data in zip(panels, DATA, strict=True):
         own = [row for row in rows if row["data"] == data]
         for regime in REGIMES:
             _draw_regime(axes, [row for row in own if row["pretraining"] == regime], regime)
         axes.set_title(TITLES[data])
         axes.set_xlabel("blocks kept")
-        axes.set_ylabel(f"{METRICS[data]} on the validation clips")
+        axes.set_ylabel(f"{own[0]['metric']} on the validation clips")
         axes.set_xticks(list(BLOCKS))
     lines = panels[0].get_legend_handles_labels()
     figure.legend(*lines, loc="outside lower center", ncols=4, fontsize=7)
@@ -203,40 +207,44 @@ def draw(rows: Sequence[Row]) -> "Figure":
 
 def _draw_regime(axes: "Axes", rows: Sequence[Row], regime: str) -> None:
     """Lines over the blocks with their intervals; the whole network is a dashed line."""
+    style = {"color": COLOURS[regime], "linewidth": 1.2}
     for trained, marker in (("fonly", "o"), ("full", "^")):
         own = [row for row in rows if row["trained"] == trained]
-        cut = [row for row in own if row["blocks"] != "whole"]
-        (whole,) = (row["value"] for row in own if row["blocks"] == "whole")
-        style = {"color": COLOURS[regime], "linewidth": 1.2}
-        blocks, values = ([row[name] for row in cut] for name in ("blocks", "value"))
-        axes.plot(blocks, values, marker=marker, label=f"{regime}, {trained}", **style)
+        blocks = sorted({row["blocks"] for row in own if row["blocks"] != "whole"})
+        points = [over_runs([r["value"] for r in own if r["blocks"] == block]) for block in blocks]
+        whole = fmean(row["value"] for row in own if row["blocks"] == "whole")
+        means = [point.mean for point in points]
+        axes.plot(blocks, means, marker=marker, label=f"{regime}, {trained}", **style)
         line = "--" if trained == "full" else ":"
         axes.axhline(whole, linestyle=line, label=f"{regime}, {trained}, whole encoder", **style)
-        if trained == "fonly":
-            low, high = ([row[name] for row in cut] for name in ("low", "high"))
+        if all(point.runs > 1 for point in points):
+            low, high = ([p.mean + sign * p.half_width for p in points] for sign in (-1, 1))
             axes.fill_between(blocks, low, high, color=COLOURS[regime], alpha=0.15, linewidth=0)
 
 
 def run(study: Study) -> Finding:
-    """Probes all blocks of both networks on both data sets, and gathers what was trained."""
-    rows: list[Row] = []
-    found = {}
-    for data in METRICS:
-        held = part(study, NAME, f"probes-{data}", lambda data=data: measure_probes(study, data))
-        probes = Bootstrap(**held)
-        rows += rows_of(study, data, probes)
-        found[data] = gains(probes)
-    clips = " and ".join(f"{len(study.clips(data).subset('val'))}" for data in METRICS)
+    """Probes all blocks of all networks on both data sets, and gathers what was trained."""
+    rows = [row for data in DATA for row in rows_of(study, data)]
+    units = {data: metric_of(study, data) for data in DATA}
+    numbers = [
+        number
+        for data, unit in units.items()
+        for number in numbers_of(
+            [row for row in rows if row["data"] == data],
+            ("data", "trained", "pretraining", "blocks"),
+            {"value": unit},
+        )
+    ]
+    clips = " and ".join(f"{len(study.clips(data).subset('val'))}" for data in DATA)
     return Finding(
         rows,
-        [claim_e(found), claim_h(found), claim_i(found)],
-        {NAME: draw(rows)},
-        n=f"1 run a point, {clips} validation clips; bands are 95 % bootstrap intervals over clips",
-        differs=(
-            f"{differences(study, 'audioset', *METRICS)} One run a point, where the paper has "
-            "several; whole networks are trained up to blocks 2, 6 and 11 only; the paper prints "
-            "curves, not numbers."
-        ),
+        [claim(rows, units) for claim in (claim_e, claim_h, claim_i)],
+        numbers=numbers,
+        figures={NAME: draw(rows)},
+        n=f"{study.preset.runs} networks of each regime, of the cut ones that are trained whole "
+        f"one; {clips} validation clips; bands are 95 % t intervals over networks",
+        differs=f"{differences(study, 'audioset', *DATA)} Whole networks are trained up to "
+        "blocks 2, 6 and 11 only; the paper prints curves, not numbers.",
     )
 
 

@@ -1,0 +1,286 @@
+"""The paper's central claim, heard by a listener that knows nothing of the networks.
+
+"Deep self-supervised layers learn more acoustically discernible representations": if so, somebody
+who hears a sonification should be able to tell what was in the clip. Two listeners are asked, both
+trained on recordings as they are and never on a sonification: a words network trained from scratch,
+and SoundNet-8 with a probe for ESC-10's ten kinds of sound.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from statistics import fmean
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from deconv1d import Sonifier
+from deconv1d.audio import read_audio
+from deconv1d.sounding import to_peak_of
+from reference_models.cnn12 import SHORTEST
+from reference_models.data import ClipSet
+from reference_models.data.index import SAMPLE_RATE
+from reference_models.evaluate import Interval, over_runs
+from reference_models.experiments.claims import BOTH
+from reference_models.experiments.comparison import chance, differences
+from reference_models.experiments.control_sounds import audible
+from reference_models.experiments.curves import plot_curves
+from reference_models.experiments.finding import (
+    Claim,
+    Experiment,
+    Finding,
+    Gate,
+    Row,
+    numbers_of,
+    over_layers,
+    paired,
+    part,
+)
+from reference_models.experiments.gates import ENOUGH, TIMES
+from reference_models.experiments.hearing import DEEP, every_network, listen, sonified
+from reference_models.experiments.soundnet import (
+    KINDS_OF_ESC10,
+    PROBES,
+    esc10_paths,
+    fitted_probes,
+    fold_of,
+    probe_features,
+)
+from reference_models.experiments.study import (
+    LAYERS,
+    REGIMES,
+    Network,
+    Preset,
+    Study,
+    every_nth,
+    finetuned,
+    pretrained,
+    seeds,
+    untrained,
+)
+from reference_models.soundnet import load_soundnet, soundnet_input
+from reference_models.statistics import compare_over_clips
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from matplotlib.figure import Figure
+
+WORDS, ESC10 = "discernible-words", "discernible-esc10"
+METHODS = ("deconvnet",)
+"""Ways to sonify that are heard, by their names in `Sonifier.sonify`; each adds a claim."""
+UNTRAINED = "untrained"
+ORIGINAL = "original"
+BATCH = 16
+
+Clip = tuple[Tensor, Callable[[Tensor], bool]]
+"""A recording, (1, 1, time) at `SAMPLE_RATE`, and whether the listener names a sound rightly."""
+Hear = Callable[[Study], Sequence[Clip]]
+
+
+def networks(preset: Preset) -> list[Network]:
+    """Both regimes' networks and the encoders that they started from."""
+    return every_network(preset) + [untrained(seed) for seed in seeds(preset)]
+
+
+def discernible(study: Study, name: str, hear: Hear, least: float) -> Finding:
+    """How often a listener names sonifications rightly, by method, regime, seed and layer.
+
+    Args:
+        study: The study.
+        name: Of the experiment.
+        hear: Gives the clips with their listener.
+        least: Accuracy of a listener that hears nothing.
+    """
+    heard = hear(study)
+    originals = part(study, name, ORIGINAL, lambda: [right(x) for x, right in heard])
+    rows: list[Row] = []
+    for method in METHODS:
+        for regime in (*REGIMES, UNTRAINED):
+            for seed in seeds(study.preset):
+                for layer in LAYERS:
+                    place = {"method": method, "regime": regime, "seed": seed, "layer": layer}
+                    key = "-".join(map(str, place.values()))
+                    network = _network(regime, seed)
+                    compute = partial(accuracy, study, network, layer, method, heard)
+                    rows.append({**place, "accuracy": part(study, name, key, compute)})
+    return Finding(
+        rows,
+        claims=[_claim(name, method, rows) for method in METHODS],
+        gates=[_gate(name, originals, least)],
+        numbers=numbers_of(rows, ("method", "regime", "layer"), {"accuracy": "accuracy"}),
+        figures={name: _picture(rows, fmean(originals))},
+        n=f"{study.preset.runs} networks of each regime; {len(heard)} clips, the most active map "
+        f"of each; chance {least:.2f}, the recordings themselves {fmean(originals):.2f}",
+        differs=f"{differences(study, 'audioset')} The paper's authors listened. The listeners "
+        "here were trained on recordings alone. Untrained encoders are those that the networks "
+        "started from.",
+    )
+
+
+def accuracy(
+    study: Study, network: Network, layer: str, method: str, heard: Sequence[Clip]
+) -> float:
+    """The share of the clips whose sonification is named rightly; silence is not.
+
+    What lies below 50 Hz, where people hear next to nothing, is taken out before.
+    """
+    sonifier = listen(study, network)
+    return fmean(_is_named(sonifier, layer, method, x, right) for x, right in heard)
+
+
+def _is_named(
+    sonifier: Sonifier,
+    layer: str,
+    method: str,
+    x: Tensor,
+    right: Callable[[Tensor], bool],
+) -> bool:
+    found = sonified(sonifier, x, layer=layer, channel="most_active", method=method)
+    sound, _ = to_peak_of(x, audible(found.waveform, SAMPLE_RATE))
+    return bool(found.gain > 0) and right(sound)
+
+
+def _network(regime: str, seed: int) -> Network:
+    if regime == UNTRAINED:
+        return untrained(seed)
+    return pretrained("contrastive" if regime == "contrastive" else "supervised", seed)
+
+
+def _claim(name: str, method: str, rows: Sequence[Row]) -> Claim:
+    """The central claim: layers 8 to 11 of contrastive networks are named more often."""
+    deep = {
+        regime: over_layers(rows, "accuracy", DEEP, regime=regime, method=method)
+        for regime in (*REGIMES, UNTRAINED)
+    }
+    contrastive, supervised = (deep[regime] for regime in REGIMES)
+    return Claim(
+        "central",
+        [
+            paired("contrastive minus supervised", "accuracy", contrastive, supervised),
+            paired("contrastive minus untrained", "accuracy", contrastive, deep[UNTRAINED]),
+        ],
+        of=f"{LISTENERS[name]}, {method}",
+        gates=(*BOTH, f"listener, {LISTENERS[name]}"),
+    )
+
+
+def _gate(name: str, originals: Sequence[bool], least: float) -> Gate:
+    """The listener names the recordings themselves, on enough of them."""
+    few = f"{len(originals)} clips, expected {ENOUGH} or more"
+    right = [float(one) for one in originals]
+    return Gate(
+        f"listener, {LISTENERS[name]}",
+        f"the listener ({LISTENERS[name]}) names recordings {TIMES} times better than chance",
+        [
+            compare_over_clips(
+                f"minus {TIMES} times chance", "accuracy", right, TIMES * least, margin=0
+            )
+        ],
+        unmet="" if len(originals) >= ENOUGH else few,
+    )
+
+
+def _picture(rows: Sequence[Row], level: float) -> "Figure":
+    def curve(method: str, regime: str) -> list[Interval]:
+        own = [row for row in rows if (row["method"], row["regime"]) == (method, regime)]
+        return [over_runs([r["accuracy"] for r in own if r["layer"] == layer]) for layer in LAYERS]
+
+    panels = {
+        method: {regime: curve(method, regime) for regime in (*REGIMES, UNTRAINED)}
+        for method in METHODS
+    }
+    return plot_curves(panels, LAYERS, "sonifications named rightly", dict.fromkeys(panels, level))
+
+
+# --- words ---------------------------------------------------------------------------------------
+
+
+def words_listener(_: Preset) -> Network:
+    """The words network that listens: trained from scratch, on the words as they are."""
+    return finetuned("words", None)
+
+
+def _words(study: Study) -> list[Clip]:
+    """Test words, spread evenly over the set, at most `Preset.mined`."""
+    clips, model = _test_words(study), study.classifier(words_listener(study.preset))
+    labels = clips.labels().tolist()
+
+    @torch.inference_mode()
+    def right(sound: Tensor, label: int) -> bool:
+        return int(model(sound).argmax()) == label
+
+    heard = []
+    for numbers, x in clips.whole(
+        every_nth(clips, study.preset.mined), batch_size=BATCH, shortest=SHORTEST
+    ):
+        for number, one in zip(numbers.tolist(), x.to(study.device).split(1), strict=True):
+            heard.append((one, partial(right, label=labels[number])))
+    return heard
+
+
+def _test_words(study: Study) -> ClipSet:
+    return study.clips("words").subset("test")
+
+
+def _discernible_words(study: Study) -> Finding:
+    return discernible(study, WORDS, _words, chance(study, "words")["accuracy"])
+
+
+# --- ESC-10 --------------------------------------------------------------------------------------
+
+
+def esc10_at_8_khz(path: "Path") -> Tensor:
+    """A file of ESC-10 as CNN12 takes it, (1, 1, time), peak 1."""
+    import soxr
+
+    waveform, rate = read_audio(path)
+    heard = torch.from_numpy(soxr.resample(waveform, rate, SAMPLE_RATE)).float()[None, None]
+    return heard / heard.abs().max().clamp(min=torch.finfo().tiny)
+
+
+def to_soundnet(sound: Tensor) -> Tensor:
+    """A sound at `SAMPLE_RATE`, (1, 1, time), as SoundNet takes it."""
+    return soundnet_input(sound.flatten().cpu().numpy(), sample_rate=SAMPLE_RATE)
+
+
+def _esc10(study: Study) -> list[Clip]:
+    """Files of ESC-10, each with the probe of SoundNet-8 fitted on the folds it is not in."""
+    paths = esc10_paths(study.sources["esc10"])
+    chosen = [paths[n] for n in every_nth(paths, study.preset.clips)]
+    network = load_soundnet().to(study.device)
+
+    def load(path: "Path") -> Tensor:
+        return to_soundnet(esc10_at_8_khz(path))
+
+    folds = {fold_of(path) for path in chosen}
+    probes = fitted_probes(network, paths, folds, study, load=load)
+
+    def right(sound: Tensor, path: "Path") -> bool:
+        features = probe_features(network, to_soundnet(sound).to(study.device))[PROBES[0]]
+        named = probes[fold_of(path)][PROBES[0]].predict(features.cpu())[0]
+        return bool(named == path.parent.name)
+
+    return [(esc10_at_8_khz(path).to(study.device), partial(right, path=path)) for path in chosen]
+
+
+def _discernible_esc10(study: Study) -> Finding:
+    return discernible(study, ESC10, _esc10, 1 / KINDS_OF_ESC10)
+
+
+LISTENERS: Mapping[str, str] = {WORDS: "words network", ESC10: "SoundNet-8"}
+DISCERNIBLE = (
+    Experiment(
+        WORDS,
+        "The central claim, heard by a words network",
+        lambda preset: [*networks(preset), words_listener(preset)],
+        _discernible_words,
+    ),
+    Experiment(
+        ESC10,
+        "The central claim, heard by SoundNet-8",
+        networks,
+        _discernible_esc10,
+        needs=("esc10",),
+    ),
+)

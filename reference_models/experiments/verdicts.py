@@ -1,0 +1,148 @@
+"""Verdicts on the paper's claims: what the experiments compared, once the gates are known."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from reference_models.experiments.claims import CLAIMS
+from reference_models.experiments.finding import FINDING, Claim, Experiment, Gate
+from reference_models.experiments.study import Study
+from reference_models.statistics import (
+    Comparison,
+    Estimate,
+    Verdict,
+    corrected,
+    judge,
+    networks_needed,
+    verdict_of,
+)
+
+MORE_TRAINING = "networks that have learnt more: longer training, `--preset thorough`"
+MORE_NETWORKS = "more networks, `--preset thorough`"
+
+
+@dataclass(frozen=True)
+class Judged:
+    """One line of the report's first page.
+
+    Attributes:
+        letter: Of `CLAIMS`.
+        experiment: The name of the experiment that looked.
+        of: What it is about, where that is not the study's own networks.
+        verdict: The verdict.
+        comparisons: What it rests on, with Holm's adjusted p values.
+        gates: By name whether each gate that it needs is passed.
+        takes: What a test would take, where it is not testable here; else empty.
+    """
+
+    letter: str
+    experiment: str
+    of: str
+    verdict: Verdict
+    comparisons: Sequence[Comparison]
+    gates: Mapping[str, bool]
+    takes: str
+
+    @property
+    def text(self) -> str:
+        """The claim in a few words."""
+        text = CLAIMS[self.letter].text
+        return f"{text} ({self.of})" if self.of else text
+
+    @property
+    def said(self) -> str:
+        """The verdict as printed: it names the unit where that is not the network."""
+        over = {comparison.estimate.over for comparison in self.comparisons}
+        one = "clips of one network" in over and self.verdict is not Verdict.UNTESTABLE
+        return f"{self.verdict} (over clips of one network)" if one else str(self.verdict)
+
+    @property
+    def line(self) -> str:
+        """The evidence in one line: the comparison that decided."""
+        if self.takes:
+            return f"It takes {self.takes}."
+        if not self.comparisons:
+            return "Nothing to compare."
+        deciding = next(
+            (c for c in self.comparisons if verdict_of(c) is self.verdict), self.comparisons[0]
+        )
+        count = len(self.comparisons)
+        return f"{deciding}" + (f"; one of {count} comparisons" if count > 1 else "")
+
+
+def findings(study: Study, experiments: Sequence[Experiment]) -> dict[str, dict[str, Any]]:
+    """What the finished experiments wrote, by name."""
+    paths = {e.name: study.folder / e.name / FINDING for e in experiments}
+    return {name: json.loads(path.read_text()) for name, path in paths.items() if path.exists()}
+
+
+def read_gates(found: Mapping[str, Mapping[str, Any]]) -> dict[str, Gate]:
+    """All gates that were measured, by name."""
+    gates = (gate for facts in found.values() for gate in facts["gates"])
+    return {
+        gate["name"]: Gate(**gate | {"comparisons": _comparisons(gate["comparisons"])})
+        for gate in gates
+    }
+
+
+def judged(found: Mapping[str, Mapping[str, Any]]) -> list[Judged]:
+    """Every claim that was looked at, in the order of `CLAIMS`."""
+    gates = read_gates(found)
+    lines = [
+        judge_claim(name, _claim(claim), gates)
+        for name, facts in found.items()
+        for claim in facts["claims"]
+    ]
+    order = list(CLAIMS)
+    return sorted(lines, key=lambda line: order.index(line.letter))
+
+
+def judge_claim(experiment: str, claim: Claim, gates: Mapping[str, Gate]) -> Judged:
+    """The verdict on a claim: not testable where a gate that it needs is not passed.
+
+    Args:
+        experiment: The name of the one that looked.
+        claim: What it compared.
+        gates: Those that were measured, by name; one that was not is not passed.
+    """
+    names = CLAIMS[claim.letter].gates if claim.gates is None else claim.gates
+    passed = {name: name in gates and gates[name].passed for name in names}
+    takes = [takes_of(name, gates.get(name)) for name, open_ in passed.items() if not open_]
+    verdict = Verdict.UNTESTABLE if takes else judge(claim.comparisons)
+    return Judged(
+        claim.letter,
+        experiment,
+        claim.of,
+        verdict,
+        corrected(claim.comparisons),
+        passed,
+        "; ".join(dict.fromkeys(takes)),
+    )
+
+
+def takes_of(name: str, gate: Gate | None) -> str:
+    """What it would take to pass a gate, in a few words."""
+    if gate is None:
+        return f"the gate '{name}' to be measured"
+    wanting = [f"more than {gate.unmet.partition(',')[0]}"] if gate.unmet else []
+    for comparison in corrected(gate.comparisons):
+        if verdict_of(comparison) is Verdict.HOLDS:
+            continue
+        needed = networks_needed(comparison)
+        if comparison.estimate.mean <= 0:
+            wanting.append(MORE_TRAINING)
+        elif needed is None:
+            wanting.append(MORE_NETWORKS)
+        else:
+            wanting.append(f"about {needed} networks (at '{comparison.name}')")
+    return "; ".join(dict.fromkeys(wanting))
+
+
+def _claim(held: Mapping[str, Any]) -> Claim:
+    gates = held["gates"] if held["gates"] is None else tuple(held["gates"])
+    return Claim(held["letter"], _comparisons(held["comparisons"]), held["of"], gates)
+
+
+def _comparisons(held: Sequence[Mapping[str, Any]]) -> list[Comparison]:
+    return [Comparison(**{**one, "estimate": Estimate(**one["estimate"])}) for one in held]
