@@ -1,6 +1,7 @@
 """Networks measured as soon as they are trained, and the run on a GPU, at a tiny size."""
 
 import json
+import re
 from collections import OrderedDict
 from dataclasses import replace
 from pathlib import Path
@@ -14,12 +15,13 @@ pytest.importorskip("pyarrow")
 
 from reference_models import gpu_run, networks, simclr
 from reference_models.batches import seeded
-from reference_models.checkpoint import load_checkpoint
+from reference_models.checkpoint import load_checkpoint, load_classifier
 from reference_models.cnn12 import projection_head
 from reference_models.data import Clip, ClipIndex, ClipSet, build_cache
-from reference_models.experiments.study import PRESETS, Study, pretrained
+from reference_models.experiments.study import PRESETS, REGIMES, Study, pretrained
 from reference_models.nt_xent import nt_xent
 from reference_models.probing import BLOCKS, WHOLE, best_block, probe_blocks, untrained
+from reference_models.supervised import score
 
 SPLITS = ["train"] * 18 + ["val"] * 9 + ["test"] * 9
 
@@ -141,9 +143,20 @@ def test_every_network_is_measured_once(tmp_path, monkeypatch):
     encoder = study.encoder(pretrained("supervised"))
     alone = probe_blocks(encoder, clips, blocks=(11,))[11]
     assert supervised["probes"]["words"]["11"]["test"] == alone["test"]
+    shipped = list(networks.ship(study, measured, tmp_path, "python -m x"))
+    assert [path.stem for path in shipped] == ["cnn12-w64-arabic-" + regime for regime in REGIMES]
+    card = json.loads(shipped[1].with_suffix(".json").read_text())
+    assert card["test"] == score(load_classifier(shipped[1]), clips.subset("test"))
+    assert card["command"] == "python -m x"
+    assert card["figures"]["words"]["whole"]["metric"] == "accuracy"
+    assert len(card["figures"]["words"]["whole"]["untrained"]) == 2
+    tensors, about = load_checkpoint(shipped[1])
+    assert about == card
+    assert {tensor.dtype for tensor in tensors.values()} == {torch.float16}
     text = (measured / "networks.md").read_text()
     assert all(f"| {path.stem} |" in text for path in paths)
-    assert "- untrained, words: whole " in text
+    assert re.search(r"- untrained, words: block 11 .* whole .* \(N=2\)", text)
+    assert re.search(r"- supervised, words: block 11 \d\.\d+ \(N=1\)", text)
 
 
 def test_a_run_was_long_enough_if_its_end_brought_nothing():
