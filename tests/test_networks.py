@@ -66,25 +66,27 @@ def test_packed_clips_come_back_but_for_the_bits_that_are_left_out(tmp_path):
         assert 0 < error < 0.51 / gpu_run.LARGEST
 
 
-def test_the_gpu_run_at_a_tiny_size(tmp_path, capsys):
+def test_the_gpu_run_at_a_tiny_size(tmp_path, capsys, monkeypatch):
     tones(tmp_path / "cache")
     gpu_run.main(["pack", str(tmp_path / "cache"), "--out", str(tmp_path / "packed")])
     packed = tmp_path / "packed" / "waveforms.flac"
     assert f"{packed}: " in capsys.readouterr().out
     clips = gpu_run.unpack(tmp_path / "packed", tmp_path / "run" / "cache")
     tiny = {"width": 1 / 64, "seconds": 0.3, "batch_size": 6, "epochs": 2, "keep_every": 2}
-    settings = {
-        "own": replace(gpu_run.SUPERVISED, **tiny),
-        "contrastive": replace(gpu_run.CONTRASTIVE, gap=-0.29, **tiny),
-    }
-    found = gpu_run.train(clips, tmp_path / "run", device="cpu", **settings)
+    own = replace(gpu_run.SUPERVISED, **tiny)
+    contrastive = replace(gpu_run.CONTRASTIVE, gap=-0.29, **tiny)
+    found = gpu_run.train(clips, tmp_path / "run", own=own, contrastive=contrastive, device="cpu")
     assert json.loads((tmp_path / "run" / "results.json").read_text()).keys() == found.keys()
     assert len(found["contrastive"]["history"]) == 2
     assert found["supervised"]["test"]["clips"] == 9
     for regime in ("supervised", "contrastive", "untrained"):
         assert list(found[regime]["probes"]) == [*BLOCKS, WHOLE]
     stamp = (tmp_path / "run" / "supervised" / "result.json").stat().st_mtime_ns
-    gpu_run.train(clips, tmp_path / "run", device="cpu", **settings)
+    monkeypatch.setattr(gpu_run, "SUPERVISED", own)
+    monkeypatch.setattr(gpu_run, "CONTRASTIVE", contrastive)
+    again = ["train", str(tmp_path / "packed"), "--out", str(tmp_path / "run"), "--device", "cpu"]
+    gpu_run.main([*again, "--width", str(1 / 64)])
+    assert str(tmp_path / "run" / "results.json") in capsys.readouterr().out
     assert (tmp_path / "run" / "supervised" / "result.json").stat().st_mtime_ns == stamp
 
 
