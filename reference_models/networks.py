@@ -151,7 +151,7 @@ def measure(study: Study, network: Network) -> dict[str, Any]:
         "sha256": hashlib.sha256(study.checkpoint(network).read_bytes()).hexdigest(),
     }
     if network.start is None and network.data == "audioset":
-        found["probes"] = _probes(study, study.encoder(network))
+        found["probes"] = _probes(study, study.encoder(network), (*BLOCKS, WHOLE))
     return found
 
 
@@ -162,7 +162,7 @@ def measure_untrained(study: Study, draw: int) -> dict[str, Any]:
         "name": f"untrained-s{draw}",
         "regime": "untrained",
         "settings": {"width": study.preset.width, "seed": draw},
-        "probes": _probes(study, encoder),
+        "probes": _probes(study, encoder, (*BLOCKS, WHOLE)),
     }
 
 
@@ -178,9 +178,7 @@ def settled(history: Sequence[Mapping[str, float]]) -> bool:
     return len(values) > last and max(values[-last:]) - max(values[:-last]) <= SETTLED
 
 
-def _probes(
-    study: Study, encoder: CNN12, blocks: Sequence[int] = (*BLOCKS, WHOLE)
-) -> dict[str, dict[int, Any]]:
+def _probes(study: Study, encoder: CNN12, blocks: Sequence[int]) -> dict[str, dict[int, Any]]:
     return {data: probe_blocks(encoder, study.clips(data), blocks=blocks) for data in PROBED}
 
 

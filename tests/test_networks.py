@@ -4,6 +4,7 @@ import json
 import re
 from collections import OrderedDict
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from reference_models.cnn12 import projection_head
 from reference_models.data import Clip, ClipIndex, ClipSet, build_cache
 from reference_models.experiments.study import PRESETS, REGIMES, Study, pretrained
 from reference_models.nt_xent import nt_xent
-from reference_models.probing import BLOCKS, WHOLE, best_block, probe_blocks, untrained
+from reference_models.probing import WHOLE, best_block, probe_blocks, untrained
 from reference_models.supervised import score
 
 SPLITS = ["train"] * 18 + ["val"] * 9 + ["test"] * 9
@@ -67,6 +68,7 @@ def test_packed_clips_come_back_but_for_the_bits_that_are_left_out(tmp_path):
 
 
 def test_the_gpu_run_at_a_tiny_size(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(gpu_run, "probe_blocks", partial(probe_blocks, blocks=(3, WHOLE)))
     tones(tmp_path / "cache")
     gpu_run.main(["pack", str(tmp_path / "cache"), "--out", str(tmp_path / "packed")])
     packed = tmp_path / "packed" / "waveforms.flac"
@@ -80,7 +82,7 @@ def test_the_gpu_run_at_a_tiny_size(tmp_path, capsys, monkeypatch):
     assert len(found["contrastive"]["history"]) == 2
     assert found["supervised"]["test"]["clips"] == 9
     for regime in ("supervised", "contrastive", "untrained"):
-        assert list(found[regime]["probes"]) == [*BLOCKS, WHOLE]
+        assert list(found[regime]["probes"]) == ["3", str(WHOLE)]
     stamp = (tmp_path / "run" / "supervised" / "result.json").stat().st_mtime_ns
     monkeypatch.setattr(gpu_run, "SUPERVISED", own)
     monkeypatch.setattr(gpu_run, "CONTRASTIVE", contrastive)
@@ -125,6 +127,7 @@ def test_every_network_is_measured_once(tmp_path, monkeypatch):
     clips = tones(tmp_path / "cache")
     monkeypatch.setattr(Study, "clips", lambda *_: clips)
     monkeypatch.setattr(networks, "DRAWS", 2)
+    monkeypatch.setattr(networks, "BLOCKS", (11,))
     monkeypatch.setattr(networks, "PROBED", ("words",))
     monkeypatch.setattr(networks, "FINETUNED", ("words",))
     study = Study(tmp_path / "results", replace(PRESETS["smoke"], runs=1))
