@@ -11,6 +11,7 @@ it goes on where it was when started again.
 """
 
 import argparse
+import json
 import platform
 import sys
 import time
@@ -116,23 +117,28 @@ def train(
         device: Where everything runs.
 
     Returns:
-        What `results.json` holds: "device", "seconds" (of this call), and for "supervised",
+        What `results.json` holds: "device", "seconds" (of all calls), and for "supervised",
         "contrastive" and "untrained" the result of the run and the "probes" by block.
     """
     folder, started = Path(folder), time.monotonic()
     torch.backends.cudnn.benchmark = True  # crops have one length
-    found: dict[str, Any] = {"device": _named(device), "torch": torch.__version__}
+    path = folder / "results.json"
+    found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    found |= {"device": _named(device), "torch": torch.__version__}
     runs = {"supervised": (supervised, own), "contrastive": (simclr, contrastive)}
     for regime, (program, settings) in runs.items():
         result = program.train(clips, settings, folder / regime, device=device)
+        if regime in found:
+            continue
         weights = folder / regime / f"epoch-{settings.epochs:03d}.safetensors"
         found[regime] = result | {"probes": probe_blocks(load_encoder(weights).to(device), clips)}
-        write_json(folder / "results.json", found)
-    encoder = untrained(own.width, own.seed).to(device)
-    found["untrained"] = {"probes": probe_blocks(encoder, clips)}
-    found["seconds"] = round(time.monotonic() - started, 1)
-    write_json(folder / "results.json", found)
-    return found
+        write_json(path, found)
+    if "untrained" not in found:
+        encoder = untrained(own.width, own.seed).to(device)
+        found["untrained"] = {"probes": probe_blocks(encoder, clips)}
+    found["seconds"] = round(found.get("seconds", 0) + time.monotonic() - started, 1)
+    write_json(path, found)
+    return json.loads(path.read_text())
 
 
 def _named(device: str) -> str:

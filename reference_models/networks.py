@@ -14,6 +14,7 @@ The folder is one of `reference_models.run_all`, which finds these networks trai
 import argparse
 import hashlib
 import json
+import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,8 +24,15 @@ from typing import Any
 
 import torch
 
-from reference_models.checkpoint import write_json
-from reference_models.cnn12 import classifier
+from reference_models.checkpoint import (
+    export_weights,
+    load_checkpoint,
+    load_classifier,
+    load_encoder,
+    save_checkpoint,
+    write_json,
+)
+from reference_models.cnn12 import CNN12, classifier
 from reference_models.data import SAMPLE_RATE
 from reference_models.evaluate import over_runs
 from reference_models.experiments.study import (
@@ -35,7 +43,8 @@ from reference_models.experiments.study import (
     preset_of,
     pretrained,
 )
-from reference_models.probing import WHOLE, best_block, probe_blocks, untrained
+from reference_models.probing import BLOCKS, WHOLE, best_block, probe_blocks, untrained
+from reference_models.supervised import score
 
 RECORDINGS = preset_of("thorough", "recordings")
 """Five networks of each regime, pretrained on recordings of a second each."""
@@ -43,6 +52,7 @@ RECORDINGS = preset_of("thorough", "recordings")
 DRAWS = 3  # untrained encoders
 PROBED = ("audioset", "words", "fsd50k")  # what both regimes are pretrained on, near, far
 FINETUNED = ("words", "fsd50k")
+SHIPPED_BLOCKS = (11, WHOLE)
 SETTLED = 0.01
 
 RULE = (
@@ -70,6 +80,10 @@ def main(argv: Sequence[str] | None = None) -> None:
             return
         for path in measure_all(study, given.measured):
             print(path, flush=True)
+        if given.ship:
+            command = shlex.join([*parser.prog.split(), *(argv or sys.argv[1:])])
+            for path in ship(study, given.measured, given.ship, command):
+                print(path, flush=True)
     except (OSError, ValueError, ImportError, FloatingPointError) as error:
         parser.exit(2, f"{parser.prog}: {error}\n")
 
@@ -126,7 +140,7 @@ def measure(study: Study, network: Network) -> dict[str, Any]:
         "sha256": hashlib.sha256(study.checkpoint(network).read_bytes()).hexdigest(),
     }
     if network.start is None and network.data == "audioset":
-        found["probes"] = _probes(study, study.encoder(network))
+        found["probes"] = _probes(study, study.encoder(network), (*BLOCKS, WHOLE))
     return found
 
 
@@ -137,7 +151,7 @@ def measure_untrained(study: Study, draw: int) -> dict[str, Any]:
         "name": f"untrained-s{draw}",
         "regime": "untrained",
         "settings": {"width": study.preset.width, "seed": draw},
-        "probes": _probes(study, encoder),
+        "probes": _probes(study, encoder, (*BLOCKS, WHOLE)),
     }
 
 
@@ -153,8 +167,59 @@ def settled(history: Sequence[Mapping[str, float]]) -> bool:
     return len(values) > last and max(values[-last:]) - max(values[:-last]) <= SETTLED
 
 
-def _probes(study: Study, encoder: Any) -> dict[str, Any]:
-    return {data: probe_blocks(encoder, study.clips(data)) for data in PROBED}
+def _probes(study: Study, encoder: CNN12, blocks: Sequence[int]) -> dict[str, dict[int, Any]]:
+    return {data: probe_blocks(encoder, study.clips(data), blocks=blocks) for data in PROBED}
+
+
+def ship(study: Study, measured: Path, folder: Path, command: str) -> Iterator[Path]:
+    """Writes the first network of each regime as 16-bit weights, with a card, and yields each file.
+
+    Args:
+        study: Whose networks; the two are trained.
+        measured: Where `measure_all` wrote what untrained encoders do.
+        folder: Where `<width>-arabic-<regime>.safetensors` and its card, a JSON file, go.
+        command: What to say the weights were made by.
+
+    The figures on a card are of the 16-bit weights, on test clips, with the untrained encoders'
+    beside them.
+    """
+    untrained_ones = [one for one in read(measured) if one["regime"] == "untrained"]
+    for network in (pretrained(regime) for regime in REGIMES):
+        target = (
+            folder / f"cnn12-w{round(1 / study.preset.width)}-arabic-{network.regime}.safetensors"
+        )
+        export_weights(study.checkpoint(network), target, {})
+        tensors, about = load_checkpoint(target)
+        probes = _probes(study, load_encoder(target).to(study.device), SHIPPED_BLOCKS)
+        about |= {
+            "command": command,
+            "minutes": round(study.result(network)["seconds"] / 60, 1),
+            "weights_sha256": _hash(tensors),
+            "figures": {
+                data: {
+                    _named(block): {
+                        "metric": probed["fit"]["metric"],
+                        "trained": probed["test"][probed["fit"]["metric"]],
+                        "untrained": [_value(one, data, block) for one in untrained_ones],
+                    }
+                    for block, probed in own.items()
+                }
+                for data, own in probes.items()
+            },
+        }
+        if network.regime == "supervised":
+            test = study.clips(network.data).subset("test")
+            about["test"] = score(load_classifier(target).to(study.device), test)
+        save_checkpoint(target, tensors, about)
+        yield target
+
+
+def _hash(tensors: Mapping[str, torch.Tensor]) -> str:
+    """SHA-256 of all weights, in the order of their names."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        digest.update(tensors[name].numpy().tobytes())
+    return digest.hexdigest()
 
 
 # --- the table -----------------------------------------------------------------------------------
@@ -202,10 +267,13 @@ def table(found: Sequence[Mapping[str, Any]]) -> str:
         own = [one for one in found if one["regime"] == regime and "probes" in one]
         for data in PROBED if own else ():
             points = {
-                name: over_runs([_value(one, data, block) for one in own])
-                for name, block in (("whole", WHOLE), ("block 11", 11))
+                _named(block): over_runs([_value(one, data, block) for one in own])
+                for block in SHIPPED_BLOCKS
             }
-            said = ", ".join(f"{name} {interval}" for name, interval in points.items())
+            said = ", ".join(
+                f"{name} {interval}" if interval.runs > 1 else f"{name} {interval.mean:.3f} (N=1)"
+                for name, interval in points.items()
+            )
             lines.append(f"- {regime}, {data}: {said}")
     return "\n".join(lines) + "\n"
 
@@ -219,8 +287,11 @@ def _best(one: Mapping[str, Any], data: str) -> str:
     if "probes" not in one:
         return ""
     block = best_block({int(b): probed for b, probed in one["probes"][data].items()})
-    named = "whole" if block == WHOLE else f"block {block}"
-    return f"{_value(one, data, block):.3f} ({named})"
+    return f"{_value(one, data, block):.3f} ({_named(block)})"
+
+
+def _named(block: int) -> str:
+    return "whole" if block == WHOLE else f"block {block}"
 
 
 # --- the plan ------------------------------------------------------------------------------------
@@ -274,9 +345,15 @@ def _parser() -> argparse.ArgumentParser:
     devices = ["cuda", "cpu"] if torch.cuda.is_available() else ["cpu"]
     parser.add_argument("--device", default=devices[0], choices=devices)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), metavar="N")
+    parser.add_argument(
+        "--ship",
+        type=Path,
+        metavar="DIR",
+        help="also write the first of each regime, to be published",
+    )
     parser.add_argument("--plan", action="store_true", help="print the planned minutes and stop")
     return parser
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

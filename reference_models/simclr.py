@@ -47,7 +47,7 @@ class Settings:
     peak_rate: float = setting(1e-3, "highest learning rate of Adam")
     weight_decay: float = setting(1e-3, "L2 penalty in Adam")
     temperature: float = setting(0.1, "tau of the loss")
-    head_norm: bool = setting(False, "batch normalisation in the projection head")
+    head_norm: bool = setting(False, "standardise in the projection head, over a process' batch")
     negatives: str = setting("global", "views to compare with", choices=("global", "local"))
     augmentations: tuple[str, ...] = setting(
         tuple(AUGMENTATIONS), "what to do to the crops", choices=tuple(AUGMENTATIONS)

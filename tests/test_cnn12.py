@@ -180,3 +180,14 @@ def test_width_must_leave_whole_filters(width):
 def test_unknown_pooling_is_an_error():
     with pytest.raises(ValueError, match=r"pooling='mean'.*'max'.*'stride'"):
         CNN12(width=SMALL, pooling="mean")
+
+
+def test_a_normalised_head_tells_apart_what_all_clips_share():
+    torch.manual_seed(0)
+    embeddings = 50 + torch.randn(16, 512)  # all point the same way
+    alike = torch.nn.functional.cosine_similarity(embeddings[:8], embeddings[8:])
+    assert alike.min() > 0.99
+    plain, normalised = (projection_head(normalised=said)(embeddings) for said in (False, True))
+    assert torch.nn.functional.cosine_similarity(plain[:8], plain[8:]).min() > 0.99
+    assert torch.nn.functional.cosine_similarity(normalised[:8], normalised[8:]).abs().max() < 0.5
+    torch.testing.assert_close(normalised.mean(dim=0), torch.zeros(512), rtol=0, atol=1e-5)

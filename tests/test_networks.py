@@ -1,8 +1,10 @@
 """Networks measured as soon as they are trained, and the run on a GPU, at a tiny size."""
 
 import json
+import re
 from collections import OrderedDict
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +16,13 @@ pytest.importorskip("pyarrow")
 
 from reference_models import gpu_run, networks, simclr
 from reference_models.batches import seeded
-from reference_models.checkpoint import load_checkpoint
+from reference_models.checkpoint import load_checkpoint, load_classifier
 from reference_models.cnn12 import projection_head
 from reference_models.data import Clip, ClipIndex, ClipSet, build_cache
-from reference_models.experiments.study import PRESETS, Study, pretrained
+from reference_models.experiments.study import PRESETS, REGIMES, Study, pretrained
 from reference_models.nt_xent import nt_xent
-from reference_models.probing import BLOCKS, WHOLE, best_block, probe_blocks, untrained
+from reference_models.probing import WHOLE, best_block, probe_blocks, untrained
+from reference_models.supervised import score
 
 SPLITS = ["train"] * 18 + ["val"] * 9 + ["test"] * 9
 
@@ -64,25 +67,28 @@ def test_packed_clips_come_back_but_for_the_bits_that_are_left_out(tmp_path):
         assert 0 < error < 0.51 / gpu_run.LARGEST
 
 
-def test_the_gpu_run_at_a_tiny_size(tmp_path, capsys):
+def test_the_gpu_run_at_a_tiny_size(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(gpu_run, "probe_blocks", partial(probe_blocks, blocks=(3, WHOLE)))
     tones(tmp_path / "cache")
     gpu_run.main(["pack", str(tmp_path / "cache"), "--out", str(tmp_path / "packed")])
     packed = tmp_path / "packed" / "waveforms.flac"
     assert f"{packed}: " in capsys.readouterr().out
     clips = gpu_run.unpack(tmp_path / "packed", tmp_path / "run" / "cache")
     tiny = {"width": 1 / 64, "seconds": 0.3, "batch_size": 6, "epochs": 2, "keep_every": 2}
-    settings = {
-        "own": replace(gpu_run.SUPERVISED, **tiny),
-        "contrastive": replace(gpu_run.CONTRASTIVE, gap=-0.29, **tiny),
-    }
-    found = gpu_run.train(clips, tmp_path / "run", device="cpu", **settings)
+    own = replace(gpu_run.SUPERVISED, **tiny)
+    contrastive = replace(gpu_run.CONTRASTIVE, gap=-0.29, **tiny)
+    found = gpu_run.train(clips, tmp_path / "run", own=own, contrastive=contrastive, device="cpu")
     assert json.loads((tmp_path / "run" / "results.json").read_text()).keys() == found.keys()
     assert len(found["contrastive"]["history"]) == 2
     assert found["supervised"]["test"]["clips"] == 9
     for regime in ("supervised", "contrastive", "untrained"):
-        assert list(found[regime]["probes"]) == [*BLOCKS, WHOLE]
+        assert list(found[regime]["probes"]) == ["3", str(WHOLE)]
     stamp = (tmp_path / "run" / "supervised" / "result.json").stat().st_mtime_ns
-    gpu_run.train(clips, tmp_path / "run", device="cpu", **settings)
+    monkeypatch.setattr(gpu_run, "SUPERVISED", own)
+    monkeypatch.setattr(gpu_run, "CONTRASTIVE", contrastive)
+    again = ["train", str(tmp_path / "packed"), "--out", str(tmp_path / "run"), "--device", "cpu"]
+    gpu_run.main([*again, "--width", str(1 / 64)])
+    assert str(tmp_path / "run" / "results.json") in capsys.readouterr().out
     assert (tmp_path / "run" / "supervised" / "result.json").stat().st_mtime_ns == stamp
 
 
@@ -121,6 +127,7 @@ def test_every_network_is_measured_once(tmp_path, monkeypatch):
     clips = tones(tmp_path / "cache")
     monkeypatch.setattr(Study, "clips", lambda *_: clips)
     monkeypatch.setattr(networks, "DRAWS", 2)
+    monkeypatch.setattr(networks, "BLOCKS", (11,))
     monkeypatch.setattr(networks, "PROBED", ("words",))
     monkeypatch.setattr(networks, "FINETUNED", ("words",))
     study = Study(tmp_path / "results", replace(PRESETS["smoke"], runs=1))
@@ -141,9 +148,20 @@ def test_every_network_is_measured_once(tmp_path, monkeypatch):
     encoder = study.encoder(pretrained("supervised"))
     alone = probe_blocks(encoder, clips, blocks=(11,))[11]
     assert supervised["probes"]["words"]["11"]["test"] == alone["test"]
+    shipped = list(networks.ship(study, measured, tmp_path, "python -m x"))
+    assert [path.stem for path in shipped] == ["cnn12-w64-arabic-" + regime for regime in REGIMES]
+    card = json.loads(shipped[1].with_suffix(".json").read_text())
+    assert card["test"] == score(load_classifier(shipped[1]), clips.subset("test"))
+    assert card["command"] == "python -m x"
+    assert card["figures"]["words"]["whole"]["metric"] == "accuracy"
+    assert len(card["figures"]["words"]["whole"]["untrained"]) == 2
+    tensors, about = load_checkpoint(shipped[1])
+    assert about == card
+    assert {tensor.dtype for tensor in tensors.values()} == {torch.float16}
     text = (measured / "networks.md").read_text()
     assert all(f"| {path.stem} |" in text for path in paths)
-    assert "- untrained, words: whole " in text
+    assert re.search(r"- untrained, words: block 11 .* whole .* \(N=2\)", text)
+    assert re.search(r"- supervised, words: block 11 \d\.\d+ \(N=1\)", text)
 
 
 def test_a_run_was_long_enough_if_its_end_brought_nothing():

@@ -84,3 +84,11 @@ def test_the_units_of_features_do_not_matter():
     torch.testing.assert_close(
         one.head(features.float()), two.head((features * factors).float()), rtol=1e-3, atol=1e-3
     )
+
+
+def test_of_equal_strengths_the_strongest_penalty_is_taken():
+    labels = torch.arange(3).repeat(10)
+    features = torch.eye(3)[labels]
+    probe = choose_probe(features, labels, features, labels, classes=3)
+    assert set(probe.tried.values()) == {1.0}
+    assert probe.fit.strength == min(STRENGTHS)
