@@ -244,6 +244,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=24, metavar="N", help="pairs in each layer")
     given = parser.parse_args()
     parts = []
+    named = [f'"{name}"' for name in given.networks]
     for name in given.networks or NETWORKS:
         digest, found = measured(NETWORKS[name], given.data, given.count)
         parts.append(section(NETWORKS[name], digest, found))
@@ -252,7 +253,9 @@ def main() -> None:
         write_page(
             HERE / "POINTING.md",
             "Pointing: whose sound is it?",
-            f"python -m benchmarks.pointing --data DIR --count {given.count}",
+            " ".join(
+                ["python -m benchmarks.pointing --data DIR --count", str(given.count), *named]
+            ),
             ABOUT + "\n" + "\n".join(parts).rstrip(),
             ("torch", "scipy", "captum"),
         )
