@@ -62,11 +62,13 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(1)
     clips = build_cache(arabic_commands(given.data), given.runs / "cache")
+    FOUND.parent.mkdir(parents=True, exist_ok=True)
     found = json.loads(FOUND.read_text()) if FOUND.exists() else {}
-    if "untrained" not in found:
+    if not _is_done(found, "untrained"):
         found["untrained"] = {"features": look(untrained(COMMON.width, 0), clips)}
+        write_json(FOUND, found)
     for name in given.only:
-        if name not in found:
+        if not _is_done(found, name):
             found[name] = try_recipe(name, clips, given.runs)
             write_json(FOUND, found)
     write_page(
@@ -75,6 +77,13 @@ def main() -> None:
         "python -m benchmarks.contrastive_recipes",
         page(found),
         ["torch", "numpy"],
+    )
+
+
+def _is_done(found: dict[str, Any], name: str) -> bool:
+    """Whether a recipe was trained and probed; one whose probes are missing is probed again."""
+    return name in found and None not in (
+        point["accuracy"] for point in found[name]["features"].values()
     )
 
 
@@ -135,7 +144,7 @@ def page(found: dict[str, Any]) -> str:
     rows = []
     for name, one in found.items():
         points = [one["features"][str(block)] for block in BLOCKS]
-        cells = [f"{point['accuracy']:.3f} ({point['rank']:.0f})" for point in points]
+        cells = [f"{_shown(point['accuracy'])} ({point['rank']:.0f})" for point in points]
         changes = ", ".join(f"{key} {value}" for key, value in one.get("changes", {}).items())
         loss = f"{one['val_loss']:.2f}" if "val_loss" in one else ""
         rows.append([name, changes, one.get("epochs", ""), one.get("minutes", ""), loss, *cells])
@@ -145,6 +154,10 @@ def page(found: dict[str, Any]) -> str:
         " fitted probe on validation clips (30 words; chance 0.033), and in brackets the effective "
         f"rank of its standardised features.\n\n{table(head, rows)}"
     )
+
+
+def _shown(accuracy: float | None) -> str:
+    return "not probed" if accuracy is None else f"{accuracy:.3f}"
 
 
 if __name__ == "__main__":
