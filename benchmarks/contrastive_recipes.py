@@ -152,7 +152,9 @@ def page(found: dict[str, Any]) -> str:
         "Two crops of 0.6 s that overlap, their starts at least 50 ms apart, batches of 32, Adam "
         "with a peak rate of 1e-3, all four augmentations, temperature 0.1. By block: accuracy of a"
         " fitted probe on validation clips (30 words; chance 0.033), and in brackets the effective "
-        f"rank of its standardised features.\n\n{table(head, rows)}"
+        f"rank of its standardised features. A recipe that says 'not probed' was trained, and is "
+        f"probed when the program runs again; its ranks are of every fourth clip.\n\n"
+        f"{table(head, rows)}"
     )
 
 
