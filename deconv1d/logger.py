@@ -35,13 +35,20 @@ class SonificationLogger:
         maps: Channel to log of each layer: a number or "most_active". The second may be another
             channel at every step: the picture's title says which.
         writer: A TensorBoard `SummaryWriter`, or a Weights & Biases run.
+        method: As for `Sonifier.sonify`.
 
     Raises:
         InputError: If the sonifier has no sample rate, or the writer is neither.
     """
 
     def __init__(
-        self, sonifier: Sonifier, x: Any, *, maps: Mapping[str, int | str], writer: Any
+        self,
+        sonifier: Sonifier,
+        x: Any,
+        *,
+        maps: Mapping[str, int | str],
+        writer: Any,
+        method: str = "deconvnet",
     ) -> None:
         rate = needed_rate(sonifier.sample_rate, "sounds in a log")
         if not (hasattr(writer, "add_audio") or hasattr(writer, "log")):
@@ -53,7 +60,7 @@ class SonificationLogger:
         # The two writers are told apart by their methods: neither package needs to be installed.
         self._write = _to_tensorboard if hasattr(writer, "add_audio") else _to_wandb
         self._sonifier, self._x, self._maps = sonifier, x, dict(maps)
-        self._rate, self._writer = rate, writer
+        self._rate, self._writer, self._method = rate, writer, method
 
     def log(self, step: int) -> None:
         """Sonifies the clip with the model as it is now, and logs it under `step`.
@@ -62,7 +69,9 @@ class SonificationLogger:
             InputError, LayerError, ChannelError, PathError: As for `Sonifier.sonify`.
         """
         for layer, channel in self._maps.items():
-            sonification = self._sonifier.sonify(self._x, layer=layer, channel=channel)
+            sonification = self._sonifier.sonify(
+                self._x, layer=layer, channel=channel, method=self._method
+            )
             sounds = {
                 "input": _first(sonification.input),
                 _title(sonification): _first(sonification.waveform),

@@ -14,7 +14,7 @@ a model for which that is not certain is refused, with the reason.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import attrgetter, getitem
 from typing import TYPE_CHECKING, Any
 
@@ -237,6 +237,7 @@ class Program:
             seed=self._seed,
             sample_rate=self._sonifier.sample_rate,
         )
+        sonification = replace(sonification, method=self._options["method"])
         if self._verify:
             self._compare(sonification, x, channel)
         return sonification

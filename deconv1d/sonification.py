@@ -31,6 +31,11 @@ class Sonification:
         flagged: Share of ops on the way back for which only a gradient is known, 0 to 1.
         tap: Where the map was taken, as `Sonifier.sonify` was told.
         layout: Which axes of the map count examples and channels.
+        method: As `Sonifier.sonify` was told. With "mask", `waveform` and `raw` are the input heard
+            through a mask, at its own level, and the residual is the masked-out part.
+        mask: With "mask": the value of each cell, 0 to 1, ([channels,] [batch,] bands, columns), on
+            the grid that `deconv1d.masks.grid.Grid` describes; else None.
+        budget: With "mask": the share of the input's energy that the mask may keep; else None.
 
     Source: paper, section 3.2 and figure B.2.
     """
@@ -46,6 +51,9 @@ class Sonification:
     flagged: float
     layout: Layout
     tap: str = "block"
+    method: str = "deconvnet"
+    mask: Tensor | None = None
+    budget: float | None = None
 
     @property
     def residual(self) -> Tensor:

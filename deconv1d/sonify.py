@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -90,6 +91,9 @@ class Sonifier:
         method: str = "deconvnet",
         low_cut: float | None = None,
         channel_axis: int | None = None,
+        budget: float = 0.25,
+        rivals: int | None = 8,
+        generator: torch.Generator | None = None,
     ) -> Sonification:
         """Carries one or more of a layer's maps back to the waveform.
 
@@ -103,11 +107,18 @@ class Sonifier:
                 "output": the layer's own output.
             seed: What is carried back: "activation" (the map), "ones", "peak" (each map's strongest
                 moment), or a function from the whole map to a seed of its shape.
-            method: "deconvnet", "guided" or "gradient".
+            method: How: "deconvnet" (the paper's), "guided" or "gradient". Or "mask": nothing is
+                carried back, but the recording is heard through a spectrogram mask that lets the
+                channel stay active and its rivals not (`deconv1d.masks.listen.listen`); needs the
+                sample rate. Not with another seed or `low_cut`.
             low_cut: For listening: leave out what lies below so many hertz; None: the paper's
                 waveform as it is.
             channel_axis: Which axis of the map counts channels, if it is not the one that
                 `layers` shows.
+            budget: With "mask": share of the recording's energy that the mask may keep.
+            rivals: With "mask": how many of the most active other channels each channel is
+                contrasted with; None: none.
+            generator: With "mask": of the random masks; None: a new one with seed 0.
 
         Raises:
             InputError: If the waveform or an argument cannot be used; a waveform that is too short
@@ -121,6 +132,20 @@ class Sonifier:
         # A wrong word is refused before the forward pass, which may take long.
         if not callable(seed):
             check_word("seed", seed, SEEDS)
+        if method == "mask":
+            from deconv1d.masks.options import check_sonify_options
+
+            check_sonify_options(seed, low_cut)
+            return self.listen(
+                x,
+                layers=[layer],
+                channel=channel,
+                tap=tap,
+                channel_axis=channel_axis,
+                budget=budget,
+                rivals=rivals,
+                generator=generator,
+            )[0]
         captured, waveform, name = self._forward_pass.run_to(x, layer, tap=tap, method=method)
         assert captured.tap is not None
         deconvnet = mirror(captured, rules=captured.rules, method=method)
@@ -139,13 +164,14 @@ class Sonifier:
             steps=deconvnet.steps,
             chunk=chunk_of(captured),
         )
-        return sonify_map(
+        sonification = sonify_map(
             reached,
             channel=channel,
             seed=seed,
             sample_rate=self.sample_rate,
             low_cut=low_cut,
         )
+        return replace(sonification, method=method)
 
     def prepare(
         self,
@@ -247,6 +273,23 @@ class Sonifier:
             tap=tap,
             method=method,
         )
+
+    def listen(self, x: Any, *, layers: Sequence[str], **options: Any) -> list[Sonification]:
+        """The recording through the masks of several layers' channels (`method="mask"`).
+
+        The random masks, which cost most, are shared between the layers.
+
+        Args:
+            x: As for `sonify`.
+            layers: Each as for `sonify`.
+            options: As for `deconv1d.masks.listen.listen`.
+
+        Returns:
+            One for each layer.
+        """
+        from deconv1d.masks.listen import listen
+
+        return listen(self, x, layers=layers, **options)
 
     def maps(
         self, x: Any, *, layer: str, tap: str = "block", channel_axis: int | None = None

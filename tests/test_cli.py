@@ -91,6 +91,8 @@ def test_plan(clip, expected, capsys):
         {"layer": "0", "channel": 1, "tap": "output", "seed": "ones"},
         {"channel": 2, "seed": "peak", "method": "guided"},
         {"channel": 2, "method": "gradient"},
+        {"channel": 2, "method": "mask"},
+        {"channel": 2, "method": "mask", "budget": 0.1, "rivals": None},
     ],
     ids=str,
 )
@@ -101,7 +103,8 @@ def test_sonify_writes_what_the_library_finds(clip, expected, asked, capsys):
     found = sonifier.sonify(x, **{"layer": "3", "channel": "most_active", **asked})
     np.testing.assert_array_equal(samples("out.wav"), found.waveform.numpy())
     facts = json.loads(capsys.readouterr().out)
-    assert facts["layer"] == found.layer
+    shared = ("layer", "method", "budget")
+    assert [facts[name] for name in shared] == [getattr(found, name) for name in shared]
     channel = None if found.channel is None else int(found.channel)
     [written] = facts["sounds"]
     assert (written["channel"], written["sound"]) == (channel, "out.wav")

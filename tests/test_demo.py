@@ -18,6 +18,7 @@ from deconv1d.cli.commands import main
 from deconv1d.cli.demo import FILES, LEVEL, SAMPLE_RATE
 from deconv1d.errors import FileError
 from deconv1d.report import PAGE, LayerEntry, Recording, render_page, whole_folder
+from deconv1d.sounding import to_peak_of
 from reference_models.clips import spoken_words
 from reference_models.cnn12 import demo
 from reference_models.data.layouts import WORDS
@@ -105,12 +106,9 @@ def test_the_network_knows_the_words():
 def test_each_layer_has_its_sounds_and_pictures(elements):
     text = elements.text
     assert [t for t in text if t in LAYERS] == 2 * LAYERS
-    assert len(elements.all("audio")) == 2 * 3 * len(LAYERS)
-    assert [t for t in text if t in ("input", "sonification", "residual")] == [
-        "input",
-        "sonification",
-        "residual",
-    ] * len(2 * LAYERS)
+    assert len(elements.all("audio")) == 2 * 4 * len(LAYERS)
+    sounds = ["input", "sonification", "masked", "residual"]
+    assert [t for t in text if t in sounds] == sounds * len(2 * LAYERS)
     assert len(elements.all("img")) == len(elements.all("source")) == len(2 * LAYERS)
     assert all("alt" in image for image in elements.all("img"))
     assert all("controls" in audio and audio["aria-label"] for audio in elements.all("audio"))
@@ -132,12 +130,15 @@ def test_the_page_needs_its_own_files_and_nothing_else(page, elements):
 def test_the_sounds_are_the_librarys(page, layer, regime):
     [path] = [word.path for word in spoken_words() if word.word == WORD]
     x = torch.from_numpy(read_audio(path)[0])
-    sonifier, options = Sonifier(demo(regime=regime)), {"layer": layer, "channel": "most_active"}
+    sonifier = Sonifier(demo(regime=regime), sample_rate=SAMPLE_RATE)
+    options = {"layer": layer, "channel": "most_active"}
+    masked = sonifier.sonify(x, method="mask", **options).waveform
     found = sonifier.sonify(x, **options)
     folder = page.parent / f"{WORD}-{regime}"
     sounds = {
         folder / "input.wav": x,
         folder / layer / "sonification.wav": found.waveform,
+        folder / layer / "masked.wav": to_peak_of(x, masked)[0],
         folder / layer / "residual.wav": found.residual,
     }
     for file, expected in sounds.items():

@@ -99,9 +99,12 @@ def _sonify(arguments: argparse.Namespace) -> Answer:
                 seed=arguments.seed,
                 method=arguments.method,
                 low_cut=arguments.low_cut,
+                budget=arguments.budget,
+                rivals=arguments.rivals,
             )
             sounds += _write(sonification, arguments)
-    shared = {"layer": sonification.layer, "flagged": sonification.flagged}
+    names = ("layer", "flagged", "method", "budget")
+    shared = {name: getattr(sonification, name) for name in names}
     facts = {**shared, "sounds": sounds}
     return Answer("\n".join(f"{s['sound']}: {s['title']}" for s in sounds), facts)
 
@@ -323,7 +326,7 @@ COMMANDS = {
         (
             options.model_options,
             options.layer_options,
-            options.method_options,
+            options.listening_options,
             options.sound_options,
         ),
         _sonify,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -9,10 +10,12 @@ import torch
 from torch import Tensor
 
 from deconv1d.audio import read_audio, write_audio, write_whole
+from deconv1d.channels import means
 from deconv1d.layers.table import LayerRow
 from deconv1d.render import plot_spectrograms, save_figure
 from deconv1d.report import PAGE, LayerEntry, Recording, render_page, whole_folder
 from deconv1d.sonify import Sonifier
+from deconv1d.sounding import to_peak_of
 
 if TYPE_CHECKING:
     from reference_models.clips import SpokenWord
@@ -24,8 +27,9 @@ SAMPLE_RATE = 8000
 LEVEL = 0.5
 """Peak of the input as the page plays it; the residual's is at most twice that."""
 INPUT, SONIFICATION, RESIDUAL = "input.wav", "sonification.wav", "residual.wav"
+MASKED = "masked.wav"
 PICTURE, DARK_PICTURE = "light.webp", "dark.webp"
-FILES = (PAGE, INPUT, SONIFICATION, RESIDUAL, PICTURE, DARK_PICTURE)
+FILES = (PAGE, INPUT, SONIFICATION, MASKED, RESIDUAL, PICTURE, DARK_PICTURE)
 PICTURE_SIZE = (7.6, 5.4)  # inches
 
 TITLE = "What a network hears in a word"
@@ -37,6 +41,13 @@ PARAGRAPHS = (
     "takes the one map, or channel, that is most active on a recording and carries it back to the "
     "waveform: its sonification is what reaches that map. The residual is the input without the "
     "sonification.",
+    "There are two ways to listen here. The sonification is the paper’s deconvnet: it is made from "
+    "the map, and need not be in the recording. Masked is the recording itself, heard through the "
+    "cells of its spectrogram that keep this channel active and its rivals less so. In a test with "
+    "a known answer, mixtures of two recordings, the masked recording lies where the one is that "
+    "drives the channel; in these networks’ middle and late layers the deconvnet’s sonification "
+    "does so hardly more than that of a network with shuffled weights. Beside each layer stands "
+    "the channel’s place among all of its layer when the network hears the one or the other.",
     "The hop is the time from one value of the map to the next; each value reads the given stretch "
     "of the recording. Every sonification is scaled to its input’s peak. All sounds are played at "
     "half their level, so that no residual is clipped, and the colours of one picture share one "
@@ -85,7 +96,10 @@ def _recording(sonifier: Sonifier, regime: Regime, spoken: SpokenWord, part: Pat
     return Recording(
         title=f"{spoken.word}, {regime}",
         about=f"Voice {spoken.voice}. {known}",
-        layers=[_layer(sonifier, waveform, row, folder) for row in bar],
+        layers=[
+            _layer(sonifier, waveform, row, masked, folder)
+            for row, masked in zip(bar, _masked(sonifier, waveform, rows), strict=True)
+        ],
     )
 
 
@@ -98,19 +112,31 @@ def _recognised(sonifier: Sonifier, waveform: Tensor) -> str:
     return f"The network takes it for “{classes[best]}” ({probabilities[best]:.0%})."
 
 
-def _layer(sonifier: Sonifier, waveform: Tensor, row: LayerRow, folder: Path) -> LayerEntry:
+def _masked(sonifier: Sonifier, waveform: Tensor, rows: Sequence[LayerRow]) -> list[Tensor]:
+    """Returns the masked recording of each layer's most active channel, at the recording's peak."""
+    names = [row.name for row in rows]
+    sonifications = sonifier.listen(waveform, layers=names, channel="most_active")
+    return [to_peak_of(waveform, own.waveform)[0] for own in sonifications]
+
+
+def _layer(
+    sonifier: Sonifier, waveform: Tensor, row: LayerRow, masked: Tensor, folder: Path
+) -> LayerEntry:
     """Writes a layer's sounds and pictures into its own folder in the word's."""
     name = row.name.rpartition(".")[2]
     place = folder / name
     place.mkdir()
     sonification = sonifier.sonify(waveform, layer=row.name, channel="most_active")
     assert isinstance(sonification.channel, Tensor)
+    channel = int(sonification.channel)
     tracks = {
         "input": waveform,
         "sonification": sonification.waveform,
+        "masked": masked,
         "residual": sonification.residual,
     }
     _write_sound(place / SONIFICATION, sonification.waveform)
+    _write_sound(place / MASKED, masked)
     _write_sound(place / RESIDUAL, sonification.residual)
     # A browser chooses between the two by the colour scheme of the reader's system.
     for picture, dark in ((PICTURE, False), (DARK_PICTURE, True)):
@@ -119,15 +145,26 @@ def _layer(sonifier: Sonifier, waveform: Tensor, row: LayerRow, folder: Path) ->
         save_figure(figure, place / picture)
     return LayerEntry(
         name=name,
-        facts=_facts(row, int(sonification.channel)),
+        facts={
+            **_facts(row, channel),
+            "place on its sonification": _place(sonifier, sonification.waveform, row, channel),
+            "place on masked": _place(sonifier, masked, row, channel),
+        },
         sounds={
             "input": f"{folder.name}/{INPUT}",
             "sonification": f"{folder.name}/{name}/{SONIFICATION}",
+            "masked": f"{folder.name}/{name}/{MASKED}",
             "residual": f"{folder.name}/{name}/{RESIDUAL}",
         },
         picture=f"{folder.name}/{name}/{PICTURE}",
         dark_picture=f"{folder.name}/{name}/{DARK_PICTURE}",
     )
+
+
+def _place(sonifier: Sonifier, sound: Tensor, row: LayerRow, channel: int) -> str:
+    """Returns the channel's place among the layer's on a sound, 1 the most active."""
+    (heard,) = means(sonifier.maps(sound, layer=row.name))
+    return f"{int((heard > heard[channel]).sum()) + 1} of {row.channels}"
 
 
 def _facts(row: LayerRow, channel: int) -> dict[str, str]:

@@ -7,6 +7,7 @@ from typing import NoReturn
 
 from deconv1d.errors import InputError
 from deconv1d.forward import TAPS
+from deconv1d.masks.options import BUDGET, LISTENING, RIVALS
 from deconv1d.rules.table import METHODS
 from deconv1d.seeds import SEEDS
 
@@ -62,6 +63,31 @@ def layer_options(parser: argparse.ArgumentParser) -> None:
 def method_options(parser: argparse.ArgumentParser) -> None:
     """Adds how a map is carried back."""
     parser.add_argument("--method", choices=METHODS, default="deconvnet")
+
+
+def listening_options(parser: argparse.ArgumentParser) -> None:
+    """How a layer is listened to."""
+    parser.add_argument(
+        "--method",
+        choices=LISTENING,
+        default="deconvnet",
+        help="mask: nothing is carried back, but the recording is heard through a mask",
+    )
+    parser.add_argument(
+        "--budget",
+        type=float,
+        default=BUDGET,
+        metavar="SHARE",
+        help="of the recording's energy that a mask may keep (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--rivals",
+        type=_rivals,
+        default=RIVALS,
+        metavar="N",
+        help="contrast a mask with the N most active other channels, or none (default: "
+        "%(default)s)",
+    )
 
 
 def sound_options(parser: argparse.ArgumentParser) -> None:
@@ -150,6 +176,12 @@ def demo_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-o", "--output", default="deconv1d-demo", metavar="FOLDER", help="default: %(default)s"
     )
+
+
+def _rivals(text: str) -> int | None:
+    if text == "none" or text.isdecimal():
+        return None if text == "none" else int(text)
+    raise argparse.ArgumentTypeError(f"expected a number or none, got {text!r}")
 
 
 def _channel(text: str) -> list[int] | str | None:

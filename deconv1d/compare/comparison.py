@@ -26,7 +26,7 @@ class Compared:
     """How one method does; the numbers are None where it failed.
 
     Attributes:
-        method: Ours ("deconvnet", "guided", "gradient") or the name of Captum's class.
+        method: Ours ("deconvnet", "guided", "gradient", "mask") or the name of Captum's class.
         answer: The channel's activation on hearing the sound, over that on hearing the input.
         selectivity: The channel's activation on hearing the sound, over the median of the others';
             infinite where that is not above 0.

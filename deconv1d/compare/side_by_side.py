@@ -19,13 +19,16 @@ from deconv1d.compare.comparison import Compared, Comparison
 from deconv1d.errors import InputError, ModelError
 from deconv1d.evaluation.faithfulness import faithfulness
 from deconv1d.evaluation.randomisation import random_seed
-from deconv1d.rules.table import METHODS as OURS
+from deconv1d.masks.budget import within_budget
+from deconv1d.masks.grid import grid_of
+from deconv1d.masks.options import BUDGET, LISTENING, MASK
+from deconv1d.masks.spectrogram import spectrogram_of
 from deconv1d.sonification import Sonification, rate_and_channel
 from deconv1d.sonify import Sonifier
 from deconv1d.sounding import to_peak_of
 from deconv1d.table import Table
 
-METHODS = (*OURS, *CAPTUM)
+METHODS = (*LISTENING, *CAPTUM)
 
 
 def compare(
@@ -42,8 +45,8 @@ def compare(
     """Compares our methods and Captum's on one channel of one clip.
 
     All have one target: the seed is the map itself. Captum's methods are given it as the scalar
-    `(map * map of x).sum()`. A method that fails on the model, or silently does something else than
-    its name says, says so in its row.
+    `(map * map of x).sum()`; "mask" serves the map's mean. A method that fails on the model, or
+    silently does something else than its name says, says so in its row.
 
     Example:
         >>> import torch
@@ -62,7 +65,8 @@ def compare(
         channel: A number or "most_active".
         methods: Some of `METHODS`, in the order of the rows.
         tap: As for `Sonifier.sonify`.
-        draws: How many draws of the random seed, the control; each is a run of every method.
+        draws: How many draws of the random seed, the control; each is a run of every method. The
+            control of "mask" is a random mask.
         random_state: Of the draws.
 
     Raises:
@@ -140,12 +144,12 @@ class _MethodRuns:
         target = self._captum.sonification if method in CAPTUM else self._sonification
         generator = torch.Generator().manual_seed(self._random_state)
         # The same random seeds for each method: the generator starts anew.
-        seeds = [target.activation]
-        seeds += [random_seed(target.activation, generator) for _ in range(self._draws)]
         heard, seconds = [], []
-        for seed in seeds:
+        for draw in range(1 + self._draws):
+            seed = random_seed(target.activation, generator) if draw else target.activation
             start = time.perf_counter()
-            raw = self._raw(method, seed)
+            is_control_mask = draw and method == MASK
+            raw = self._random_mask(generator) if is_control_mask else self._raw(method, seed)
             seconds.append(time.perf_counter() - start)
             # A gradient can overflow where a rectified signal does not.
             if not torch.isfinite(raw).all():
@@ -162,9 +166,17 @@ class _MethodRuns:
             layer=self._sonification.layer,
             channel=self.channel,
             tap=self._sonification.tap,
-            seed=lambda _: seed,
+            seed="activation" if method == MASK else lambda _: seed,
             method=method,
         ).raw
+
+    def _random_mask(self, generator: torch.Generator) -> Tensor:
+        """Returns the control of a mask: the recording through a random one."""
+        x = self._sonification.input
+        clip = x.reshape(-1, x.shape[-1])
+        recording = spectrogram_of(clip, grid_of(self.rate, x.shape[-1]))
+        scores = torch.rand(1, *recording.grid.shape, generator=generator).to(clip)
+        return recording.masked(within_budget(scores, recording.energy, BUDGET)).reshape(x.shape)
 
 
 def _only_sound(sonification: Sonification) -> Tensor:

@@ -147,6 +147,7 @@ def standard_explanations(sonifier: Sonifier, *, random_state: int = 0) -> dict[
         "deconvnet": sonified(),
         "guided": sonified(method="guided"),
         "gradient": sonified(method="gradient"),
+        "mask": sonified(method="mask"),
         "deconvnet x input, in cells": in_cells(sonified()),
         "integrated gradients minus rivals, in cells": in_cells(integrated_gradients(rivals=8)),
         GATE: gated,

@@ -1,0 +1,130 @@
+"""What a model makes of many masked versions of a recording: activations and gradients."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from deconv1d.channels import means
+from deconv1d.errors import SilenceWarning
+from deconv1d.layers.axes import Layout
+from deconv1d.layers.maps import LayerMaps
+from deconv1d.record.waveform import Waveform
+from deconv1d.sonify import Sonifier
+
+SAMPLES_AT_ONCE = 2**18
+"""In a batch of sounds: on a CPU larger batches are slower, since they do not fit its caches."""
+
+
+@dataclass(frozen=True)
+class Hearing:
+    """A model and the layers that are read.
+
+    Attributes:
+        sonifier: Of the model.
+        layers: Each as for `Sonifier.sonify`.
+        tap: As for `Sonifier.sonify`.
+        channel_axis: As for `Sonifier.sonify`.
+    """
+
+    sonifier: Sonifier
+    layers: Sequence[str]
+    tap: str
+    channel_axis: int | None
+
+    def maps(self, sounds: Tensor) -> list[LayerMaps]:
+        """The maps of each layer, (sounds, channels, ...), on sounds of the shape it takes."""
+        return self.sonifier.all_maps(sounds, layers=self.layers, tap=self.tap)
+
+    def layout(self, found: LayerMaps) -> Layout:
+        """The axes of a layer's own maps."""
+        if self.channel_axis is None:
+            return found.layout
+        return Layout(found.layout.batch, self.channel_axis % found.maps.dim())
+
+    def activations(self, sounds: Tensor, at_once: int) -> list[Tensor]:
+        """The mean activation of every channel of each layer, (sounds, channels).
+
+        Args:
+            sounds: (sounds, ..., time).
+            at_once: How many sounds make a batch.
+        """
+        parts = [[self.means(m) for m in self.maps(part)] for part in sounds.split(at_once)]
+        return [torch.cat(each) for each in zip(*parts, strict=True)]
+
+    def means(self, found: LayerMaps) -> Tensor:
+        """The mean activation of every channel, (sounds, channels)."""
+        own = found.layout.unsorted(found.maps)
+        return means(self.layout(found).sorted(own))
+
+    def gradients(
+        self,
+        sounds: Tensor,
+        layer: str,
+        layout: Layout,
+        weights: Callable[[Tensor], Tensor],
+    ) -> Tensor:
+        """The gradient, by each sound, of a weighted sum of its mean activations.
+
+        The weights may depend on the activations, but count as constants.
+
+        Args:
+            sounds: (sounds, ..., time).
+            layer: As for `Sonifier.sonify`.
+            layout: Its axes.
+            weights: From activations, (sounds, channels), to weights of that shape.
+
+        Returns:
+            The sounds' shape.
+        """
+
+        def seed(activation: Tensor) -> Tensor:
+            maps = layout.sorted(activation)
+            each = weights(means(maps)) / maps[0, 0].numel()
+            values = each.reshape(*each.shape, *[1] * (maps.dim() - 2)).expand_as(maps)
+            return layout.unsorted(values)
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", SilenceWarning)  # a gradient may be 0
+            return self.sonifier.sonify(
+                sounds,
+                layer=layer,
+                channel=None,
+                tap=self.tap,
+                seed=seed,
+                method="gradient",
+                channel_axis=self.channel_axis,
+            ).raw
+
+
+def as_taken(hearing: Hearing, waveform: Waveform) -> tuple[Tensor, list[LayerMaps]]:
+    """A waveform in the shape that the model takes, batch first, and its maps.
+
+    Raises:
+        InputError, LayerError, PathError, ModelError: As for `Sonifier.sonify`.
+    """
+    for shape in waveform.shapes:
+        try:
+            x = waveform.given.reshape(shape)
+            return x, hearing.maps(x)
+        except Exception:  # the model's own; if no shape is taken, the sonifier explains it below
+            continue
+    return waveform.given, hearing.maps(waveform.given)
+
+
+def batch_of(hearing: Hearing, x: Tensor) -> int:
+    """How many sounds make a batch: 1 if the model takes no more.
+
+    Args:
+        hearing: The model.
+        x: (batch, ..., time), as it takes it.
+    """
+    try:
+        taken = all(len(each.maps) == 2 for each in hearing.maps(torch.cat([x[:1], x[:1]])))
+    except Exception:  # whatever the model raises on two sounds
+        taken = False
+    return max(1, SAMPLES_AT_ONCE // x[0].numel()) if taken else 1

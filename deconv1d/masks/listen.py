@@ -1,0 +1,260 @@
+"""The recording heard through the masks that channels earn: `sonify(..., method="mask")`.
+
+random masks --model--> activations of all channels of all layers      one batch a recording
+                            |  ridge regression, minus the rivals'
+                            v
+                   scores of the cells  --gradient steps-->  mask --> waveform
+                                           one batch a step for the channels of a layer
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from deconv1d.channels import check_channels
+from deconv1d.errors import SilenceWarning
+from deconv1d.layers.axes import Layout
+from deconv1d.layers.maps import LayerMaps
+from deconv1d.masks.draws import random_masks
+from deconv1d.masks.effects import effects
+from deconv1d.masks.grid import grid_of
+from deconv1d.masks.hearing import Hearing, as_taken, batch_of
+from deconv1d.masks.options import BUDGET, MASK, RIVALS, check_mask_options
+from deconv1d.masks.refine import refined
+from deconv1d.masks.spectrogram import Spectrogram, spectrogram_of
+from deconv1d.masks.target import Target, target_of
+from deconv1d.record.waveform import as_waveform
+from deconv1d.sonification import Sonification
+from deconv1d.sonify import Sonifier
+
+MASKS = 64
+STEPS = 3
+BAR_AFTER_SECONDS = 2.0
+
+
+def listen(
+    sonifier: Sonifier,
+    x: Any,
+    *,
+    layers: Sequence[str],
+    channel: Any,
+    tap: str = "block",
+    budget: float = BUDGET,
+    rivals: int | None = RIVALS,
+    generator: torch.Generator | None = None,
+    channel_axis: int | None = None,
+    masks: int = MASKS,
+    steps: int = STEPS,
+) -> list[Sonification]:
+    """Masked recordings of the same channels of several layers.
+
+    The random masks cost one batch for a recording, whatever the channels and layers; the gradient
+    steps cost one forward and one backward pass a step and channel.
+
+    Example:
+        >>> import torch
+        >>> from deconv1d import Sonifier
+        >>> from deconv1d.masks.listen import listen
+        >>> model = torch.nn.Sequential(torch.nn.Conv1d(1, 4, 9), torch.nn.ReLU())
+        >>> sonifier = Sonifier(model, sample_rate=8000)
+        >>> [found] = listen(sonifier, torch.randn(800), layers=["0"], channel=[0, 3])
+        >>> found.waveform.shape, found.mask.shape
+        (torch.Size([2, 800]), torch.Size([2, 32, 3]))
+
+    Args:
+        sonifier: Of the model; it needs its sample rate.
+        x: As for `Sonifier.sonify`.
+        layers: Each as for `Sonifier.sonify`.
+        channel: As for `Sonifier.sonify`, of each layer.
+        tap: As for `Sonifier.sonify`.
+        budget: Share of the recording's energy that a mask may keep, above 0 to 1.
+        rivals: How many of the most active other channels each channel is contrasted with; None:
+            none.
+        generator: Of the random masks, on the CPU; None: a new one with seed 0. Torch's own random
+            state is not used.
+        channel_axis: As for `Sonifier.sonify`.
+        masks: How many random masks, even.
+        steps: How many gradient steps; 0: none.
+
+    Returns:
+        One for each layer.
+
+    Raises:
+        InputError: If the sample rate is unknown, or an argument cannot be used.
+        LayerError, ChannelError, PathError: As for `Sonifier.sonify`.
+
+    Source:
+        RISE (Petsiuk et al. 2018) on cells of a spectrogram, with rivals, antithetic masks, ridge
+        regression and gradient steps: see `draws`, `effects`, `target` and `refine`.
+    """
+    check_mask_options(budget, rivals, masks)
+    waveform = as_waveform(x)
+    hearing = Hearing(sonifier, layers, tap, channel_axis)
+    x, found = as_taken(hearing, waveform)
+    grid = grid_of(sonifier.sample_rate, x.shape[-1])
+    draws = torch.Generator().manual_seed(0) if generator is None else generator
+    wide = x.to(torch.promote_types(x.dtype, torch.float32))
+    wanted = [_Wanted.of(hearing, each, channel) for each in found]
+    search = _Search(
+        hearing,
+        random_masks(grid, masks, draws).to(wide),
+        budget=budget,
+        rivals=rivals,
+        steps=steps,
+        at_once=batch_of(hearing, x),
+    )
+    spectrograms = [spectrogram_of(recording, grid) for recording in wide]
+    with search.bar(len(wide), wanted) as bar:
+        rows = [search.masks_of(s, n, wanted, bar) for n, s in enumerate(spectrograms)]
+    return [
+        _finished(sonifier, waveform.given, spectrograms, torch.stack(own, 1), each, tap, budget)
+        for each, own in zip(wanted, zip(*rows, strict=True), strict=True)
+    ]
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """The channels that are asked for in one layer.
+
+    Attributes:
+        found: The layer's maps of the recordings.
+        layout: Their axes in the model's own order.
+        heard: Activations on the recordings, (batch, channels).
+        channels: A number for each recording, (asked, batch); -1: all channels at once.
+        channel: As `Sonification.channel`.
+    """
+
+    found: LayerMaps
+    layout: Layout
+    heard: Tensor
+    channels: Tensor
+    channel: Any
+
+    @classmethod
+    def of(cls, hearing: Hearing, found: LayerMaps, channel: Any) -> _Wanted:
+        """The channels of a layer that `Sonifier.sonify` was asked for."""
+        heard = hearing.means(found)
+        if isinstance(channel, np.ndarray | Tensor):
+            channel = channel.tolist()
+        chosen: Any = check_channels(channel, heard.shape[1], found.layer)
+        if chosen is None:
+            numbers = [[-1] * len(heard)]
+        elif isinstance(chosen, str):
+            chosen = heard.argmax(1)
+            numbers = [chosen.tolist()]
+        else:
+            numbers = [[number] * len(heard) for number in chosen]
+            chosen = chosen if isinstance(channel, Sequence) else chosen[0]
+        return cls(found, hearing.layout(found), heard, torch.tensor(numbers), chosen)
+
+
+@dataclass(frozen=True)
+class _Search:
+    """How masks are found; the arguments of `listen`, and the random masks.
+
+    Attributes:
+        random: Random masks, (masks, bands, columns).
+        at_once: How many sounds make a batch.
+    """
+
+    hearing: Hearing
+    random: Tensor
+    budget: float
+    rivals: int | None
+    steps: int
+    at_once: int
+
+    def bar(self, recordings: int, wanted: Sequence[_Wanted]) -> Any:
+        """A progress bar that counts batches."""
+        asked = sum(-(-len(each.channels) // self.at_once) for each in wanted)
+        batches = -(-len(self.random) // self.at_once) + asked * self.steps
+        return tqdm(total=recordings * batches, unit="batch", delay=BAR_AFTER_SECONDS, disable=None)
+
+    def masks_of(
+        self, recording: Spectrogram, number: int, wanted: Sequence[_Wanted], bar: Any
+    ) -> list[Tensor]:
+        """The masks of one recording in each layer, (asked, bands, columns)."""
+        parts = []
+        for some in self.random.split(self.at_once):
+            parts.append(self._hear(recording.masked(some)))
+            bar.update()
+        found = []
+        for each, *heard in zip(wanted, *parts, strict=True):
+            activations = torch.cat(heard).to(self.random)
+            own = each.heard[number].to(self.random)
+            signed = bool((activations < 0).any() or (own < 0).any())
+            target = target_of(own, each.channels[:, number], self.rivals, signed=signed)
+            scores = effects(self.random, activations @ target.even().T)
+            found.append(self._refined(scores, recording, each, target, bar))
+        return found
+
+    def _hear(self, sounds: Tensor) -> list[Tensor]:
+        return [self.hearing.means(maps) for maps in self.hearing.maps(sounds)]
+
+    def _refined(
+        self, scores: Tensor, recording: Spectrogram, wanted: _Wanted, target: Target, bar: Any
+    ) -> Tensor:
+        """Masks of scores, (asked, bands, columns), some channels at a time."""
+        parts = []
+        for some in torch.arange(len(scores), device=scores.device).split(self.at_once):
+            weights = target.of(some).hard
+
+            def gradients(sounds: Tensor, weights: Any = weights) -> Tensor:
+                bar.update()
+                layer = wanted.found.layer
+                return self.hearing.gradients(sounds, layer, wanted.layout, weights)
+
+            parts.append(
+                refined(scores[some], recording, gradients, budget=self.budget, steps=self.steps)
+            )
+        return torch.cat(parts)
+
+
+def _finished(
+    sonifier: Sonifier,
+    given: Tensor,
+    recordings: Sequence[Spectrogram],
+    masks: Tensor,
+    wanted: _Wanted,
+    tap: str,
+    budget: float,
+) -> Sonification:
+    """The record of one layer, from masks (asked, batch, bands, columns)."""
+    sounds = torch.stack([r.masked(masks[:, n]) for n, r in enumerate(recordings)], 1)
+    sounds = sounds.to(given).reshape(len(masks), *given.shape)
+    gain = sounds.reshape(*masks.shape[:2], -1).any(-1).to(given)
+    if not gain.all():
+        what = "the input is silent" if not given.any() else "no cell serves the channel"
+        warnings.warn(
+            f"The masked recording of layer {wanted.found.layer!r} is silent: {what}.",
+            SilenceWarning,
+            stacklevel=4,
+        )
+    if given.dim() == 1:
+        masks = masks[:, 0]
+    if not isinstance(wanted.channel, list):
+        sounds, gain, masks = sounds[0], gain[0], masks[0]
+    return Sonification(
+        waveform=sounds,
+        raw=sounds,
+        input=given,
+        activation=wanted.found.layout.unsorted(wanted.found.maps).to(given),
+        gain=gain,
+        layer=wanted.found.layer,
+        channel=wanted.channel,
+        sample_rate=sonifier.sample_rate,
+        flagged=0.0,
+        layout=wanted.layout,
+        tap=tap,
+        method=MASK,
+        mask=masks.to(given),
+        budget=budget,
+    )
