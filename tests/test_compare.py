@@ -253,7 +253,7 @@ def test_visualize_timeseries_takes_it(model, x, monkeypatch):
 
 def test_infidelity_is_captums_on_the_facade_and_by_hand(model, x):
     sonifier, draws = Sonifier(model), torch.Generator().manual_seed(5)
-    ours = infidelity(sonifier, x, "3", 2, noise=0.1, samples=6, seed=5)
+    ours = infidelity(sonifier, x, "3", 2, noise=0.1, samples=6, random_state=5)
     whole = map_of(model, x)[:, 2].detach()
 
     def response(z, whole):
@@ -292,7 +292,7 @@ def test_a_gradient_predicts_small_noise_and_a_deconvnet_less(model, x):
 
 def test_sensitivity_is_captums_on_the_facade_and_by_hand(model, x):
     draws = torch.Generator().manual_seed(5)
-    ours = max_sensitivity(Sonifier(model), 3 * x, "3", 2, radius=0.1, samples=4, seed=5)
+    ours = max_sensitivity(Sonifier(model), 3 * x, "3", 2, radius=0.1, samples=4, random_state=5)
     method = NeuronSonification(model, model[3])
     change = 0.3 * (2 * torch.rand(8, 1, 600, generator=draws) - 1).double()
     theirs = sensitivity_max(

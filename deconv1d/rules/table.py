@@ -437,7 +437,8 @@ def _is_positive(condition: Any, x: Any) -> bool:
     """Whether a recorded condition says x > 0 (or x >= 0), perhaps cast to another dtype."""
     while packet(condition) is aten._to_copy:
         condition = condition.args[0]
-    if packet(condition) not in (aten.gt, aten.ge):
+    compares = packet(condition)
+    if compares is not aten.gt and compares is not aten.ge:
         return False
     return condition.args[0] is x and _is_zero(condition.args[1])
 
