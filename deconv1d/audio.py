@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import stat
 import tempfile
 import uuid
 import warnings
@@ -103,17 +104,26 @@ def write_whole(path: str | Path, content: bytes) -> None:
     """Write a file so that it is either whole or as it was before, also when interrupted.
 
     Args:
-        path: Where to write; a file that is there is replaced.
+        path: Where to write; a regular file that is there is replaced and keeps its mode. A device
+            or a pipe is written into; a link stays, and what it names is replaced.
         content: All of the file.
 
     Raises:
         FileError: If the file cannot be written.
     """
-    path = Path(path)
-    part = path.with_name(f".{uuid.uuid4().hex}.part")
+    target = Path(os.path.realpath(path))  # through a link: the link stays, its target is replaced
+    part = target.with_name(f".{uuid.uuid4().hex}.part")
     try:
+        if target.exists() and not target.is_file():
+            target.write_bytes(content)  # a device or a pipe takes bytes and is not replaced
+            return
+        mode = stat.S_IMODE(target.stat().st_mode) if target.exists() else None
+        # Closed to others from the start: a private file is not open for the time of a rename.
+        os.close(os.open(part, _NEW, 0o666 if mode is None else 0o600))
         part.write_bytes(content)
-        os.replace(part, path)
+        if mode is not None:
+            part.chmod(mode)
+        os.replace(part, target)
     except OSError as error:
         raise FileError(
             f"{str(path)!r} cannot be written: {error.strerror}. Give the path of a file in a "
@@ -122,6 +132,9 @@ def write_whole(path: str | Path, content: bytes) -> None:
     finally:
         with contextlib.suppress(OSError):
             part.unlink()
+
+
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
 
 
 def encode_audio(samples: Samples, sample_rate: int, *, file_format: str, subtype: str) -> bytes:

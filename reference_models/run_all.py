@@ -18,8 +18,9 @@ import multiprocessing
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from graphlib import TopologicalSorter
@@ -28,8 +29,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from filelock import FileLock, Timeout
 from tqdm import tqdm
 
+from deconv1d.errors import FileError
 from reference_models.data import ClipSet
 from reference_models.experiments import EXPERIMENTS
 from reference_models.experiments.finding import Experiment, is_finished, perform
@@ -39,6 +42,7 @@ from reference_models.soundnet import installed_weights
 
 DATA = ("audioset", "balanced", "fsd50k", "words")
 LOG = "log.txt"
+LOCK = ".lock"
 RATES = ((1 / 64, 2000), (1 / 8, 500), (1 / 4, 200), (1 / 2, 65), (1.0, 28))
 """Seconds of audio that training passes in a second on two cores, by width."""
 
@@ -77,9 +81,32 @@ def run_all(study: Study, *, jobs: int = 1) -> Path:
         report says so.
 
     Raises:
+        FileError: If another run is at work in the folder.
         Exception: Whatever a stage raises; finished stages stay finished.
     """
     study.folder.mkdir(parents=True, exist_ok=True)
+    with _alone(study.folder):
+        return _run_alone(study, jobs)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """No other run in this folder; the system lets go of the lock when the process ends."""
+    lock = FileLock(folder / LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise FileError(
+            f"Another run is at work in {str(folder)!r}: expected a folder for this run alone. "
+            f"Wait until it is finished, or give another folder with --out."
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _run_alone(study: Study, jobs: int) -> Path:
     if "esc10" in study.sources:
         installed_weights()  # or an error now, not in an hour
     able = [e for e in EXPERIMENTS if set(e.needs) <= study.sources.keys()]

@@ -3,6 +3,7 @@
 import io
 import os
 import struct
+import threading
 import warnings
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import torch
 
 from deconv1d.audio import read_audio, write_audio, write_whole
 from deconv1d.errors import FileError, InputError
+from deconv1d.report import MADE_BY, whole_folder
 
 RATE = 8000
 STEPS = {"PCM_16": 2**-15, "PCM_24": 2**-23, "FLOAT": 2**-25, "DOUBLE": 0}
@@ -260,3 +262,97 @@ def test_real_recordings_are_whole(recordings):
         waveform, rate = read_audio(path, 8000)
         assert rate == 8000
         assert 4.9 < len(waveform) / rate < 5.1
+
+
+# --- what stands in the place of a file ----------------------------------------------------------
+
+posix = pytest.mark.skipif(os.name != "posix", reason="devices, pipes and modes of POSIX")
+
+
+@posix
+def test_a_device_is_written_into_and_not_replaced():
+    write_whole("/dev/null", b"content")
+    assert not Path("/dev/null").is_file()
+
+
+@posix
+def test_a_pipe_is_written_into_and_not_replaced(tmp_path):
+    pipe, read = tmp_path / "pipe.wav", []
+    os.mkfifo(pipe)
+    reader = threading.Thread(target=lambda: read.append(pipe.read_bytes()))
+    reader.start()
+    write_audio(pipe, np.zeros(8), 8000)
+    reader.join()
+    assert read[0].startswith(b"RIFF")
+    assert pipe.is_fifo()
+
+
+@posix
+@pytest.mark.parametrize("target", ["there", "missing"])
+def test_a_link_stays_and_what_it_names_is_replaced(tmp_path, target):
+    (tmp_path / "folder").mkdir()
+    file, link = tmp_path / "folder" / "file.bin", tmp_path / "link.bin"
+    if target == "there":
+        file.write_bytes(b"old")
+    link.symlink_to(file)
+    write_whole(link, b"new")
+    assert link.is_symlink()
+    assert file.read_bytes() == b"new"
+    assert list((tmp_path / "folder").iterdir()) == [file]
+
+
+@posix
+@pytest.mark.parametrize("mode", [0o600, 0o640, 0o755])
+def test_a_replaced_file_keeps_its_mode(tmp_path, mode):
+    file = tmp_path / "file.bin"
+    file.write_bytes(b"old")
+    file.chmod(mode)
+    write_whole(file, b"new")
+    assert file.read_bytes() == b"new"
+    assert file.stat().st_mode & 0o777 == mode
+
+
+@posix
+def test_a_new_file_has_the_mode_of_any_new_file(tmp_path):
+    write_whole(tmp_path / "ours", b"")
+    (tmp_path / "plain").write_bytes(b"")
+    assert (tmp_path / "ours").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+def test_a_folder_is_no_file(tmp_path):
+    with pytest.raises(FileError, match="cannot be written"):
+        write_whole(tmp_path, b"content")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_page_outlives_a_run_killed_between_two_renames(tmp_path, monkeypatch):
+    folder, replace = tmp_path / "page", os.replace
+
+    def write(text):
+        with whole_folder(folder, names=["index.html"]) as part:
+            (part / "index.html").write_text(f"{MADE_BY} {text}", "utf-8")
+
+    class Killed(BaseException):
+        pass
+
+    def once(source, target):
+        if Path(target) == folder:
+            monkeypatch.setattr(os, "replace", stop)
+            raise Killed
+        replace(source, target)
+
+    def stop(source, target):
+        raise Killed
+
+    write("old")
+    monkeypatch.setattr(os, "replace", once)
+    with pytest.raises(Killed):
+        write("new")
+    assert not folder.exists()
+    monkeypatch.setattr(os, "replace", replace)
+    with pytest.raises(ZeroDivisionError), whole_folder(folder, names=["index.html"]):
+        raise ZeroDivisionError  # the next run, which fails: the old page is there again
+    assert "old" in (folder / "index.html").read_text("utf-8")
+    write("newer")
+    assert "newer" in (folder / "index.html").read_text("utf-8")
+    assert not folder.with_name(".page.old").exists()

@@ -3,7 +3,9 @@
 import contextlib
 import copy
 import random
-from collections import OrderedDict
+from collections import OrderedDict, deque
+from dataclasses import dataclass, field
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -59,6 +61,51 @@ class Rude(nn.Module):
         return self.conv2(y) * self.scale[:, None]
 
 
+@dataclass
+class Memory:
+    last: object = None
+    past: list = field(default_factory=list)
+
+
+class Owning(nn.Module):
+    """Keeps all kinds of things as attributes, and changes each of them in its forward pass."""
+
+    def __init__(self, error=None):
+        super().__init__()
+        self.conv, self.error = nn.Conv1d(1, 4, 5), error
+        self.end = nn.Conv1d(4, 2, 3)
+        self.torchs = torch.Generator().manual_seed(1)
+        self.numpys, self.old = np.random.default_rng(1), np.random.RandomState(1)
+        self.pythons = random.Random(1)
+        self.window, self.memory = np.ones(4), Memory()
+        self.space = SimpleNamespace(count=0, inner={"list": [1, [2, {"deep": [3]}]]})
+        self.recent, self.pair = deque([1, 2], maxlen=2), ([], {})
+        self.plain, self.other = torch.zeros(4), [torch.ones(4)]
+        self.conv.weight.grad = torch.ones_like(self.conv.weight)
+
+    def forward(self, x):
+        y = self.conv(x)
+        y = y + 0.1 * torch.randn(y.shape, generator=self.torchs)
+        noise = self.numpys.normal(), self.old.normal(), self.pythons.random()
+        self.window *= 0.5
+        self.memory.last = noise
+        self.memory.past.append(noise)
+        self.space.count += 1
+        self.space.inner["list"][1][1]["deep"].append(4)
+        self.space.inner["new"] = noise
+        self.recent.append(3)
+        self.pair[0].append(1)
+        self.pair[1]["x"] = x
+        self.plain.add_(1)
+        self.other[0].mul_(2)
+        self.conv.weight.grad = None
+        self.conv.bias.requires_grad_(False)
+        self.end.weight.grad = torch.ones_like(self.end.weight)
+        if self.error is not None:
+            raise self.error
+        return self.end(y * self.window.sum())
+
+
 # --- after success and after failure -------------------------------------------------------------
 
 
@@ -81,6 +128,32 @@ def test_a_visit_changes_nothing(x, visit, dtype):
     for _ in range(2):
         with untouched(model):
             visit(sonifier, x)
+
+
+@pytest.mark.parametrize("error", [None, ValueError])
+@pytest.mark.parametrize("dtype", [None, torch.float64], ids=str)
+def test_everything_that_a_model_owns_is_put_back(x, dtype, error):
+    model = Owning(error and error())
+    for _ in range(2):
+        with untouched(model), contextlib.suppress(ValueError):
+            Sonifier(model, dtype=dtype).sonify(x, layer="end", channel=0)
+
+
+def test_a_dithering_model_trains_the_same_with_visits_in_between(x):
+    def trained(visits):
+        torch.manual_seed(0)
+        model = Owning()
+        optimiser = torch.optim.SGD(model.parameters(), lr=0.01)
+        for _ in range(3):
+            optimiser.zero_grad()
+            model(x).square().mean().backward()
+            optimiser.step()
+            for _ in range(visits):
+                Sonifier(model).sonify(x, layer="end", channel=0)
+        return list(model.parameters())
+
+    for plain, visited in zip(trained(0), trained(2), strict=True):
+        assert torch.equal(plain, visited)
 
 
 ERRORS = [ValueError, KeyError, StopIteration, KeyboardInterrupt, SystemExit, GeneratorExit]

@@ -479,3 +479,90 @@ def test_the_model_is_left_as_it_was(sonifier):
         mine(sonifier, waveforms().items(), layers=LAYERS)
     with untouched(sonifier.model), pytest.raises(InputError):
         mine(sonifier, [("a", random(60)), ("b", random(1))], layers=LAYERS)
+
+
+# --- going on from a file that fits, and from no other -------------------------------------------
+
+
+class Interrupted(Exception):
+    pass
+
+
+def until(clips, count):
+    """The first clips, then a break."""
+    yield from list(clips.items())[:count]
+    raise Interrupted
+
+
+def begun(sonifier, clips, path):
+    with pytest.raises(Interrupted):
+        mine(sonifier, until(clips, 4), layers=["conv1"], path=path, save_seconds=0)
+    return Path(f"{path}.part")
+
+
+def test_audio_that_changed_under_the_same_id_is_not_mixed_in(sonifier, tmp_path):
+    clips = waveforms()
+    begun(sonifier, clips, tmp_path / "top.parquet")
+    clips["clip2"] = 2 * clips["clip2"]
+    with pytest.raises(InputError, match="'clip2' has changed"):
+        mine(sonifier, clips.items(), layers=["conv1"], path=tmp_path / "top.parquet")
+
+
+class Otherwise(Functional):
+    """The same weights by the same names, another activation."""
+
+    def forward(self, x):
+        x = F.max_pool1d(F.silu(self.conv1(x)), 2)
+        return self.head(self.conv2(x).mean(-1))
+
+
+def strided():
+    model = Functional().double()
+    model.conv1.stride = (1,)
+    return model
+
+
+@pytest.mark.parametrize("other", [lambda: Otherwise().double(), strided])
+def test_a_model_of_equal_weights_and_other_structure_does_not_go_on(sonifier, tmp_path, other):
+    begun(sonifier, waveforms(), tmp_path / "top.parquet")
+    model = other()
+    model.load_state_dict(sonifier.model.state_dict())
+    with pytest.raises(InputError, match="cannot be gone on with"):
+        mine(Sonifier(model), waveforms().items(), layers=["conv1"], path=tmp_path / "top.parquet")
+
+
+def test_a_damaged_file_is_noticed(sonifier, tmp_path):
+    path = tmp_path / "top.parquet"
+    mine(sonifier, waveforms().items(), layers=["conv1"], path=path)
+    whole, read = path.read_bytes(), Mined.read(path)
+    for place in range(0, len(whole), 97):
+        flipped = bytearray(whole)
+        flipped[place] ^= 8
+        path.write_bytes(bytes(flipped))
+        try:
+            again = Mined.read(path)
+        except FileError:
+            continue
+        assert list(again.rows) == list(read.rows)  # padding, or a field that nobody reads
+        assert again.settings == read.settings
+        assert again.clips == read.clips
+
+
+@pytest.mark.parametrize("column", ["clip", "position", "value"])
+def test_a_file_without_a_column_is_noticed(sonifier, tmp_path, column):
+    import pyarrow.parquet as parquet
+
+    path = tmp_path / "top.parquet"
+    mine(sonifier, waveforms().items(), layers=["conv1"], path=path)
+    parquet.write_table(parquet.read_table(path).drop_columns([column]), path)
+    with pytest.raises(FileError, match="cannot be read"):
+        Mined.read(path)
+
+
+def test_names_that_are_no_utf8_are_ids(sonifier, tmp_path):
+    name, path = os.fsdecode(b"caf\xe9.wav"), tmp_path / "top.parquet"
+    clips = {**waveforms(), name: 3 * random(70, seed=77)}
+    found = mine(sonifier, clips.items(), layers=["conv1"], path=path)
+    assert name in {row.clip for row in found.rows}
+    assert list(Mined.read(path).rows) == list(found.rows)
+    assert Mined.read(path).clips_hash == found.clips_hash

@@ -14,11 +14,18 @@ import torch
 
 pytest.importorskip("pyarrow")
 
+from deconv1d.errors import FileError
 from reference_models import run_all as run_all_module
 from reference_models.checkpoint import load_checkpoint
 from reference_models.experiments import EXPERIMENTS
 from reference_models.experiments.claims import CLAIMS
-from reference_models.experiments.finding import FINDING, Experiment, Finding
+from reference_models.experiments.finding import (
+    FINDING,
+    Experiment,
+    Finding,
+    is_finished,
+    perform,
+)
 from reference_models.experiments.report import NO_EVIDENCE
 from reference_models.experiments.study import (
     PRESETS,
@@ -245,3 +252,32 @@ def test_the_hours_are_told_beforehand():
     ]
     said = planned(study, stages)
     assert said.startswith("2 networks to train, about 1.5 hours on two cores, at most 1.0 for one")
+
+
+def test_a_second_run_in_the_same_folder_says_so(tmp_path, monkeypatch):
+    def meanwhile(stages, jobs, log):
+        with pytest.raises(FileError, match="Another run is at work"):
+            run_all(Study(tmp_path, PRESETS["smoke"]))
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(run_all_module, "DATA", ())
+    monkeypatch.setattr(run_all_module, "EXPERIMENTS", ())
+    monkeypatch.setattr(run_all_module, "_run", meanwhile)
+    for _ in range(2):  # the lock of a run that failed is free again
+        with pytest.raises(ZeroDivisionError):
+            run_all(Study(tmp_path, PRESETS["smoke"]))
+
+
+@pytest.mark.parametrize("content", ["", '{"title": "a', "nonsense"])
+def test_an_experiment_whose_mark_is_damaged_is_done_anew(tmp_path, capsys, content):
+    found = Finding(rows=[{"value": 1}])
+    experiment = Experiment("one", "One", networks=lambda preset: (), run=lambda study: found)
+    study = Study(tmp_path, PRESETS["smoke"])
+    perform(experiment, study)
+    mark = tmp_path / "one" / FINDING
+    whole = mark.read_text()
+    mark.write_text(content)
+    assert not is_finished(experiment, study)
+    assert str(mark) in capsys.readouterr().err
+    perform(experiment, study)
+    assert mark.read_text() == whole

@@ -53,7 +53,6 @@ ASKED = {
     "at once": {"channel": None},
     "ones": {"channel": 1, "seed": "ones"},
     "the strongest moment": {"channel": [0, 2], "seed": "peak"},
-    "contrasted": {"channel": 1, "contrast": "channels"},
     "guided": {"channel": 1, "method": "guided"},
 }
 

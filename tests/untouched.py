@@ -1,7 +1,10 @@
 """All that a visit must leave as it was: the model, and the state of the process."""
 
+import collections
 import contextlib
 import random
+from dataclasses import is_dataclass
+from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -14,8 +17,20 @@ def content(value):
         return id(value), value.data_ptr(), value.detach().clone().numpy().tobytes()
     if isinstance(value, dict):
         return {key: content(part) for key, part in value.items()}
-    if isinstance(value, list | set):
+    if isinstance(value, list | set | tuple | collections.deque):
         return [content(part) for part in value]
+    if isinstance(value, torch.Generator):
+        return value.get_state().tolist()
+    if isinstance(value, np.random.Generator):
+        return str(value.bit_generator.state)
+    if isinstance(value, np.random.RandomState):
+        return str(value.get_state())
+    if isinstance(value, random.Random):
+        return value.getstate()
+    if isinstance(value, np.ndarray):
+        return id(value), value.tobytes()
+    if is_dataclass(value) or isinstance(value, SimpleNamespace):
+        return content(vars(value))
     return value
 
 

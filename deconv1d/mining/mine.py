@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import time
 from collections.abc import Iterable, Sequence
 from fractions import Fraction
@@ -109,6 +110,7 @@ class _Run:
         self.rankings: dict[str, Ranking] = {}
         self.clips: set[str] = set()
         self.skipped: dict[str, str] = {}
+        self.contents: dict[str, str] = {}
         self.given: set[str] = set()
 
     def resume(self, part: Path) -> None:
@@ -119,11 +121,13 @@ class _Run:
         self.before = before = Mined.read(part)
         self.rankings, self.clips = dict(before.rankings), set(before.clips)
         self.skipped = dict(before.skipped) if self.skip else {}
+        self.contents = dict(before.contents)
 
     def take(self, clip: str, waveform: Any) -> None:
         """Hears one clip, unless it was heard before the break."""
         self._check_id(clip)
         self.given.add(clip)
+        self._check_content(clip, waveform)
         known = clip in self.clips or clip in self.skipped
         if known and self.settings is not None:
             return
@@ -183,6 +187,15 @@ class _Run:
                 f"Clip {clip!r} is given twice: expected ids that differ. Rename one of the two."
             )
 
+    def _check_content(self, clip: str, waveform: Any) -> None:
+        """Audio that changed under the same id would be half old and half new in the result."""
+        content = _content_hash(waveform)
+        if content != self.contents.setdefault(clip, content):
+            raise InputError(
+                f"Clip {clip!r} has changed since the unfinished file was begun: expected the same "
+                f"waveform, got another. Give the old one, or delete the file that ends in .part."
+            )
+
     def found(self) -> Mined:
         """What is found so far."""
         if self.settings is None:
@@ -192,7 +205,8 @@ class _Run:
                 f"{len(self.skipped)} were skipped. The first: {reason}"
             )
         skipped = dict(sorted(self.skipped.items()))
-        return Mined(self.settings, dict(self.rankings), tuple(sorted(self.clips)), skipped)
+        clips, contents = tuple(sorted(self.clips)), dict(sorted(self.contents.items()))
+        return Mined(self.settings, dict(self.rankings), clips, skipped, contents)
 
     def finished(self) -> Mined:
         """What is found, now that all clips were taken."""
@@ -240,12 +254,43 @@ def _window(field: ReceptiveField | None, position: Array, samples: int) -> tupl
 
 
 def weights_hash(model: nn.Module) -> str:
-    """SHA-256 of a model's parameters and buffers, by their names."""
+    """SHA-256 of a model's parameters and buffers, by their names, and of its structure.
+
+    Two models of equal weights may compute different things: another stride, another activation.
+    """
     digest = hashlib.sha256()
+    for path, module in model.named_modules():
+        kind = type(module)
+        text = f"{path} {kind.__module__}.{kind.__qualname__} {module.extra_repr()} {_code(module)}"
+        digest.update(text.encode("utf-8", "surrogatepass"))
     for name, x in [*model.named_parameters(), *model.named_buffers()]:
         digest.update(f"{name} {x.dtype} {tuple(x.shape)}".encode())
         digest.update(x.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
+
+
+def _code(module: nn.Module) -> str:
+    """What a module's forward does, as far as it can be read."""
+    if isinstance(module, torch.jit.ScriptModule):
+        return str(getattr(module, "code", ""))
+    try:
+        return inspect.getsource(type(module).forward)
+    except (OSError, TypeError):  # written in a session
+        code = getattr(type(module).forward, "__code__", None)
+        return "" if code is None else f"{code.co_code.hex()} {code.co_names} {code.co_consts}"
+
+
+def _content_hash(waveform: Any) -> str:
+    """SHA-256 of a waveform; of what is none, of how it is written."""
+    try:
+        values = waveform.detach().cpu() if isinstance(waveform, Tensor) else waveform
+        if isinstance(values, Tensor) and values.dtype == torch.bfloat16:
+            values = values.float()
+        array = np.ascontiguousarray(values)
+        content = f"{array.dtype} {array.shape}".encode() + array.tobytes()
+    except (TypeError, ValueError, RuntimeError):
+        content = repr(waveform).encode("utf-8", "surrogatepass")
+    return hashlib.sha256(content).hexdigest()
 
 
 def _check_k(k: Any) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import reduce
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,9 @@ from deconv1d.table import Table
 
 KEY = b"deconv1d"
 """Where the facts stand in the Parquet file's metadata, as JSON."""
+
+AS_BYTES = ("utf-8", "surrogateescape")
+"""How Python keeps a file name that is no UTF-8 as a string: os.fsdecode does the same."""
 
 Array = npt.NDArray[Any]
 
@@ -53,7 +56,7 @@ class Ranking:
 
     def columns(self) -> list[Array]:
         """The arrays, in the order of the attributes."""
-        return [getattr(self, field.name) for field in fields(self)]
+        return [getattr(self, f.name) for f in fields(self)]
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,7 @@ class Settings:
         k: How many clips are kept for each channel.
         score: "peak" or "mean".
         tap: "block" or "output".
-        weights: SHA-256 of the model's parameters and buffers.
+        weights: SHA-256 of the model's parameters, buffers and structure.
     """
 
     layers: tuple[str, ...]
@@ -109,17 +112,19 @@ class Mined:
         rankings: By layer.
         clips: Ids of the clips that were heard, sorted.
         skipped: By clip id, why it could not be used.
+        contents: By clip id, SHA-256 of its waveform.
     """
 
     settings: Settings
     rankings: Mapping[str, Ranking]
     clips: tuple[str, ...]
     skipped: Mapping[str, str]
+    contents: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def clips_hash(self) -> str:
         """SHA-256 of the sorted ids of the clips that were heard."""
-        return hashlib.sha256("\n".join(self.clips).encode()).hexdigest()
+        return hashlib.sha256("\n".join(self.clips).encode(*AS_BYTES)).hexdigest()
 
     @property
     def rows(self) -> Table[MinedRow]:
@@ -172,6 +177,7 @@ class Mined:
             rankings,
             tuple(sorted(self.clips + other.clips)),
             dict(sorted({**self.skipped, **other.skipped}.items())),
+            dict(sorted({**self.contents, **other.contents}.items())),
         )
 
     def save(self, path: str | Path) -> None:
@@ -183,13 +189,16 @@ class Mined:
         """
         arrow, parquet = import_parquet()
         facts = {
-            **{field.name: getattr(self.settings, field.name) for field in fields(self.settings)},
+            **{f.name: getattr(self.settings, f.name) for f in fields(self.settings)},
             "number_of_clips": len(self.clips),
             "clips_sha256": self.clips_hash,
             "clips": self.clips,
             "skipped": self.skipped,
+            "contents": self.contents,
         }
-        table = arrow.table(self._columns(), schema=_schema(arrow))
+        columns = self._columns()
+        facts["checksum"] = _checksum(columns, facts)
+        table = arrow.table(_encoded(columns), schema=_schema(arrow, columns["clip"]))
         table = table.replace_schema_metadata({KEY: json.dumps(facts)})
         content = arrow.BufferOutputStream()
         parquet.write_table(table, content)
@@ -207,28 +216,36 @@ class Mined:
         try:
             table = parquet.read_table(path)
             facts = json.loads(table.schema.metadata[KEY])
-        except (OSError, arrow.ArrowInvalid, KeyError, TypeError) as error:
+            columns = _decoded({f.name: table[f.name].to_pylist() for f in fields(MinedRow)})
+            whole = facts.pop("checksum") == _checksum(columns, facts)
+        except (OSError, arrow.ArrowException, KeyError, TypeError, ValueError) as error:
             raise FileError(
                 f"{str(path)!r} cannot be read: expected a Parquet file of mined clips, got "
                 f"{type(error).__name__}: {error}. Mine again, or give another path."
             ) from error
-        names = [field.name for field in fields(Settings)]
-        settings = Settings(**{name: facts[name] for name in names})
+        if not whole:
+            raise FileError(
+                f"{str(path)!r} is damaged: expected the rows and facts that were written, got "
+                f"others (the checksum differs). Mine again, or copy the file again."
+            )
+        settings = Settings(**{f.name: facts[f.name] for f in fields(Settings)})
         settings = replace(settings, layers=tuple(settings.layers))
-        rankings = _rankings(table.to_pydict(), settings.layers)
-        return cls(settings, rankings, tuple(facts["clips"]), facts["skipped"])
+        rankings = _rankings(columns, settings.layers)
+        return cls(
+            settings, rankings, tuple(facts["clips"]), facts["skipped"], facts.get("contents", {})
+        )
 
     def _columns(self) -> dict[str, list[Any]]:
         """The columns of the table, as lists."""
-        columns: dict[str, list[Any]] = {field.name: [] for field in fields(MinedRow)}
+        columns: dict[str, list[Any]] = {f.name: [] for f in fields(MinedRow)}
         for layer in (name for name in self.settings.layers if name in self.rankings):
             ranking = self.rankings[layer]
             channels, places = ranking.value.shape
             columns["layer"] += [layer] * channels * places
             columns["channel"] += np.repeat(np.arange(channels), places).tolist()
             columns["rank"] += np.tile(np.arange(places), channels).tolist()
-            for field, column in zip(fields(ranking), ranking.columns(), strict=True):
-                columns[field.name] += column.reshape(-1).tolist()
+            for f, column in zip(fields(ranking), ranking.columns(), strict=True):
+                columns[f.name] += column.reshape(-1).tolist()
         return columns
 
     def __str__(self) -> str:
@@ -264,9 +281,34 @@ def _row(layer: str, channel: int, rank: int, value: float, clip: str, *place: i
     return MinedRow(layer, channel, rank, clip, value, *place)
 
 
-def _schema(arrow: Any) -> Any:
+def _schema(arrow: Any, clips: Iterable[str]) -> Any:
     types = {"str": arrow.string(), "int": arrow.int64(), "float": arrow.float64()}
-    return arrow.schema([(field.name, types[str(field.type)]) for field in fields(MinedRow)])
+    columns = {f.name: types[str(f.type)] for f in fields(MinedRow)}
+    if not all(map(_is_utf8, clips)):
+        columns["clip"] = arrow.binary()
+    return arrow.schema(list(columns.items()))
+
+
+def _encoded(columns: dict[str, list[Any]]) -> dict[str, list[Any]]:
+    """The columns as Parquet holds them: file names that are no UTF-8 as bytes."""
+    if all(map(_is_utf8, columns["clip"])):
+        return columns
+    return {**columns, "clip": [clip.encode(*AS_BYTES) for clip in columns["clip"]]}
+
+
+def _decoded(columns: dict[str, list[Any]]) -> dict[str, list[Any]]:
+    clips = [c.decode(*AS_BYTES) if isinstance(c, bytes) else c for c in columns["clip"]]
+    return {**columns, "clip": clips}
+
+
+def _is_utf8(text: str) -> bool:
+    return not any(0xD800 <= ord(letter) < 0xE000 for letter in text)
+
+
+def _checksum(columns: Mapping[str, list[Any]], facts: Mapping[str, Any]) -> str:
+    """SHA-256 of rows and facts: Parquet has checksums of its pages, but nobody has to look."""
+    content = json.dumps([columns, facts], sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()
 
 
 def _rankings(columns: Mapping[str, list[Any]], layers: Iterable[str]) -> dict[str, Ranking]:
@@ -283,11 +325,11 @@ def _rankings(columns: Mapping[str, list[Any]], layers: Iterable[str]) -> dict[s
 
 
 def _check_parts(first: Mined, second: Mined) -> None:
-    for field in fields(Settings):
-        ours, theirs = (getattr(part.settings, field.name) for part in (first, second))
+    for setting in fields(Settings):
+        ours, theirs = (getattr(part.settings, setting.name) for part in (first, second))
         if ours != theirs:
             raise InputError(
-                f"These mined clips cannot be merged: expected equal settings, got {field.name} "
+                f"These mined clips cannot be merged: expected equal settings, got {setting.name} "
                 f"{ours!r} and {theirs!r}. Mine both parts with the same model and settings."
             )
     both = {*first.clips, *first.skipped} & {*second.clips, *second.skipped}

@@ -23,6 +23,7 @@ from torch.nn.modules.module import (
 )
 
 from deconv1d.record.axes import Axes, axes_of
+from deconv1d.record.interrupts import interruptible
 from deconv1d.record.receptive_fields import ReceptiveField, receptive_fields_of
 from deconv1d.record.recorder import Recorder, Stop
 from deconv1d.record.request import TapRequest
@@ -160,7 +161,7 @@ def _run(
     try:
         # Below autograd composite ops (linear, max_pool1d, attention) arrive whole.
         with _hooks(model, recorder), torch._C._AutoDispatchBelowAutograd(), recorder:
-            with _cast(model, dtype):
+            with _cast(model, dtype), interruptible():
                 model(x) if forward is None else forward(model, x)
             if not recorder.complete:
                 recorder.run_on = True  # nothing left to stop

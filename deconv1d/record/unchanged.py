@@ -1,4 +1,9 @@
-"""The model is a guest: whatever a forward pass changes is put back, also after an exception."""
+"""The model is a guest: whatever a forward pass changes is put back, also after an interrupt.
+
+A visit switches modules from training to evaluation. Other threads see that: it is the one change
+that a plain run at the same time can notice (its dropout is off meanwhile). Visits wait for one
+another; altered weights, in contrast, live in copies that no other thread can reach.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +12,18 @@ import random
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from operator import is_
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.modules import module as torch_module
+from torch.utils import _python_dispatch as dispatch
+from torch.utils._python_dispatch import _len_torch_dispatch_stack, _pop_mode  # type: ignore[attr-defined]  # torch's own modes count so
+
+from deconv1d.record.belongings import restorers
+from deconv1d.record.interrupts import held_back
 
 FORWARD_LOCK = threading.RLock()
 """Held during a visit. One for the process: models may share layers, and all share the random state
@@ -31,117 +41,93 @@ def unwrapped(model: nn.Module) -> nn.Module:
 
 @contextmanager
 def unchanged(model: nn.Module) -> Iterator[None]:
-    """Eval mode, no gradients and no fused paths inside; everything as it was afterwards."""
-    with ExitStack() as stack:
-        stack.enter_context(FORWARD_LOCK)
+    """Eval mode, no gradients and no fused paths inside; everything as it was afterwards.
+
+    Ctrl-C waits inside, except in `deconv1d.record.interrupts.interruptible`.
+    """
+    with FORWARD_LOCK, held_back(), torch.inference_mode(False):
+        state = _State(model)  # reads and changes nothing yet
+        try:
+            try:
+                state.enter()
+                yield
+            finally:
+                state.restore()
+        finally:
+            # Once more, which changes nothing if the first has come to its end. An exception may be
+            # raised between any two instructions (by a debugger, or from another thread), also in
+            # the middle of `restore`; it can be called again from the start.
+            state.restore()
+
+
+class _State:
+    """All that a visit changes, as it was before."""
+
+    def __init__(self, model: nn.Module) -> None:
         modules = list(model.modules())
-        tensors = [*model.parameters(), *model.buffers()]
-        stack.enter_context(_same_random_state(tensors))
-        stack.enter_context(_same_attributes(modules, tensors))
-        stack.enter_context(_eval_mode(modules))
-        stack.enter_context(_plain_paths())
-        stack.enter_context(_no_collection())
-        stack.enter_context(torch.inference_mode(False))
-        stack.enter_context(torch.no_grad())
-        yield
+        self.training = [m for m in modules if getattr(m, "training", False)]
+        self.belongings = restorers(modules)
+        devices = {x.device for x in (*model.parameters(), *model.buffers()) if x.is_cuda}
+        self.drawn: dict[Any, Tensor] = {d: torch.cuda.get_rng_state(d) for d in devices}
+        self.torch, self.python, self.numpy = (
+            torch.get_rng_state(),
+            random.getstate(),
+            np.random.get_state(),
+        )
+        self.fused = torch.backends.mha.get_fastpath_enabled()
+        self.caching = torch.is_autocast_cache_enabled()
+        self.collecting, self.gradients = gc.isenabled(), torch.is_grad_enabled()
+        self.depth = _len_torch_dispatch_stack()
+        self.flags = {k: v for k, v in vars(dispatch).items() if k.startswith("_is_in_")}
+        self.hooks = [(hooks, dict(hooks)) for hooks in _global_hooks()]
+        self.stance = _stance()
 
-
-@contextmanager
-def _same_random_state(tensors: list[Tensor]) -> Iterator[None]:
-    devices = {x.device for x in tensors if x.is_cuda}
-    python, numpy_state = random.getstate(), np.random.get_state()
-    try:
-        with torch.random.fork_rng(devices=list(devices)):
-            yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(numpy_state)
-
-
-@contextmanager
-def _same_attributes(modules: list[nn.Module], tensors: list[Tensor]) -> Iterator[None]:
-    """Puts back attributes, buffers and containers that forward rebinds, and swapped data."""
-    owned = [vars(m) for m in modules if not isinstance(m, torch.jit.ScriptModule)]
-    before = [(attributes, attributes.copy(), _containers(attributes)) for attributes in owned]
-    data = [(x, x.detach()) for x in tensors]
-    try:
-        yield
-    finally:
-        for now, attributes, containers in before:
-            _put_back(now, attributes)
-            for container, content in containers:
-                if container or content:
-                    _refill(container, content)
-        for x, original in data:
-            if x.data_ptr() != original.data_ptr():
-                x.data = original
-
-
-def _containers(attributes: dict[str, Any]) -> list[tuple[Any, Any]]:
-    """Dicts, lists and sets that a module owns, with their content now."""
-    return [(v, v.copy()) for v in attributes.values() if isinstance(v, (dict, list, set))]
-
-
-def _put_back(now: dict[str, Any], before: dict[str, Any]) -> None:
-    """Changes what has changed and nothing else: another thread may be running the module."""
-    if now.keys() == before.keys() and all(map(is_, now.values(), before.values())):
-        return
-    for name in now.keys() - before.keys():
-        del now[name]
-    for name, value in before.items():
-        if now.get(name, before) is not value:
-            now[name] = value
-
-
-def _refill(container: Any, content: Any) -> None:
-    if isinstance(container, dict):
-        _put_back(container, content)
-    elif isinstance(container, list):
-        container[:] = content
-    else:
-        container.symmetric_difference_update(container ^ content)
-
-
-@contextmanager
-def _eval_mode(modules: list[nn.Module]) -> Iterator[None]:
-    """Module by module, so that a partly frozen model comes back partly frozen."""
-    training = [m for m in modules if getattr(m, "training", False)]
-    try:
-        for module in training:
-            module.training = False
-        yield
-    finally:
-        for module in training:
-            module.training = True
-
-
-@contextmanager
-def _plain_paths() -> Iterator[None]:
-    """No fused attention without derivative, no cached casts of weights, no compiled code."""
-    fused = torch.backends.mha.get_fastpath_enabled()
-    caching = torch.is_autocast_cache_enabled()
-    with ExitStack() as stack:
-        if "torch._dynamo" in sys.modules:  # else nothing is compiled, and importing it is slow
-            stack.enter_context(torch.compiler.set_stance("force_eager"))
+    def enter(self) -> None:
+        """No dropout, no fused attention without derivative, no cached casts, no compiled code."""
+        for module in self.training:
+            module.training = False  # one by one: a partly frozen model comes back partly frozen
         torch.backends.mha.set_fastpath_enabled(False)
         torch.set_autocast_cache_enabled(False)
-        try:
-            yield
-        finally:
-            torch.backends.mha.set_fastpath_enabled(fused)
-            torch.set_autocast_cache_enabled(caching)
+        torch._C._set_grad_enabled(False)
+        gc.disable()  # in the middle it would look at every object of the process
+        if self.stance is not None:
+            torch.compiler.set_stance("force_eager")
 
-
-@contextmanager
-def _no_collection() -> Iterator[None]:
-    """No garbage collection in the middle: it would look at every object of the process."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
+    def restore(self) -> None:
+        """Puts everything back; may be called again, also after it was interrupted."""
+        while _len_torch_dispatch_stack() > self.depth:
+            _pop_mode()
+        vars(dispatch).update(self.flags)
+        for restore in self.belongings:
+            restore()
+        for module in self.training:
+            if not module.training:
+                module.training = True
+        for hooks, before in self.hooks:
+            for extra in hooks.keys() - before.keys():
+                del hooks[extra]
+        torch.backends.mha.set_fastpath_enabled(self.fused)
+        torch.set_autocast_cache_enabled(self.caching)
+        torch._C._set_grad_enabled(self.gradients)
+        if self.stance is not None:
+            torch._dynamo.eval_frame._set_stance(self.stance)
+        torch.set_rng_state(self.torch)
+        for device, state in self.drawn.items():
+            torch.cuda.set_rng_state(state, device)
+        random.setstate(self.python)
+        np.random.set_state(self.numpy)
+        if self.collecting:
             gc.enable()
+
+
+def _global_hooks() -> list[dict[int, Any]]:
+    """Hooks of all modules at once; scripts take no others."""
+    return [torch_module._global_forward_hooks, torch_module._global_forward_pre_hooks]
+
+
+def _stance() -> Any:
+    """How torch.compile behaves; None while nothing is compiled, for importing it is slow."""
+    return torch._dynamo.eval_frame._stance if "torch._dynamo" in sys.modules else None
 
 
 def undo_writes(writes: list[tuple[Tensor, Tensor]]) -> None:

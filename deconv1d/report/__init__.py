@@ -6,7 +6,7 @@ import os
 import shutil
 import uuid
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -104,6 +104,7 @@ def whole_folder(folder: str | Path, *, names: Collection[str]) -> Iterator[Path
         FileError: If the folder cannot be written or holds something else.
     """
     folder = Path(folder).resolve()
+    _restore(folder)
     if folder.exists() and not _may_go(folder, names):
         raise FileError(
             f"{str(folder)!r} cannot be written: expected no such folder, an empty one, or an "
@@ -112,10 +113,12 @@ def whole_folder(folder: str | Path, *, names: Collection[str]) -> Iterator[Path
         )
     # Filled under a temporary name in the same folder, so that the last step is a rename, which
     # happens or does not: a reader never sees half a page.
-    part, old = (folder.with_name(f".{uuid.uuid4().hex}.part") for _ in range(2))
+    part = folder.with_name(f".{uuid.uuid4().hex}.part")
+    old = _put_aside(folder)
     try:
         part.mkdir()
         yield part
+        shutil.rmtree(old, ignore_errors=True)
         if folder.exists():
             os.replace(folder, old)
         os.replace(part, folder)
@@ -132,6 +135,19 @@ def whole_folder(folder: str | Path, *, names: Collection[str]) -> Iterator[Path
             os.replace(old, folder)
         shutil.rmtree(part, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
+
+
+def _put_aside(folder: Path) -> Path:
+    """Where an older page waits for the moment between two renames, under a name to find it by."""
+    return folder.with_name(f".{folder.name}.old")
+
+
+def _restore(folder: Path) -> None:
+    """Puts back the older page of a run that was killed between the two renames."""
+    old = _put_aside(folder)
+    if old.is_dir() and not folder.exists():
+        with suppress(OSError):
+            os.replace(old, folder)
 
 
 def _may_go(folder: Path, names: Collection[str]) -> bool:

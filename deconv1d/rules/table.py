@@ -392,14 +392,12 @@ def _product(linear: Rule) -> Callable[[Op], Rule]:
     return choose
 
 
-FACTORS = {aten.addmm: ("mat1", "mat2"), aten.baddbmm: ("batch1", "batch2")}
-"""Ops that add one operand to the product of two."""
-
-
 def _factors(op: Op) -> list[Node]:
-    """The factors that carry the waveform; in c + a @ b the term c is none."""
-    names = FACTORS.get(packet(op.node))
-    return op.dependent if names is None else [op[n] for n in names if depends_on_input(op[n])]
+    """The factors that carry the waveform; in c + a @ b (addmm, baddbmm) the term c is none."""
+    for names in (("mat1", "mat2"), ("batch1", "batch2")):
+        if names[0] in op.arguments:
+            return [op[name] for name in names if depends_on_input(op[name])]
+    return op.dependent
 
 
 HELD_GATE = "ours: of a product of two live values the sigmoid or softmax is a recorded constant"

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import math
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -136,7 +137,16 @@ class Experiment:
 
 def is_finished(experiment: Experiment, study: Study) -> bool:
     """Whether an experiment was performed before."""
-    return (study.folder / experiment.name / FINDING).exists()
+    path = study.folder / experiment.name / FINDING
+    if not path.exists():
+        return False
+    try:
+        json.loads(path.read_text())
+    except ValueError as error:  # empty or cut: the disk was full, or the machine went down
+        print(f"{path} is damaged ({error}) and is made anew.", file=sys.stderr)
+        path.unlink()
+        return False
+    return True
 
 
 def perform(experiment: Experiment, study: Study) -> None:

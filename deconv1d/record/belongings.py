@@ -1,0 +1,180 @@
+"""What a model owns beside its parameters, and how each kind of thing is put back.
+
+A forward pass may count its calls, fill caches, draw from a generator that is kept as an attribute
+or write into an array. `restorers` looks at all of it once and returns one function for each thing:
+
+    self.calls += 1                        a module's attributes
+    self.state["h"].append(h)              containers, also within containers
+    self.noise = torch.randn(..., generator=self.generator)         generators of three libraries
+    self.window *= 0.5                     NumPy arrays
+    self.memory.last = h                   dataclasses and namespaces
+    self.scale.requires_grad_(False)       flags and gradients of tensors
+
+A restorer changes only what has changed: another thread may be running the model. It can be called
+again, also after an interrupt in the middle of it.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import is_dataclass
+from functools import partial
+from operator import is_
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+Restore = Callable[[], Any]
+
+
+def restorers(modules: Iterable[nn.Module]) -> list[Restore]:
+    """Remembers everything that modules own.
+
+    Args:
+        modules: All of a model.
+
+    Returns:
+        Functions that put it back.
+    """
+    found: list[Restore] = []
+    known: dict[int, Any] = {}  # keeps what it has seen, so that no id is used twice
+    waiting = [vars(m) for m in modules if not isinstance(m, torch.jit.ScriptModule)]
+    while waiting:
+        value = waiting.pop()
+        if id(value) in known:
+            continue
+        known[id(value)] = value
+        restore = _restorer(value)
+        if restore is not None:
+            found.append(restore)
+            waiting += _parts(value)
+    return found
+
+
+def _parts(value: Any) -> Iterator[Any]:
+    """What a container holds; modules are looked at by themselves."""
+    if isinstance(value, dict):
+        yield from value.values()
+    elif isinstance(value, (list, tuple, set, frozenset, deque)):
+        yield from value
+    elif _has_fields(value):
+        yield vars(value)
+
+
+def _restorer(value: Any) -> Restore | None:
+    """How one thing is put back; None for what cannot change, or is none of our business."""
+    if isinstance(value, Tensor):
+        return _tensor(value)
+    if isinstance(value, dict):
+        return _mapping(value)
+    if isinstance(value, (list, deque)):
+        return _sequence(value)
+    if isinstance(value, set):
+        return _set(value)
+    if isinstance(value, (tuple, frozenset)) or _has_fields(value):
+        return _nothing
+    if isinstance(value, np.ndarray):
+        return _array(value)
+    return _generator(value)
+
+
+def _nothing() -> None:
+    """A tuple does not change, but what it holds may."""
+
+
+def _has_fields(value: Any) -> bool:
+    """Plain records: of other objects nobody knows what a change of them does."""
+    record = is_dataclass(value) or isinstance(value, SimpleNamespace)
+    return record and not isinstance(value, type | nn.Module) and hasattr(value, "__dict__")
+
+
+def _mapping(now: dict[Any, Any]) -> Restore:
+    before = dict(now)
+
+    def restore() -> None:
+        if now.keys() == before.keys() and all(map(is_, now.values(), before.values())):
+            return
+        for name in now.keys() - before.keys():
+            del now[name]
+        for name, value in before.items():
+            if name not in now or now[name] is not value:
+                now[name] = value
+
+    return restore
+
+
+def _sequence(now: Any) -> Restore:
+    before = list(now)
+
+    def restore() -> None:
+        if len(now) == len(before) and all(map(is_, now, before)):
+            return
+        if isinstance(now, list):
+            now[:] = before
+        else:
+            now.clear()
+            now.extend(before)
+
+    return restore
+
+
+def _set(now: set[Any]) -> Restore:
+    before = set(now)
+
+    def restore() -> None:
+        if now != before:
+            now.symmetric_difference_update(now ^ before)
+
+    return restore
+
+
+def _array(now: np.ndarray[Any, Any]) -> Restore | None:
+    if now.dtype.hasobject or not now.flags.writeable:
+        return None
+    before = now.copy()
+
+    def restore() -> None:
+        if now.tobytes() != before.tobytes():  # bytes: NaN equals itself
+            now[...] = before
+
+    return restore
+
+
+def _tensor(now: Tensor) -> Restore | None:
+    """A tensor's memory, flag and gradient; writes into the memory are undone by the recorder."""
+    if not now.is_leaf:
+        return None
+    before, flag, gradient = now.detach(), now.requires_grad, now.grad
+
+    def restore() -> None:
+        if now.layout is torch.strided and now.data_ptr() != before.data_ptr():
+            now.data = before
+        if now.requires_grad != flag and now.is_leaf:
+            now.requires_grad_(flag)
+        if now.grad is not gradient:
+            now.grad = gradient
+
+    return restore
+
+
+def _generator(value: Any) -> Restore | None:
+    """Generators of torch, NumPy (new and old) and Python: all have a state to read and to set."""
+    if isinstance(value, torch.Generator):
+        state = value.get_state()
+        return partial(value.set_state, state)
+    if isinstance(value, np.random.Generator):
+        bits = value.bit_generator
+        before = bits.state
+        return partial(setattr, bits, "state", before)
+    if isinstance(value, np.random.RandomState):
+        old = value.get_state()
+        return partial(value.set_state, old)
+    if isinstance(value, random.Random):
+        own = value.getstate()
+        return partial(value.setstate, own)
+    return None
