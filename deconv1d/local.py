@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 
 SMALL = 0.5
 """Of the waveform, the share that all crops of a seed may have together; else the whole is run."""
+TOLERANCE = 1000
+"""Rounding that may separate a map on a crop from the same on the whole, in epsilons of the peak:
+convolutions sum in another order for another length."""
 
 
 def local_mirror(
@@ -57,8 +60,19 @@ def local_mirror(
     stride = total_stride(captured.receptive_fields.values())
     at_once = chunk_of(captured) * x.shape[-1]
     return LocalMirror(
-        dense, x, layout=layout, field=field, stride=stride, at_once=at_once, trace=trace
+        dense,
+        x,
+        captured.kept[captured.tap],
+        layout=layout,
+        field=field,
+        stride=stride,
+        at_once=at_once,
+        trace=trace,
     )
+
+
+class _NotLocalError(Exception):
+    """A moment of the map depends on more than what its receptive field says."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +93,7 @@ class LocalMirror:
     Args:
         dense: The mirror of the whole waveform.
         x: The waveform as the model took it, batch first.
+        maps: The map of the whole waveform, with which those of the crops must agree.
         layout: The axes of the map.
         field: What a moment of the map reads.
         stride: The layer's total stride, in samples.
@@ -90,6 +105,7 @@ class LocalMirror:
         self,
         dense: Deconvnet,
         x: Tensor,
+        maps: Tensor,
         *,
         layout: Layout,
         field: ReceptiveField,
@@ -97,7 +113,7 @@ class LocalMirror:
         at_once: int,
         trace: Callable[[Tensor], Trace],
     ) -> None:
-        self._dense, self._x, self._layout = dense, x, layout
+        self._dense, self._x, self._maps, self._layout = dense, x, maps, layout
         self._field, self._stride, self._at_once = field, stride, at_once
         self._trace = trace
         self._traces: dict[torch.Size, Trace] = {}
@@ -114,7 +130,9 @@ class LocalMirror:
         try:
             for length, group in groupby(sorted(crops, key=_length), _length):
                 self._carry(list(group), length, seeds, raw)
-        except Deconv1dError:  # the crop is too short for the model, or it cannot be prepared
+        except (Deconv1dError, _NotLocalError):
+            # The crop is too short for the model, the model cannot be prepared, or a moment depends
+            # on more than its field, such as on the other examples of the batch.
             return self._dense(seed)
         return raw if several else raw[0]
 
@@ -158,20 +176,35 @@ class LocalMirror:
                 self._traces[x.shape] = self._trace(x)
             traced = self._traces[x.shape]
             activation, *held = traced.forward(x)
+            self._check(some, activation)
             cropped = self._seeds(some, seeds, activation)
             carried = traced.mirror.bound(held)(cropped)
             for crop, sound in zip(crops[begin : begin + at_once], carried, strict=False):
                 raw[crop.seed, crop.example, ..., crop.start : crop.end] = sound
 
+    def _check(self, crops: list[_Crop], activation: Tensor) -> None:
+        """Raises _NotLocalError unless the maps of the crops are those of the whole waveform."""
+        bound = TOLERANCE * float(self._maps.abs().max()) * torch.finfo(self._maps.dtype).eps
+        for number, crop in enumerate(crops):
+            whole = self._stretch(self._maps, crop.example, crop.first, crop)
+            here = self._stretch(activation, number, self._place(crop), crop)
+            if float((whole - here).abs().max()) > bound:
+                raise _NotLocalError
+
+    def _stretch(self, maps: Tensor, example: int, place: int, crop: _Crop) -> Tensor:
+        one = maps.select(self._layout.batch, example)
+        return one.narrow(self._field.axis, place, crop.last - crop.first + 1)
+
+    def _place(self, crop: _Crop) -> int:
+        """The first moment of a crop's stretch in the crop's own map."""
+        return crop.first - int(crop.start / Fraction(self._field.hop))
+
     def _seeds(self, crops: list[_Crop], seeds: Tensor, activation: Tensor) -> Tensor:
         """The stretches of the seeds, at their places in the maps of the crops."""
-        cropped, axis = torch.zeros_like(activation), self._field.axis
+        cropped = torch.zeros_like(activation)
         for number, crop in enumerate(crops):
-            length = crop.last - crop.first + 1
-            one = seeds[crop.seed].select(self._layout.batch, crop.example)
-            there = cropped.select(self._layout.batch, number)
-            place = crop.first - int(crop.start / Fraction(self._field.hop))
-            there.narrow(axis, place, length).copy_(one.narrow(axis, crop.first, length))
+            there = self._stretch(cropped, number, self._place(crop), crop)
+            there.copy_(self._stretch(seeds[crop.seed], crop.example, crop.first, crop))
         return cropped
 
 

@@ -121,10 +121,30 @@ def test_a_model_that_cannot_be_prepared_is_carried_on_the_whole(noise):
     assert int((found.raw != 0).sum()) <= 9
 
 
-def test_a_crop_that_begins_off_the_stride_is_noticed(noise, monkeypatch):
+@pytest.mark.parametrize("checked", [True, False])
+def test_a_crop_that_begins_off_the_stride_is_noticed(checked, noise, monkeypatch):
+    """Its map is not that of the whole: then the whole is carried back."""
     sonifier, x = sonifier_of("padded"), noise(901)
     options = {"layer": "3", "channel": "all", "seed": "peak"}
     wanted = dense(monkeypatch, sonifier, x, **options)
     monkeypatch.setattr(local, "total_stride", lambda fields: 1)
+    if not checked:
+        monkeypatch.setattr(LocalMirror, "_check", lambda self, crops, activation: None)
     found = sonifier.sonify(x, **options)
-    assert not torch.allclose(found.raw, wanted.raw, atol=1e-6)
+    assert torch.allclose(found.raw, wanted.raw, atol=1e-6) == checked
+
+
+def test_a_model_that_mixes_examples_is_carried_on_the_whole(noise, monkeypatch):
+    class Mixing(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = torch.nn.Conv1d(1, 4, 9).double()
+
+        def forward(self, x):
+            return self.conv(x - x.mean(0)).relu()
+
+    sonifier, x = Sonifier(Mixing()), noise(3, 1, 901)
+    options = {"layer": "relu#1", "channel": "all", "seed": "peak"}
+    wanted = dense(monkeypatch, sonifier, x, **options)
+    same(sonifier.sonify(x, **options), wanted)
+    assert wanted.raw.abs().amax((0, 2, 3)).min() > 0
