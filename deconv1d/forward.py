@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.fx import Node
 
+from deconv1d.checks.verification import VERIFY, Verification, Verified
 from deconv1d.errors import Deconv1dError, InputError, LayerError, ModelError, check_word
-from deconv1d.layers.maps import map_of
 from deconv1d.layers.names import Layer, find_module, find_op
-from deconv1d.record.capture import Capture, capture, replay
+from deconv1d.record.capture import Capture, capture
 from deconv1d.record.request import Failure, TapRequest
 from deconv1d.record.waveform import Waveform, as_waveform, shortest
 from deconv1d.rules.op import shape_of
@@ -22,11 +22,12 @@ TAPS = ("block", "output")
 
 
 class RunTo(NamedTuple):
-    """One forward pass up to a layer: what ran, on which waveform, and the layer's full name."""
+    """One forward pass up to a layer: what ran, on what, the layer's full name, its check."""
 
     captured: Capture
     waveform: Waveform
     layer: str
+    verified: Verified | None
 
 
 class RunThrough(NamedTuple):
@@ -54,11 +55,18 @@ class ForwardPass:
         forward: Callable[[Any, Tensor], Any] | None,
         rules: Rules,
         dtype: torch.dtype | None,
-        verify: bool,
+        verify: str | bool,
     ) -> None:
+        if verify not in VERIFY or (verify in (0, 1) and verify is not False):
+            raise InputError(
+                f"Unknown verify {verify!r}: expected 'once' (each layer the first time), "
+                f"'always' or False."
+            )
         self.model, self.rules = model, rules
-        self._forward, self._dtype, self._verify = forward, dtype, verify
-        self._called_once: set[tuple[str, torch.Size]] = set()
+        self._forward, self._dtype = forward, dtype
+        self.verification = Verification(
+            model, forward=forward, rules=rules, dtype=dtype, verify=verify
+        )
         self._ops: dict[str, Layer] = {}
 
     def run_whole(self, x: Any) -> Capture:
@@ -90,7 +98,8 @@ class ForwardPass:
         waveform = as_waveform(x)
         layer = self._find(waveform, name)
         captured = self._reach(waveform, [layer], tap, method, self.rules)
-        return RunTo(captured, waveform, str(layer))
+        (verified,) = self._verify(captured, [layer], tap, signal=True)
+        return RunTo(captured, waveform, str(layer), verified)
 
     def run_through(self, x: Any, names: Sequence[str], *, tap: str) -> RunThrough:
         """Runs the model through several layers, for their maps alone: nothing can be carried back.
@@ -108,22 +117,36 @@ class ForwardPass:
         waveform = as_waveform(x)
         layers = [self._find(waveform, name) for name in names]
         captured = self._reach(waveform, layers, tap, "forward", self.rules)
+        self._verify(captured, layers, tap, signal=False)
         return RunThrough(captured, tuple(map(str, layers)))
 
     def _reach(
         self, waveform: Waveform, layers: Sequence[Layer], tap: str, method: str, rules: Rules
     ) -> Capture:
-        # To tell "relu" from "relu#1" the calls of a module are counted to the end of the forward
-        # pass. If a module is known to be called once on this shape, the pass stops at the tap.
-        shape = waveform.given.shape
-        counted = all(layer.is_op or (layer.path, shape) in self._called_once for layer in layers)
-        targets = [TapRequest(layer.target, tap, layer.is_op) for layer in layers]
-        captured = self._run(waveform, targets, method, run_on=not counted, rules=rules)
+        # Only the end shows how often a layer runs, and nothing shows why: a model may decide by
+        # `tolist()`, by Python's random numbers or by an attribute. A call given by its number
+        # need not be counted.
+        counted = all(layer.is_op or layer.call is not None for layer in layers)
+        captured = self._run(
+            waveform,
+            [_request(layer, tap) for layer in layers],
+            method,
+            run_on=not counted,
+            rules=rules,
+        )
         for layer, node in zip(layers, captured.taps, strict=True):
-            self._check_calls(layer, node, captured, waveform)
-            if self._verify:
-                _check_replay(captured, node)
+            self._check_calls(layer, node, captured)
         return captured
+
+    def _verify(
+        self, captured: Capture, layers: Sequence[Layer], tap: str, *, signal: bool
+    ) -> list[Verified | None]:
+        """Checks each map against the model itself; see `deconv1d.checks.verification`."""
+        return [
+            self.verification.check(captured, node, _request(layer, tap), str(layer), signal=signal)
+            for layer, node in zip(layers, captured.taps, strict=True)
+            if node is not None  # `_check_calls` raises if it is
+        ]
 
     def _find(self, waveform: Waveform, name: str) -> Layer:
         if not isinstance(name, str):
@@ -138,15 +161,11 @@ class ForwardPass:
             layer = self._ops[name] = find_op(captured, self.model, name)
         return layer
 
-    def _check_calls(
-        self, layer: Layer, tap: Node | None, captured: Capture, waveform: Waveform
-    ) -> None:
+    def _check_calls(self, layer: Layer, tap: Node | None, captured: Capture) -> None:
         """Raises LayerError unless the model called the layer as often as its name says."""
         if captured.calls is None:
             return
         calls = 0 if layer.is_op else captured.calls[layer.path]
-        if calls == 1 and layer.call is None and not captured.decides:
-            self._called_once.add((layer.path, waveform.given.shape))
         if calls > 1 and layer.call is None:
             names = ", ".join(repr(f"{layer.path}#{n + 1}") for n in range(calls))
             raise LayerError(
@@ -223,6 +242,10 @@ class ForwardPass:
             )
 
 
+def _request(layer: Layer, tap: str) -> TapRequest:
+    return TapRequest(layer.target, tap, layer.is_op)
+
+
 def check_names(names: Sequence[str]) -> None:
     """Raises InputError unless there are names of layers."""
     if isinstance(names, str) or not names:
@@ -285,18 +308,6 @@ def _is_unbatched(node: Node) -> bool:
     source = node.args[0]
     assert isinstance(source, Node)
     return packet(source) is torch.ops.aten.unsqueeze and bool(source.args[1] == 0)
-
-
-def _check_replay(captured: Capture, tap: Node | None) -> None:
-    """Raises ModelError unless the recorded ops, run again, give the map that was seen."""
-    again, seen = replay(captured, tap), map_of(captured, tap)
-    difference = float((again - seen).abs().max())
-    # Kernels may sum in another order the second time: rounding, but nothing above it.
-    if difference > 1e-4 * float(seen.abs().max()):
-        raise ModelError(
-            f"The capture does not replay: expected the map of {tap!s} again, "
-            f"got a difference of {difference:.2g}. Please report this model."
-        )
 
 
 def _never_ran(layer: Layer, calls: int) -> str:

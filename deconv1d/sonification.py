@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
 from deconv1d.errors import InputError
 from deconv1d.layers.axes import Layout
+
+if TYPE_CHECKING:
+    from deconv1d.checks.verification import Verified
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,7 @@ class Sonification:
         mask: With "mask": the value of each cell, 0 to 1, ([channels,] [batch,] bands, columns), on
             the grid that `deconv1d.masks.grid.Grid` describes; else None.
         budget: With "mask": the share of the input's energy that the mask may keep; else None.
+        verified: How far the capture is from the model itself; None: it was not to be verified.
 
     Source: paper, section 3.2 and figure B.2.
     """
@@ -54,6 +58,7 @@ class Sonification:
     method: str = "deconvnet"
     mask: Tensor | None = None
     budget: float | None = None
+    verified: Verified | None = None
 
     @property
     def residual(self) -> Tensor:
@@ -165,6 +170,7 @@ class Sonification:
             "channel": "all at once" if self.channel is None else self.channel,
             "sample rate": f"{self.sample_rate} Hz",
             "flagged ops": f"{self.flagged:.0%}",
+            "verified (value, signal)": "no" if self.verified is None else str(self.verified),
         }
         return pair_html(
             tracks, self.sample_rate, title=f"Sonification of {self.layer}", facts=facts

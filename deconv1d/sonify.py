@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from deconv1d.channels import chunk_of
+from deconv1d.checks.silence import why_silent
+from deconv1d.checks.verification import Verified
 from deconv1d.errors import InputError, check_word
 from deconv1d.forward import ForwardPass
 from deconv1d.layers.axes import layout_of
@@ -53,7 +55,9 @@ class Sonifier:
         rules: The op table; `{**RULES, op: rule}` adds to it or changes it.
         dtype: Run model and mirror in this dtype; None: the model's own. The model's parameters
             are cast for the run, and stay as they are.
-        verify: Replay every capture and compare (costs a forward pass).
+        verify: "once" compares each layer's capture with a plain forward pass and with autograd,
+            the first time that it is visited (`Sonification.verified`); "always" does so every
+            time; False never.
     """
 
     def __init__(
@@ -64,7 +68,7 @@ class Sonifier:
         forward: Callable[[Any, Tensor], Any] | None = None,
         rules: Rules = RULES,
         dtype: torch.dtype | None = None,
-        verify: bool = False,
+        verify: str | bool = "once",
     ) -> None:
         if not isinstance(model, nn.Module):
             raise InputError(
@@ -146,7 +150,9 @@ class Sonifier:
                 rivals=rivals,
                 generator=generator,
             )[0]
-        captured, waveform, name = self._forward_pass.run_to(x, layer, tap=tap, method=method)
+        captured, waveform, name, verified = self._forward_pass.run_to(
+            x, layer, tap=tap, method=method
+        )
         assert captured.tap is not None
         deconvnet = mirror(captured, rules=captured.rules, method=method)
         layout = layout_of(captured, captured.tap, channel_axis)
@@ -163,6 +169,13 @@ class Sonifier:
             carry_back=carry_back,
             steps=deconvnet.steps,
             chunk=chunk_of(captured),
+            verified=verified,
+            why_silent=partial(
+                why_silent,
+                captured=captured,
+                layer=name,
+                gradient=partial(self.deconvnet, x, layer, tap=tap, method="gradient"),
+            ),
         )
         sonification = sonify_map(
             reached,
@@ -334,6 +347,16 @@ class Sonifier:
             if node is not None  # `run_through` raises if it is
         ]
 
+    @property
+    def verified(self) -> dict[str, Verified]:
+        """How far each layer that was visited is from the model itself, by its name."""
+        return dict(self._forward_pass.verification.outcomes)
+
+    def _verified(self, outcomes: Mapping[str, Verified]) -> str:
+        """A line above a table."""
+        texts = [f"{layer}: {outcome}" for layer, outcome in outcomes.items()]
+        return f"verified (value, signal) {'; '.join(texts)}" if texts else ""
+
     def layers(self, x: Any) -> Table[LayerRow]:
         """Lists every layer that can be sonified, from one forward pass on a waveform.
 
@@ -345,7 +368,8 @@ class Sonifier:
         """
         # Every layer may be asked for: the forward pass runs to its end.
         captured = self._forward_pass.run_whole(x)
-        return layer_table(captured, self.model, self.rules)
+        rows = layer_table(captured, self.model, self.rules)
+        return Table(rows, title=self._verified(self.verified))
 
     def plan(
         self,
@@ -366,10 +390,11 @@ class Sonifier:
         Raises:
             InputError, LayerError, PathError: As for `sonify`.
         """
-        captured = self._forward_pass.run_to(x, layer, tap=tap, method=method).captured
+        captured, _, name, verified = self._forward_pass.run_to(x, layer, tap=tap, method=method)
         # The mirror is written but not run: the plan costs one forward pass.
         steps = mirror(captured, rules=captured.rules, method=method).steps
-        return plan_of(steps, captured.receptive_fields)
+        title = self._verified({} if verified is None else {name: verified})
+        return Table(plan_of(steps, captured.receptive_fields), title=title)
 
     def deconvnet(
         self,

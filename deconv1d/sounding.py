@@ -6,13 +6,21 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import starmap
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from deconv1d.channels import Channel, carry_back, carry_leveled, check_channels, most_active
+from deconv1d.channels import (
+    Channel,
+    carry_back,
+    carry_leveled,
+    check_channels,
+    most_active,
+    only,
+)
 from deconv1d.errors import ModelError, SilenceWarning
 from deconv1d.layers.axes import Layout
 from deconv1d.low_cut import cut_lows
@@ -21,7 +29,11 @@ from deconv1d.seeds import Seed, seed_of
 from deconv1d.sonification import Sonification
 
 if TYPE_CHECKING:
+    from deconv1d.checks.verification import Verified
     from deconv1d.mirror import Step
+
+
+UNKNOWN = "nothing of the map gets to the waveform"
 
 
 @dataclass(frozen=True)
@@ -37,6 +49,8 @@ class ReachedMap:
         carry_back: Carries seeds, of the map's shape or with a leading axis, to raw sonifications.
         steps: The ops that they pass.
         chunk: How many channels to carry at a time.
+        verified: How far the forward pass is from the model itself; None: it was not verified.
+        why_silent: Says why a seed that is not zero gave silence, or raises PathError.
     """
 
     layer: str
@@ -47,6 +61,8 @@ class ReachedMap:
     carry_back: Callable[[Tensor], Tensor]
     steps: Sequence[Step]
     chunk: int
+    verified: Verified | None = None
+    why_silent: Callable[[Tensor], str] | None = None
 
 
 def sonify_map(
@@ -79,19 +95,41 @@ def sonify_map(
     # The whole map may be needed to make a seed, also where one channel is carried back.
     values = seed_of(activation, seed, layout)
     carried: list[Channel] | Channel | None = None
+    silent = None
     if chosen is None:
         raw, level = carry_leveled(reached.carry_back, layout.unsorted(values)[None], layout)
         raw, level = raw[0], level[0]
+        silent = _silent_seed(values, raw)
     else:
         maps = layout.sorted(activation)
         # "most_active" is another channel for each example: a tensor of numbers, (batch,).
         channels: list[Channel] = [*chosen] if isinstance(chosen, list) else [most_active(maps)]
         carry = partial(carry_back, reached.carry_back, values, layout, chunk=reached.chunk)
         (raw, level), carried = carry(channels), channels
+        seeds = ((only(values, c), one) for c, one in zip(channels, raw, strict=True))
+        silent = next((s for s in starmap(_silent_seed, seeds) if s is not None), None)
         # One channel was asked for, not a list of one: its sound has no leading axis.
         if isinstance(chosen, str) or not isinstance(channel, Sequence):
             raw, level, carried = raw[0], level[0], channels[0]
-    return _finish(reached, raw, level, carried, sample_rate, low_cut)
+    why = "the map is dead"
+    if silent is not None and reached.waveform.given.any():
+        tell = reached.why_silent
+        why = UNKNOWN if tell is None else tell(layout.unsorted(silent))
+    return _finish(reached, raw, level, carried, sample_rate, low_cut, why)
+
+
+def _silent_seed(seed: Tensor, raw: Tensor) -> Tensor | None:
+    """The part of a seed that is not zero and gave silence: of some examples, batch first."""
+    if len(seed) != len(raw):
+        return None
+    dead = ~raw.reshape(len(raw), -1).any(1)
+    if not dead.any() or not (lost := seed[dead]).any():
+        return None
+    return torch.zeros_like(seed).masked_scatter(_like(dead, seed), lost)
+
+
+def _like(examples: Tensor, seed: Tensor) -> Tensor:
+    return examples.reshape(-1, *[1] * (seed.dim() - 1)).expand_as(seed)
 
 
 def _finish(
@@ -101,6 +139,7 @@ def _finish(
     channel: Any,
     sample_rate: int | None,
     low_cut: float | None,
+    why: str,
 ) -> Sonification:
     given = reached.waveform.given
     leading = raw.shape[:1] if isinstance(channel, list) else ()
@@ -118,7 +157,7 @@ def _finish(
         raw = cut_lows(raw, low_cut, sample_rate)
     scaled, gain = to_peak_of(given.to(wide), raw)
     if (gain == 0).any():
-        what = "the input is silent" if not given.any() else "the map is dead"
+        what = "the input is silent" if not given.any() else why
         warnings.warn(
             f"The sonification of layer {reached.layer!r} is silent: {what}.",
             SilenceWarning,
@@ -136,6 +175,7 @@ def _finish(
         layout=reached.layout,
         tap=reached.tap,
         flagged=sum(step.rule.flagged for step in reached.steps) / max(len(reached.steps), 1),
+        verified=reached.verified,
     )
 
 

@@ -291,7 +291,9 @@ ADJOINT = cases(
     scatter_add=lambda x: CUBE.scatter_add(
         -1, PLACES[:2].repeat(2, 3, 1), x[..., :2] + x[..., 1:3]
     ),
-    as_strided=lambda x: x.as_strided((3, 4), (7, 2), 1),
+    strided=lambda x: x.mT.as_strided((3, 4), (7, 2), 1),
+    strided_scatter=lambda x: (y := x * 1, y.as_strided((3, 4), (4, 1), 1).mul_(3), y)[2],
+    revalued=lambda x: (y := x * 2, y.data.mul_(1), y)[2],
     diagonal=lambda x: x.diagonal(1, 1, 2),
     im2col=(lambda x: F.unfold(x, (3, 1), 1, (1, 0), 2), (1, 2, 7, 1)),
     col2im=(lambda x: F.fold(x, (9, 1), (3, 1)), (2, 6, 7)),

@@ -319,12 +319,14 @@ class BehindTorchsBack(nn.Module):
 
 
 @pytest.mark.filterwarnings("error")
-def test_check_finds_a_capture_that_does_not_replay(x):
-    honest = Sonifier(BehindTorchsBack(1), verify=True)
+def test_verification_finds_a_capture_that_does_not_replay(x):
+    honest = Sonifier(BehindTorchsBack(1), verify="always")
     assert honest.sonify(x, layer="relu#1", channel=1).raw.any()
     model = BehindTorchsBack(2)
-    message = r"does not replay: expected the map .* again, got a difference of .*report this model"
-    asked = {"layer": "relu#1", "sonifier": Sonifier(model, verify=True)}
+    message = (
+        r"not what the model computes: expected the value of .* at 'relu#1' .*report this model"
+    )
+    asked = {"layer": "relu#1", "sonifier": Sonifier(model, verify="always")}
     fails(model, ModelError, message, x, **asked)
 
 

@@ -20,6 +20,7 @@ LEVELS = [
     ["record"],
     ["layers.names", "layers.axes", "layers.maps"],
     ["mirror"],
+    ["checks"],
     ["layers", "forward", "seeds", "channels"],
     ["sonification", "sounding", "program", "local"],
     ["sonify"],

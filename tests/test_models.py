@@ -14,7 +14,7 @@ from zoo import built, waveforms
 
 from benchmarks.architectures import ARCHITECTURES, Architecture
 from benchmarks.architectures.interfaces import Answering
-from deconv1d import Sonifier
+from deconv1d import PathError, Sonifier
 from deconv1d.mirror import Deconvnet, mirror
 from deconv1d.record.capture import Capture, capture, replay
 from deconv1d.record.request import TapRequest
@@ -104,8 +104,18 @@ def assert_near(actual: Tensor, expected: Tensor) -> None:
     assert error < TOLERANCES[expected.dtype]
 
 
+def test_a_model_without_gradients_has_none():
+    """The deconvnet does not need them."""
+    architecture = ARCHITECTURES["own_no_grad"]
+    sonifier, x = sonifier_of(architecture, torch.float64), waveforms(architecture, torch.float64)
+    layer = architecture.layers[-1]
+    assert deconvnet_of(sonifier, x, layer, "deconvnet").steps
+    with pytest.raises(PathError, match="No signal can be carried"):
+        deconvnet_of(sonifier, x, layer, "gradient")
+
+
 @pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
-@rows()
+@rows(without=("own_no_grad",))
 def test_gradient_is_autograd(architecture, dtype):
     sonifier, x = sonifier_of(architecture, dtype), waveforms(architecture, dtype)
     leaf = x.clone().requires_grad_()
@@ -162,7 +172,7 @@ def test_replay_is_the_map_that_was_seen(architecture):
     assert_near(replay(seen), seen.kept[seen.tap])
 
 
-@rows()
+@rows(without=("own_no_grad",))
 def test_field_holds_what_the_last_layer_reads(architecture):
     """The gradient of a single value in the middle of the map is zero outside its field."""
     seen = captured(architecture, "gradient")

@@ -18,8 +18,9 @@ from torch import Tensor, nn
 
 from deconv1d.errors import LayerError
 from deconv1d.mirror import Step
+from deconv1d.record.aliasing import before_write, undo_writes
 from deconv1d.record.interrupts import interruptible
-from deconv1d.record.unchanged import unchanged, undo_writes
+from deconv1d.record.unchanged import unchanged
 from deconv1d.record.waveform import as_waveform
 from deconv1d.sonification import Sonification
 from deconv1d.sonify import Sonifier
@@ -195,7 +196,7 @@ class _AnyOutput(nn.Module):
 def _hookable(model: nn.Module) -> Iterator[None]:
     """Lets Captum hook and differentiate the model; afterwards the model is as it was before."""
     # A model may write into its buffers as it runs (counters, caches): these are put back too.
-    buffers = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
+    buffers = [before_write(buffer) for buffer in model.buffers()]
     with unchanged(model), interruptible(), torch.enable_grad():
         try:
             yield

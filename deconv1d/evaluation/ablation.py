@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from deconv1d.record.unchanged import unchanged, undo_writes
+from deconv1d.record.aliasing import before_write, undo_writes
+from deconv1d.record.unchanged import unchanged
 from deconv1d.record.waveform import as_waveform
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ def _output(sonifier: Sonifier, x: Tensor) -> Tensor | None:
     model, call = sonifier.model, sonifier.forward
     assert call is not None
     own = next((p for p in model.parameters() if p.is_floating_point()), x)
-    buffers = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
+    buffers = [before_write(buffer) for buffer in model.buffers()]
     *others, last = as_waveform(x).shapes
     with unchanged(model):
         try:

@@ -1,33 +1,72 @@
 """Which graph node holds the value of a tensor now: in-place writes and views made pure.
 
-A model may write into a tensor, or into a view of it, after others have read it. Here a tensor is
-known by its memory (storage, offset, sizes, strides, dtype). Each storage remembers how its views
-were derived. A write gives the written view a new node, is scattered back into the tensors that it
-was cut from, and leaves every other view to be derived anew when it is next read.
+A model may write into a tensor, or into a view of it, after others have read it:
+
+    h = conv(x)            h: node conv
+    v = h[:, 1:]           v: node slice, a view of h
+    v.mul_(2)              v: node mul; h: node slice_scatter(conv, mul), its base
+    u = h[:, 0]            u: node select(slice_scatter): reads what is there now
+    v + 1                  v: node mul still
+
+A tensor is known by its storage and its *place*: offset, sizes, strides, dtype. Each storage
+remembers how its views were derived. A write gives the written view a new node, is scattered back
+into the tensors that it was cut from, and leaves every other view to be derived anew when it is
+next read.
+
+Autograd adds one more thing. `d = h.detach()` has h's memory and h's place but not h's way back.
+So a view also belongs to a *branch*: 0 for what autograd follows from the storage's first tensor,
+another number for each detached view and what is cut from it. A write in one branch changes the
+values in all branches of the storage; it changes the way back in its own alone.
+
+    h = conv(x)            branch 0: conv
+    d = h.detach()         branch 1: detach(conv)
+    d.mul_(2)              branch 1: mul(detach); branch 0: revalued(mul, conv)
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import NamedTuple
 
+import torch
 from torch import Tensor
 from torch.fx import Node
 from torch.multiprocessing.reductions import StorageWeakRef
 
-Place = tuple[Any, ...]
+from deconv1d.rules.memory import Layout
+
+
+class Place(NamedTuple):
+    """Where in its storage a tensor lies, how it reads it, and autograd's branch of it."""
+
+    offset: int
+    shape: torch.Size
+    stride: tuple[int, ...]
+    dtype: torch.dtype
+    conjugate: bool
+    negative: bool
+    branch: int = 0
+
+    @property
+    def layout(self) -> Layout:
+        """Offset, sizes and strides."""
+        return self.offset, tuple(self.shape), tuple(self.stride)
+
+
+Derive = Callable[[Node, Node | None], Node]
+Restore = Callable[[Node, Node], Node]
 
 
 @dataclass
 class _View:
     """One way to look at a storage: how it was cut from its base, and its node as of a version."""
 
-    node: Node
+    node: Node | None
     version: int
     base: Place | None = None
-    derive: Callable[[Node], Node] | None = None
-    restore: Callable[[Node, Node], Node] | None = None
+    derive: Derive | None = None
+    restore: Restore | None = None
 
 
 @dataclass
@@ -37,14 +76,41 @@ class _Storage:
     views: dict[Place, _View] = field(default_factory=dict)
 
 
-def place_of(x: Tensor) -> Place:
-    """Where in its storage a tensor lies, and how it reads it."""
-    return (x.storage_offset(), x.shape, x.stride(), x.dtype, x.is_conj(), x.is_neg())
+def place_of(x: Tensor, branch: int = 0) -> Place:
+    """Where a tensor lies."""
+    return Place(
+        int(x.storage_offset()), x.shape, x.stride(), x.dtype, x.is_conj(), x.is_neg(), branch
+    )
 
 
 def storage_of(x: Tensor) -> int:
     """The identity of a tensor's storage."""
     return int(x.untyped_storage()._cdata)
+
+
+class Before(NamedTuple):
+    """A tensor of the model's before it was written into."""
+
+    tensor: Tensor
+    content: Tensor
+    place: Place
+    bytes: int
+
+
+def before_write(x: Tensor) -> Before:
+    """What has to be put back if this tensor is written into, or laid out anew."""
+    return Before(x, x.detach().clone(), place_of(x), x.untyped_storage().nbytes())
+
+
+def undo_writes(writes: Sequence[Before]) -> None:
+    """Puts back what a forward pass wrote into the model's tensors, last write first."""
+    for tensor, content, place, size in reversed(writes):
+        with torch.inference_mode(tensor.is_inference()), torch.no_grad():
+            if (storage := tensor.untyped_storage()).nbytes() != size:
+                storage.resize_(size)
+            if place_of(tensor) != place:
+                tensor.set_(storage, *place.layout)
+            tensor.copy_(content)
 
 
 class Aliases:
@@ -54,60 +120,94 @@ class Aliases:
         # A weak reference keeps a storage's address from being used again, not its data.
         self._storages: dict[int, _Storage] = {}
 
-    def read(self, x: Tensor) -> Node | None:
-        """The node of this tensor's current value; None if it was never seen."""
-        storage = self._storages.get(storage_of(x))
-        if storage is None or storage.alive.expired():
+    def read(self, x: Tensor, branch: int = 0) -> Node | None:
+        """The node of this tensor's current value; None if its place was never seen."""
+        storage = self._storage(x)
+        view = None if storage is None else storage.views.get(place_of(x, branch))
+        return None if storage is None or view is None else self._current(storage, view)
+
+    def peek(self, x: Tensor, branch: int = 0) -> Node | None:
+        """As `read`, but None where a node would first have to be derived."""
+        storage = self._storage(x)
+        view = None if storage is None else storage.views.get(place_of(x, branch))
+        if storage is None or view is None or view.version != storage.version:
             return None
-        view = storage.views.get(place_of(x))
-        return None if view is None else self._current(storage, view)
+        return view.node
+
+    def knows(self, x: Tensor) -> bool:
+        """Whether this tensor's storage was seen."""
+        return self._storage(x) is not None
+
+    def _storage(self, x: Tensor) -> _Storage | None:
+        storage = self._storages.get(storage_of(x))
+        return None if storage is None or storage.alive.expired() else storage
 
     def define(self, x: Tensor, node: Node) -> None:
         """A tensor with memory of its own has this value."""
         weak = StorageWeakRef(x.untyped_storage())
         self._storages[storage_of(x)] = _Storage(weak, views={place_of(x): _View(node, 0)})
 
+    def add(self, x: Tensor, node: Node) -> None:
+        """A tensor of the model's has this value; its storage may have been seen before."""
+        if (storage := self._storage(x)) is None:
+            self.define(x, node)
+        else:
+            storage.views[place_of(x)] = _View(node, storage.version)
+
     def alias(
-        self,
-        x: Tensor,
-        base: Place,
-        node: Node,
-        derive: Callable[[Node], Node],
-        restore: Callable[[Node, Node], Node],
+        self, x: Tensor, at: Place, base: Place, node: Node | None, derive: Derive, restore: Restore
     ) -> None:
         """A view of what lies at `base` in the same storage.
 
         Args:
-            x: The view.
+            x: A tensor of that storage.
+            at: The view's place.
             base: The place it was cut from.
-            node: Its value.
-            derive: `derive(base node)` cuts it anew.
+            node: Its value; None: to be derived when it is read.
+            derive: `derive(base node, old node)` cuts it anew.
             restore: `restore(base node, view node)` puts it back.
         """
         storage = self._storages[storage_of(x)]
-        view = _View(node, storage.version, base, derive, restore)
-        storage.views.setdefault(place_of(x), view)
+        version = -1 if node is None else storage.version
+        storage.views.setdefault(at, _View(node, version, base, derive, restore))
 
-    def write(self, x: Tensor, node: Node) -> None:
-        """This tensor was overwritten with the value of `node`."""
+    def root(self, x: Tensor, branch: int) -> Place:
+        """The place from which, in the end, this view was cut; its own if the dtype changed."""
+        views, here = self._storages[storage_of(x)].views, place_of(x, branch)
+        place = here
+        while (base := views[place].base) is not None:
+            place = base
+        return place if place[3:6] == here[3:6] else here
+
+    def at(self, x: Tensor, place: Place) -> Node:
+        """The node of the current value at a place of x's storage that was seen."""
         storage = self._storages[storage_of(x)]
-        view = storage.views[place_of(x)]
-        bases = []
+        return self._current(storage, storage.views[place])
+
+    def write(self, x: Tensor, branch: int, node: Node) -> None:
+        """This tensor was overwritten with the value of `node`.
+
+        With v = h[:, 1:] written, the chain is v, h; h gets slice_scatter(h before, node).
+        """
+        storage = self._storages[storage_of(x)]
+        written = storage.views[place_of(x, branch)]
+        chain, view = [], written
         while view.base is not None:
             base = storage.views[view.base]
-            bases.append((view, base, self._current(storage, base)))
+            chain.append((view, base, self._current(storage, base)))
             view = base
         storage.version += 1
-        written = storage.views[place_of(x)]
         written.node, written.version = node, storage.version
-        for view, base, before in bases:
+        for view, base, before in chain:
             assert view.restore is not None
+            assert view.node is not None
             base.node, base.version = view.restore(before, view.node), storage.version
 
     def _current(self, storage: _Storage, view: _View) -> Node:
-        if view.version != storage.version:
-            assert view.base is not None
+        if view.version != storage.version and view.base is not None:
             assert view.derive is not None
-            view.node = view.derive(self._current(storage, storage.views[view.base]))
+            base = self._current(storage, storage.views[view.base])
+            view.node = view.derive(base, view.node)
             view.version = storage.version
+        assert view.node is not None
         return view.node

@@ -5,10 +5,9 @@ The model is stopped as soon as the wanted map is complete and is left exactly a
 
 from __future__ import annotations
 
-import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from operator import getitem
@@ -23,12 +22,13 @@ from torch.nn.modules.module import (
 )
 
 from deconv1d.record.axes import Axes, axes_of
+from deconv1d.record.interception import custom_functions, threads
 from deconv1d.record.interrupts import interruptible
 from deconv1d.record.receptive_fields import ReceptiveField, receptive_fields_of
 from deconv1d.record.recorder import Recorder, Stop
 from deconv1d.record.request import TapRequest
 from deconv1d.record.schema import is_random
-from deconv1d.record.unchanged import unchanged, undo_writes
+from deconv1d.record.unchanged import unchanged
 from deconv1d.rules.table import RULES, Rules
 
 
@@ -51,6 +51,7 @@ class Capture:
         calls: How often each module ran; None if the model was stopped before its end.
         writes: Names of the model's own tensors that forward wrote into.
         decides: Whether the model looked at a value, so that another input may run otherwise.
+        written: Tensors of the model that its forward pass wrote into; they are put back.
         rules: The op table it was recorded for.
         method: "deconvnet", "guided", "gradient" or "forward".
     """
@@ -66,6 +67,7 @@ class Capture:
     calls: Counter[str] | None
     writes: tuple[str, ...]
     decides: bool
+    written: Sequence[Tensor]
     rules: Rules
     method: str
 
@@ -95,6 +97,7 @@ def capture(
     forward: Callable[[Any, Tensor], Any] | None = None,
     dtype: torch.dtype | None = None,
     run_on: bool = False,
+    watch: Callable[[Recorder], AbstractContextManager[Any]] | None = None,
 ) -> Capture:
     """Runs the model on a waveform and writes down what it computes.
 
@@ -109,6 +112,7 @@ def capture(
         dtype: Run with the parameters cast to this; None: as they are.
         run_on: Whether to let the model run to its end once the maps are complete, which fills
             `calls`.
+        watch: Makes a context in which the model runs, of the recorder; for verification.
 
     Raises:
         PathError: If a map does not depend on the waveform by differentiable ops.
@@ -121,9 +125,10 @@ def capture(
             x, state, targets=_listed(target), rules=rules, method=method, run_on=run_on
         )
         try:
-            ended = _run(recorder, model, x, forward, dtype)
+            watching = nullcontext() if watch is None else watch(recorder)
+            ended = _run(recorder, model, x, forward, dtype, watching)
         finally:
-            undo_writes(recorder.undo)
+            written = recorder.undo_writes()
             recorder.release()
     if recorder.error is not None:
         raise recorder.error
@@ -139,6 +144,7 @@ def capture(
         calls=recorder.calls if ended else None,
         writes=tuple(recorder.writes),
         decides=recorder.decides,
+        written=written,
         rules=rules,
         method=method,
     )
@@ -156,13 +162,24 @@ def _run(
     x: Tensor,
     forward: Callable[[Any, Tensor], Any] | None,
     dtype: torch.dtype | None,
+    watching: AbstractContextManager[Any],
 ) -> bool:
     """Runs the model under the recorder; whether it came to its end."""
     try:
         # Below autograd composite ops (linear, max_pool1d, attention) arrive whole.
-        with _hooks(model, recorder), torch._C._AutoDispatchBelowAutograd(), recorder:
-            with _cast(model, dtype), interruptible():
-                model(x) if forward is None else forward(model, x)
+        with (
+            _hooks(model, recorder),
+            custom_functions(recorder),
+            threads(recorder),
+            torch._C._AutoDispatchBelowAutograd(),
+            torch.enable_grad(),
+            _plain_scripts(),
+            recorder,
+            cast(model, dtype),
+            watching,
+            interruptible(),
+        ):
+            model(x) if forward is None else forward(model, x)
             if not recorder.complete:
                 recorder.run_on = True  # nothing left to stop
                 recorder.finish(recorder.taps)
@@ -177,18 +194,22 @@ def _run(
     return True
 
 
+def _plain_scripts() -> AbstractContextManager[None]:
+    """Scripts run op by op: optimised ones detach values for a derivative of their own."""
+    return torch.jit.optimized_execution(False)  # type: ignore[attr-defined]  # untyped
+
+
 @contextmanager
 def _hooks(model: nn.Module, recorder: Recorder) -> Iterator[None]:
-    """Forward hooks that tell the recorder, in this thread alone, which module runs."""
-    thread = threading.get_ident()
+    """Forward hooks that tell the recorder, in its own threads alone, which module runs."""
     paths = {module: path for path, module in model.named_modules() if path}
 
     def enter(module: nn.Module, args: Any) -> None:
-        if threading.get_ident() == thread and module in paths:
+        if recorder.records_here() and module in paths:
             recorder.enter(paths[module])
 
     def leave(module: nn.Module, args: Any, output: Any) -> None:
-        if threading.get_ident() == thread and module in paths:
+        if recorder.records_here() and module in paths:
             recorder.leave(output)
 
     def enter_script(module: nn.Module, args: Any) -> None:
@@ -215,7 +236,7 @@ def _hooks(model: nn.Module, recorder: Recorder) -> Iterator[None]:
 
 
 @contextmanager
-def _cast(model: nn.Module, dtype: torch.dtype | None) -> Iterator[None]:
+def cast(model: nn.Module, dtype: torch.dtype | None) -> Iterator[None]:
     """The model's floating tensors in another dtype, as ops of the graph: they stay tied."""
     if dtype is None:
         yield
@@ -235,32 +256,56 @@ def replay(captured: Capture, tap: Node | None = None) -> Tensor:
     """
     tap = tap or captured.tap
     assert tap is not None
+    return replay_all(captured, tap)[tap]  # type: ignore[no-any-return]  # fx is untyped
+
+
+def replay_all(captured: Capture, tap: Node) -> Mapping[Node, Any]:
+    """The value of every op up to a map, again."""
+    values: dict[Node, Any] = {}
     graph = Graph()
     copies: dict[Node, Node] = {}
-    graph.graph_copy(captured.graph, copies)
+    for node in captured.graph.nodes:
+        copies[node] = graph.node_copy(node, copies.__getitem__)
+        if node is tap:
+            break
     graph.output(copies[tap])
+    originals = {copy: node for node, copy in copies.items()}
     with torch.no_grad():
-        return _Replay(captured, graph, copies).run(captured.kept[captured.x])  # type: ignore[no-any-return]  # fx is untyped
+        _Replay(captured, graph, originals, values).run(captured.kept[captured.x])
+    return values
 
 
 class _Replay(Interpreter):
     """Runs a copy of a captured graph, with recorded values for random ops."""
 
-    def __init__(self, captured: Capture, graph: Graph, copies: dict[Node, Node]) -> None:
+    def __init__(
+        self,
+        captured: Capture,
+        graph: Graph,
+        originals: dict[Node, Node],
+        values: dict[Node, Any],
+    ) -> None:
         super().__init__(nn.Module(), graph=graph)
-        self._constants = captured.constants
-        self._drawn = {copies[n].name: x for n, x in captured.kept.items() if _is_drawn(n)}
+        self._captured, self._originals, self._values = captured, originals, values
 
     def run_node(self, n: Node) -> Any:
-        if n.name in self._drawn:
-            return self._drawn[n.name]
-        # An op with several results has them kept one by one; run again, it would draw again.
-        if is_random(n) and n.users and all(user.name in self._drawn for user in n.users):
-            return None
-        return super().run_node(n)
+        node = self._originals.get(n)
+        if node is not None and _is_drawn(node) and node in self._captured.kept:
+            value = self._captured.kept[node]
+        elif node is not None and is_random(node) and self._all_kept(node):
+            return None  # its results are kept one by one; run again, it would draw again
+        else:
+            value = super().run_node(n)
+        if node is not None:
+            self._values[node] = value
+        return value
+
+    def _all_kept(self, node: Node) -> bool:
+        kept = self._captured.kept
+        return bool(node.users) and all(u in kept and u.target is getitem for u in node.users)
 
     def get_attr(self, target: Any, args: Any, kwargs: Any) -> Tensor:
-        return self._constants[target]
+        return self._captured.constants[target]
 
 
 def _is_drawn(node: Node) -> bool:

@@ -1,9 +1,16 @@
-"""Where a forward pass is to stop, how far it has come, and where it failed."""
+"""What a forward pass is asked for: where it is to stop, how far it has come, where it failed.
+
+A request names a layer; its tap follows the layer's block while the model runs:
+
+    conv -> relu -> max_pool -> conv      request "conv1#1", tap "block"
+    tip: conv, then relu, then max_pool; complete when the second conv takes the tip
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 from torch.fx import Node
 
@@ -36,11 +43,11 @@ class Failure:
 
 @dataclass(eq=False)
 class Tap:
-    """Where a wanted layer's block has come to.
+    """How far a wanted layer's block has been followed.
 
     Attributes:
         request: The layer.
-        tip: The last value of its block so far; None: the layer has not answered yet.
+        tip: The last value of its block so far; None: the layer has not run yet.
         complete: Whether the tip is the block's end.
     """
 
@@ -49,5 +56,11 @@ class Tap:
     complete: bool = False
 
     def follows(self, node: Node) -> bool:
-        """Whether an op takes up the tip."""
-        return not self.complete and self.tip is not None and self.tip[0] in node.all_input_nodes
+        """Whether an op takes the tip as an input."""
+        # Identity, not equality: two values may be equal and only one of them is the block's.
+        if self.complete or self.tip is None:
+            return False
+        tip, inputs = self.tip[0], node.all_input_nodes
+        # `h.numpy()` detaches h for a look; the block goes on from h.
+        looked_at = getattr(tip.target, "overloadpacket", None) is torch.ops.aten.detach
+        return tip in inputs or (looked_at and tip.args[0] in inputs)

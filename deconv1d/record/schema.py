@@ -1,4 +1,11 @@
-"""What an op is, before it runs: what it writes, what it draws, what it reads of its input."""
+"""What is known of an op before it runs: what it writes into, whether it draws random numbers.
+
+A captured graph is pure: no op in it writes. So each op that writes has a pure twin here:
+
+    h.add_(g)                 the graph holds add(h, g), and h is that node from now on
+    torch.add(h, g, out=o)    the graph holds add(h, g), and o is that node
+    h.index_fill_(0, i, 1)    where torch has no twin: the op itself, on copies of its inputs
+"""
 
 from __future__ import annotations
 
@@ -15,8 +22,24 @@ from torch.utils import _pytree as pytree
 
 from deconv1d.rules.op import leaves
 
+aten = torch.ops.aten
+
 FACTORY_OPTIONS = {"dtype", "layout", "device", "pin_memory"}
 """Arguments of every op that makes a tensor anew: zeros, zeros_like, new_full."""
+
+# No tag of torch's says it, and rules say how a signal is carried, not where values go.
+PLACED = frozenset(
+    # No rule says it either: rules say how a signal is carried, not where values go.
+    {aten.copy, aten.where, aten.index_put, aten.scatter, aten.masked_scatter, aten.index_copy}
+    # Writes to views.
+    | {aten.slice_scatter, aten.select_scatter, aten.diagonal_scatter}
+)
+"""Each value of the result is one of the inputs' values: no input is added to another. Torch has no
+tag that says so."""
+
+# No tag of torch's says it, and no rule does: it is about what may follow.
+SIDE_BY_SIDE = frozenset({aten.cat, aten.stack})
+"""As `PLACED`, but a sum over the new places may follow: stack([z, (q - z).detach()]).sum(0)."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +85,7 @@ def schema_of(func: OpOverload) -> Schema:
     """Returns what is known of an op by itself."""
     key = "CompositeImplicitAutograd"
     marked = enumerate(func._schema.arguments)
+    # Composite: torch would run other ops for it, which the recorder then sees instead.
     pure = _pure(func)
     return Schema(
         packet=func.overloadpacket,
@@ -92,6 +116,7 @@ def _updates(func: OpOverload) -> list[tuple[int, int]]:
 def _pure(func: OpOverload) -> Callable[..., Any]:
     if not func._schema.is_mutable:
         return func
+    # A twin takes the same arguments, but for those that are only memory for results.
     namespace, name = func._schema.name.split("::")
     twins = getattr(getattr(torch.ops, namespace), name.removesuffix("_"), None)
     wanted = [(a.name, str(a.type)) for a in func._schema.arguments if a.name not in _outs(func)]

@@ -128,10 +128,3 @@ def _global_hooks() -> list[dict[int, Any]]:
 def _stance() -> Any:
     """How torch.compile behaves; None while nothing is compiled, for importing it is slow."""
     return torch._dynamo.eval_frame._stance if "torch._dynamo" in sys.modules else None
-
-
-def undo_writes(writes: list[tuple[Tensor, Tensor]]) -> None:
-    """Puts back what a forward pass wrote into the model's tensors, last write first."""
-    for tensor, content in reversed(writes):
-        with torch.inference_mode(tensor.is_inference()), torch.no_grad():
-            tensor.copy_(content)

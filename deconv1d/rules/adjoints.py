@@ -273,6 +273,8 @@ def pull_back(
         a list
         for an op with several outputs, None where an output has no signal.
     """
+    if (own := getattr(function, "pull_back", None)) is not None:
+        return own(places)  # type: ignore[no-any-return]  # a function's attribute
 
     def carry_back(signal: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         flat, structure = pytree.tree_flatten((args, kwargs))
@@ -289,9 +291,13 @@ def pull_back(
             out = function(*filled_args, **filled_kwargs)
             return tuple(out[i] for i in present) if several else out
 
+        inputs = [flat[place] for place in places]
+        signals = tuple(signal[i] for i in present) if several else signal
+        if not singular and not torch._C._are_functorch_transforms_active():
+            return _derivative(forward, inputs, signals)
         with torch.enable_grad():
-            out, pull = torch.func.vjp(forward, *(flat[place] for place in places))[:2]
-        pulled = pull(tuple(signal[i] for i in present) if several else signal)
+            out, pull = torch.func.vjp(forward, *inputs)[:2]
+        pulled = pull(signals)
         if not singular:
             return pulled
         # Not where `pulled` is not finite: an overflow of the signal itself has to be noticed.
@@ -303,6 +309,25 @@ def pull_back(
 
     carry_back.__name__ = f"pull_back_{getattr(function, '__name__', 'op').split('.')[0]}"
     return carry_back
+
+
+def _derivative(
+    forward: Callable[..., Any], inputs: Sequence[Tensor], signals: Any
+) -> tuple[Tensor, ...]:
+    """As `torch.func.vjp`, for one signal; that would import torch's compiler, which takes 2 s."""
+    leaves = [x.detach().requires_grad_() for x in inputs]
+    with torch.enable_grad():
+        output = forward(*leaves)
+    outputs, signals = (output, signals) if isinstance(output, tuple) else ((output,), (signals,))
+    pairs = [(y, s) for y, s in zip(outputs, signals, strict=True) if y.requires_grad]
+    if not pairs:
+        return tuple(map(torch.zeros_like, inputs))
+    outputs, signals = zip(*pairs, strict=True)
+    gradients = torch.autograd.grad(outputs, leaves, signals, allow_unused=True)
+    return tuple(
+        torch.zeros_like(x) if gradient is None else gradient
+        for gradient, x in zip(gradients, inputs, strict=True)
+    )
 
 
 def _savable(x: Tensor) -> Tensor:

@@ -26,7 +26,7 @@ from torch import Tensor
 from torch.fx import Node
 from torch.utils import _pytree as pytree
 
-from deconv1d.rules import adjoints, channel_axis, reach, views
+from deconv1d.rules import adjoints, channel_axis, memory, reach, views
 from deconv1d.rules.channel_axis import ChannelAxis
 from deconv1d.rules.gates import held_factor, held_term, held_values, is_gate
 from deconv1d.rules.op import Op, depends_on_input, shape_of
@@ -846,6 +846,22 @@ def _pass(op: Op, signal: Node, emit: Emit) -> Signals:
 
 PASS = Rule("pass", _pass, block=True)
 
+# --- memory -------------------------------------------------------------------------------------
+
+
+def _stride_back(op: Op, signal: Node, emit: Emit) -> Signals:
+    x, layout, view = op.node.args
+    yield x, emit(memory.strided_transpose, signal, layout, view)  # type: ignore[misc]  # a node
+
+
+def _scatter_strided_back(op: Op, signal: Node, emit: Emit) -> Signals:
+    x, piece, layout, view = op.node.args
+    if depends_on_input(piece):
+        yield piece, emit(memory.strided, signal, layout, view)  # type: ignore[misc]  # a node
+    if depends_on_input(x):
+        yield x, emit(memory.without_strided, signal, layout, view)  # type: ignore[misc]  # a node
+
+
 # --- the table ---------------------------------------------------------------------------------
 
 
@@ -914,7 +930,7 @@ RULES: Rules = {
     **_each("masked_fill fill zero tril triu complex real imag", _linear()),
     **_each("repeat", _linear(reach.everywhere, reshapes=True)),
     **_each(
-        "flip roll index index_put index_select gather scatter scatter_add as_strided"
+        "flip roll index index_put index_select gather scatter scatter_add"
         " im2col col2im pixel_shuffle pixel_unshuffle",
         _linear(reach.everywhere),
     ),
@@ -925,6 +941,9 @@ RULES: Rules = {
     # A complex value as two real ones, in a new last axis, and back.
     **_each("view_as_real", _linear(reach.before_new_axis, put_back=views.complex_back)),
     **_each("view_as_complex", _linear(reach.before_lost_axis)),
+    memory.strided: Rule("adjoint", _stride_back, reach.everywhere, put_back=views.strided_back),
+    memory.strided_scatter: Rule("adjoint", _scatter_strided_back, reach.everywhere),
+    memory.revalued: Rule("adjoint", _pass),
     # switch
     **_each("max_pool1d", MAX_POOL),
     **_each("max_pool2d_with_indices max_pool3d_with_indices", _indexed_pool(reach.windowed)),

@@ -15,9 +15,11 @@ import torch
 from torch._ops import OpOverload
 from torch.fx import Node
 
+from deconv1d.rules.memory import strided_scatter
+
 aten = torch.ops.aten
 
-Call = tuple[OpOverload, tuple[Any, ...]]
+Call = tuple[Callable[..., Any], tuple[Any, ...]]
 PutBack = Callable[[Node, int, Node, Node], Call]
 """`put_back(cut, output, base, view)`: the node that cut the view, which of its outputs the view
 is, the base's value before the write, the view's value after it."""
@@ -69,6 +71,11 @@ def permute_back(cut: Node, output: int, base: Node, view: Node) -> Call:
 def complex_back(cut: Node, output: int, base: Node, view: Node) -> Call:
     """Two real values as a complex one."""
     return aten.view_as_complex.default, (view,)
+
+
+def strided_back(cut: Node, output: int, base: Node, view: Node) -> Call:
+    """The values that were read by strides, back to where they lay."""
+    return strided_scatter, (base, view, *cut.args[1:])
 
 
 def reshape_back(cut: Node, output: int, base: Node, view: Node) -> Call:

@@ -1,0 +1,1 @@
+"""Whether a capture and its mirror are what they should be."""
