@@ -41,7 +41,8 @@ HELD_AFTER = {
 """How many of its three layers have nothing held or flagged below them, if not all."""
 
 
-def rows() -> pytest.MarkDecorator:
+def rows(without: tuple[str, ...] = ()) -> pytest.MarkDecorator:
+    """A test for each architecture but those named."""
     entries = [
         pytest.param(
             entry,
@@ -49,6 +50,7 @@ def rows() -> pytest.MarkDecorator:
             marks=pytest.mark.skipif(not entry.installed, reason=f"needs {entry.requires}"),
         )
         for entry in ARCHITECTURES.values()
+        if entry.name not in without
     ]
     return pytest.mark.parametrize("architecture", entries)
 
