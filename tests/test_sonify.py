@@ -160,7 +160,8 @@ def test_all_channels_of_a_wide_layer_run_in_chunks(monkeypatch, megabytes, runs
     )
     monkeypatch.setattr(channels, "CHUNK_BYTES", int(megabytes * 2**20))
     wide = nn.Sequential(nn.Conv1d(1, 64, 9), nn.ReLU())
-    found = Sonifier(wide).sonify(torch.randn(300), layer="0", channel="all")
+    sonifier = Sonifier(wide, verify=False)  # which carries one seed more
+    found = sonifier.sonify(torch.randn(300), layer="0", channel="all")
     largest = max(math.prod(shape) * 4 for shape in seeds)
     assert largest <= max(megabytes * 2**20, 64 * 292 * 4)
     assert len(seeds) == runs
@@ -384,10 +385,10 @@ def test_forward_calls_models_that_take_more_than_a_waveform(model, x):
     assert torch.equal(found, Sonifier(model).sonify(x, layer="conv2", channel=4).raw)
 
 
-def test_the_model_is_stopped_at_the_map_once_its_calls_are_counted(model, sonifier, x):
+def test_the_model_is_stopped_at_the_map_if_its_call_is_named(model, sonifier, x):
     ran = []
     model.head.register_forward_hook(lambda *_: ran.append(1))
     first = sonifier.sonify(x, layer="conv2", channel=4).raw
     ran.clear()
-    assert torch.equal(sonifier.sonify(x, layer="conv2", channel=4).raw, first)
+    assert torch.equal(sonifier.sonify(x, layer="conv2#1", channel=4).raw, first)
     assert not ran
