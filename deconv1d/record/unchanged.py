@@ -45,19 +45,42 @@ def unchanged(model: nn.Module) -> Iterator[None]:
 
     Ctrl-C waits inside, except in `deconv1d.record.interrupts.interruptible`.
     """
-    with FORWARD_LOCK, held_back(), torch.inference_mode(False):
-        state = _State(model)  # reads and changes nothing yet
+    lock = _Lock()
+    try:
         try:
-            try:
-                state.enter()
-                yield
-            finally:
-                state.restore()
+            lock.take()
+            with held_back(), torch.inference_mode(False):
+                state = _State(model)  # reads and changes nothing yet
+                try:
+                    try:
+                        state.enter()
+                        yield
+                    finally:
+                        state.restore()
+                finally:
+                    # Once more, which changes nothing if the first has come to its end. An
+                    # exception may be raised between any two instructions (by a debugger, or from
+                    # another thread), also in the middle of `restore`; it can be called again from
+                    # the start. The lock is given back twice for the same reason.
+                    state.restore()
         finally:
-            # Once more, which changes nothing if the first has come to its end. An exception may be
-            # raised between any two instructions (by a debugger, or from another thread), also in
-            # the middle of `restore`; it can be called again from the start.
-            state.restore()
+            lock.give_back()
+    finally:
+        lock.give_back()
+
+
+class _Lock:
+    """`FORWARD_LOCK`, for one visit. What is known of it changes in the line that changes it."""
+
+    def __init__(self) -> None:
+        self.taken: object = False
+
+    def take(self) -> None:
+        self.taken = FORWARD_LOCK.acquire()
+
+    def give_back(self) -> None:
+        if self.taken:
+            self.taken = FORWARD_LOCK.release()  # type: ignore[func-returns-value]  # None: free
 
 
 class _State:
