@@ -138,6 +138,8 @@ class LocalMirror:
 
     def _crops(self, seeds: Tensor) -> Iterator[_Crop]:
         """What each example of each seed reads; nothing for those that are zero."""
+        # Seeds are (seeds, *map_shape): the map's batch axis is one place further on, and its time
+        # axis, which is counted from the end, stays the same.
         kept = (0, self._layout.batch + 1, seeds.dim() + self._field.axis)
         others = [axis for axis in range(seeds.dim()) if axis not in kept]
         support = seeds.ne(0).any(others)  # (seeds, batch, time)
@@ -153,6 +155,8 @@ class LocalMirror:
         starts = [
             self._at_stride(floor(first * hop + self._field.start)) for *_, first, _ in extents
         ]
+        # `stop` is the last sample that is read, so the end is one more. All crops get the length
+        # of the longest, but for those at the waveform's end: they run as one batch with one trace.
         ends = [ceil(last * hop + self._field.stop) + 1 for *_, last in extents]
         length = max((end - start for start, end in zip(starts, ends, strict=True)), default=0)
         for extent, start in zip(extents, starts, strict=True):
@@ -180,6 +184,7 @@ class LocalMirror:
             cropped = self._seeds(some, seeds, activation)
             carried = traced.mirror.bound(held)(cropped)
             for crop, sound in zip(crops[begin : begin + at_once], carried, strict=False):
+                # Assigned, not added: an example of a seed has one crop.
                 raw[crop.seed, crop.example, ..., crop.start : crop.end] = sound
 
     def _check(self, crops: list[_Crop], activation: Tensor) -> None:
@@ -197,6 +202,8 @@ class LocalMirror:
 
     def _place(self, crop: _Crop) -> int:
         """The first moment of a crop's stretch in the crop's own map."""
+        # The crop begins start / hop moments into the whole map. This is a whole number, since
+        # `start` is a multiple of the total stride; a fraction keeps it exact.
         return crop.first - int(crop.start / Fraction(self._field.hop))
 
     def _seeds(self, crops: list[_Crop], seeds: Tensor, activation: Tensor) -> Tensor:

@@ -165,11 +165,15 @@ def mirror(captured: Capture, *, rules: Rules = RULES, method: str = "deconvnet"
     writer = _Writer(captured)
     signals: dict[Node, Any] = {captured.tap: writer.graph.placeholder("seed")}
     steps = []
+    # Last op first: when an op's turn comes, all ops that use its value have been carried back, so
+    # that its signal is complete.
     for node in reversed(captured.graph.nodes):
         signal = signals.get(node)
         if signal is None or node is captured.x:
             continue
         if node.target is getitem:
+            # An op with several outputs is carried back once, with the list of their signals. An
+            # output that the map does not depend on has None there.
             call, number = node.args
             outputs = signals.setdefault(call, [])
             outputs.extend([None] * (number + 1 - len(outputs)))
@@ -178,6 +182,8 @@ def mirror(captured: Capture, *, rules: Rules = RULES, method: str = "deconvnet"
         step = Step(op := Op.of(node), rule := rule_for(rules, op, method))
         steps.append(step)
         for source, part in rule.carry_back(op, signal, writer.at(step)):
+            # A value that is used twice gets the sum of what its users carry back: the transpose
+            # of copying it.
             before = signals.get(source)
             signals[source] = part if before is None else writer(torch.add, before, part)
     if captured.x not in signals:
@@ -279,6 +285,8 @@ class _Writer:
     def finish(self, raw: Node) -> Deconvnet:
         """The module that returns this node."""
         self.graph.output(raw)
+        # Rules also write signals for values that do not lead to the waveform. These ops are
+        # dropped, and with them the weights and switches that only they read.
         self.graph.eliminate_dead_code()
         _rectify_in_place(self.graph)
         deconvnet = Deconvnet(self._attributes, self.graph, class_name="Deconvnet")
@@ -293,6 +301,8 @@ def _rectify_in_place(graph: Graph) -> None:
 
     This saves one pass over memory.
     """
+    # These return memory that nothing else holds. In place on anything else, relu could change the
+    # caller's seed or a buffer.
     made = (adjoints.unpool, adjoints.unpool_at, adjoints.conv_transpose)
     for node in graph.nodes:
         if node.target is torch.relu and node.args[0].target in made:

@@ -114,6 +114,7 @@ def _write_record(graph: Graph, node: Node, captured: Capture, copies: dict[Node
     rule = rule_for(captured.rules, op, captured.method)
     sources = list(dict.fromkeys(node.all_input_nodes))
 
+    # A rule asks for an input by its node; here inputs are arguments, in the order of `sources`.
     def record(output: Any, *inputs: Tensor) -> Tensor:
         assert rule.record is not None
         return rule.record(op, dict(zip(sources, inputs, strict=True)).__getitem__, output)
@@ -149,6 +150,7 @@ class PreparedMirror:
 def _with_arguments(deconvnet: Deconvnet, names: Sequence[str]) -> Generated:
     """The mirror's graph with these buffers as further arguments after the seed."""
     graph, copies = Graph(), dict[Node, Node]()
+    # The seed stays the first argument; the held values come after it, in the order of `names`.
     seed, *rest = deconvnet.graph.nodes
     copies[seed] = _copy(graph, seed, copies)
     arguments = {name: graph.placeholder(name) for name in names}
@@ -245,6 +247,7 @@ class Program:
     def _traced(self, waveform: Waveform) -> Trace:
         """What was traced for this number of examples; traced now if it is new."""
         shape = waveform.given.shape
+        # One trace for each number of examples: reshapes in a graph may hold it as a number.
         if shape not in self._traces:
             self._traces[shape] = trace(
                 self._forward_pass, waveform.given, channel_axis=self._channel_axis, **self._options
@@ -378,6 +381,7 @@ def _reasons(model: nn.Module, captured: Capture, wanted: Sequence[Wanted]) -> I
         yield "it looks at values of tensors, on which it may decide what to run"
     if captured.writes:
         yield f"it writes into {captured.writes[0]!r}, which outlives the call"
+    # Only ops that a wanted value is computed from: random numbers elsewhere do no harm.
     for node in _needed(captured, wanted):
         if is_random(node) and packet(node) not in captured.rules:
             yield f"{node.meta['name']!r} draws random numbers ({node.meta['source']})"
@@ -421,6 +425,8 @@ class Structure:
         tensors = _tensors_of(model)
         if tensors.keys() != self._tensors.keys():
             return f"its tensors differ in {min(tensors.keys() ^ self._tensors.keys())!r}"
+        # Identity and shape, not values: an optimiser changes values in place, and a program uses
+        # the parameters as they are when it is called.
         for name, tensor in tensors.items():
             if tensor is not self._tensors[name] or tensor.shape != self._tensors[name].shape:
                 return f"tensor {name!r} was replaced"

@@ -120,6 +120,8 @@ def tiles(blocks: Iterable[Array], tiling: Tiling) -> Iterator[tuple[Array, slic
     for block in blocks:
         waiting.append(block)
         held += block.shape[-1]
+        # Tile n begins at sample n * inner and has inner + 2 * halo samples. It is kept from
+        # n * inner + halo (tile 0: from 0) to (n + 1) * inner + halo, where the next one goes on.
         while held > tiling.length:  # more follows, so this is not the last
             samples = np.concatenate(waiting, -1)
             start = 0 if first else tiling.halo
@@ -157,6 +159,8 @@ def stream(
             )
             peaks = _write_raw(part, runs, lambda samples: bar.update(samples / rate))
         peak, raw_peak, samples = peaks
+        # The recording's peak over the sonification's is known only at the end. Until then the
+        # raw samples wait in a file.
         if gain is None:
             gain = peak / raw_peak if raw_peak > 0 else 0.0
         _write_scaled(part, out, gain, rate)
@@ -236,6 +240,7 @@ def _opened(
             f"{str(source)!r} cannot be read: expected a sound file that libsndfile reads, got "
             f"{error}. Copy it again, or convert it: ffmpeg -i IN OUT.wav"
         ) from error
+    # `is_cut` looks at the beginning and the end alone: a long file is not read for it.
     with open(source, "rb") as file:
         ends = file.read(4)
         file.seek(max(4, os.fstat(file.fileno()).st_size - 2**17))
@@ -270,6 +275,7 @@ def _blocks_of(path: Path, rate: int) -> Iterator[Array]:
                 f"got {read}. Copy it again, or keep what is there: ffmpeg -i IN OUT.wav"
             )
         if resampler is not None:
+            # The resampler holds some samples back until it is told that no more follow.
             yield resampler.resample_chunk(np.zeros(0, np.float32), last=True)
 
 

@@ -37,8 +37,11 @@ def why_silent(
     Raises:
         PathError: If the gradient method carries the seed back, and no rectifier stops it.
     """
+    # The gradient method does what autograd does, so that its zero needs no second opinion.
     if captured.method == "gradient":
         return NOTHING
+    # The cheaper question first: this mirror is built from the forward pass that is there, while
+    # the gradient's needs another.
     if mirror(captured, rules=_without_rectifiers(captured.rules))(seed).any():
         return RECTIFIED
     try:
@@ -60,6 +63,7 @@ def _without_rectifiers(rules: Rules) -> Rules:
 
 
 def _passing(entry: Entry) -> Entry:
+    # Which rule an op gets may depend on its arguments, so it is replaced after it was chosen.
     def choose(op: Op) -> Rule:
         rule = entry if isinstance(entry, Rule) else entry(op)
         if rule.kind != "rectify":

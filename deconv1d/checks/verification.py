@@ -134,10 +134,14 @@ class Verification:
         self, captured: Capture, node: Node, request: TapRequest, layer: str, signal: bool
     ) -> Verified:
         x = captured.kept[captured.x]
+        # In half precision rounding may be as large as the error of a wrong op: the check is in
+        # float32.
         half = x.dtype in (torch.float16, torch.bfloat16)
         dtype = torch.float32 if half else self._dtype
         job = _Job(self._model, self._forward, self._rules, request, layer, signal)
         structure = structure_of(captured.graph, node)
+        # An excerpt is faster. The model may refuse it, or run other ops on it, or differ on it: in
+        # all of these cases the whole waveform decides.
         for excerpt in _excerpts(captured, node):
             with suppress(Exception):
                 found = job.compare(excerpt, dtype)
@@ -171,6 +175,7 @@ class _Calls(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         output = func(*args, **(kwargs or {}))
+        # x[...] = y returns None; the value that it makes is the new x.
         result = args[0] if func is Tensor.__setitem__ else output
         if tensors := [x for x in leaves(result) if isinstance(x, Tensor)]:
             self._see(self._count, func.__name__, tensors)
@@ -304,6 +309,8 @@ class _Job:
                 names.append(name)
                 for place, tensor in enumerate(tensors):
                     if (node := recorder.peek(tensor)) is not None:
+                        # The first call that returned a value made it. Others may return it again,
+                        # as `contiguous` does.
                         places.setdefault(node, (number, place))
 
             return _Calls(see)
@@ -376,9 +383,11 @@ class _Job:
         outcome = Verified(self._layer, found.value, found.signal, found.note)
         if not _fails(found):
             return outcome
+        # Two passes of a model that draws random numbers may differ for that reason alone.
         draws = any(is_random(node) for node in found.recorded.captured.graph.nodes)
         if draws and found.value is not None and found.value > _tolerance(found):
             return Verified(self._layer, None, None, "random draws")
+        # Rounding that the model magnifies is gone in float64; a wrong op still differs.
         if x.dtype != torch.float64:
             with suppress(Exception):
                 if not _fails(self.compare(x, torch.float64)):
@@ -412,6 +421,7 @@ class _Job:
 
         graph = found.recorded.captured.graph
         nodes = [n for n in graph.nodes if n in plain.values and depends_on_input(n)]
+        # Near the waveform the way back is short and agrees; behind the wrong op it differs.
         place = bisect_left(nodes, True, key=differs)
         node = nodes[place] if place < len(nodes) else None
         while node is not None:
@@ -495,6 +505,7 @@ def _put_back_after(written: Sequence[Tensor]) -> Iterator[None]:
         yield
     finally:
         for tensor in written:
+            # A write with gradients on has made the model's tensor part of an autograd graph.
             if tensor.grad_fn is not None:
                 tensor.detach_()
         undo_writes(before)

@@ -14,6 +14,8 @@ EVERYTHING = "all weights permuted (MPRT)"
 GIVEN_TWIN = "the twin that was given"
 RANDOM_SEED = "random map, same switches"
 OTHER_CHANNELS = "other channels (Random Logit)"
+# A random map and other channels are no twins: their sounds are made by the very network that
+# hears them, so that some response to them is to be expected.
 TWINS = (FILTER, EVERYTHING, GIVEN_TWIN)
 """Networks in which the channel is another one: a sound of theirs must not pass for this one's."""
 RESPONDS = 0.5
@@ -117,6 +119,8 @@ class ControlCard:
     @property
     def responds(self) -> bool:
         """Whether the channel responds to its sound: by half at least, and in no later place."""
+        # The response alone is not enough: a sound that excites all channels excites this one too.
+        # Then more channels than on the input may respond more than it does, which its place shows.
         return self.response >= RESPONDS and self.place <= self.place_on_input
 
     @property
@@ -127,6 +131,8 @@ class ControlCard:
     @property
     def _as_good(self) -> list[Control]:
         """The controls of which half of the sounds are told, with as much of a response."""
+        # As much is relative to the sonification, not to the input: a channel with a weak response
+        # has weak controls too. Half of the sounds, since one draw that is told may be chance.
         return [
             control
             for control in self.controls
@@ -138,6 +144,7 @@ class ControlCard:
     @property
     def specific(self) -> bool:
         """Whether the sound is the channel's own by all of these facts."""
+        # `is True`: None says that there is no rival, which is no evidence for the sound.
         return self.responds and self.told is True and not self.passing
 
     @property
@@ -147,6 +154,7 @@ class ControlCard:
 
     def to_dict(self) -> dict[str, Any]:
         """Everything but the sounds, for JSON."""
+        # Sounds belong in sound files. The other two hold records, which become dicts below.
         facts = {k: v for k, v in vars(self).items() if k not in ("sounds", "controls", "full")}
         return {
             **facts,
@@ -169,6 +177,7 @@ class ControlCard:
             f"similarity convergence of the layer is {self.convergence:.2f}.",
         ]
         if self.ablation is not None:
+            # A layer with one channel has no others to compare with.
             others = (
                 "" if self.ablation_others is None else f" (others: {self.ablation_others:.1%})"
             )
@@ -176,6 +185,7 @@ class ControlCard:
                 f"Without the channel the output changes by {self.ablation:.1%}{others}."
             )
         if self.full is not None:
+            # None: a sound is silent, so that there is no number, which is not the number 0.
             rise, smooth = self.full.complexity_rise, self.full.smooth
             sentences.append(
                 f"With all weights permuted: change in complexity (eMPRT) "
@@ -197,6 +207,8 @@ class ControlCard:
 
 
 def _verdict(card: ControlCard) -> str:
+    # Ordered by how serious a doubt is; the first that applies is the verdict. Whether a sound is
+    # the channel's own is no question where the channel hardly responds to it.
     place = f"{card.response:.2f} of its response to the input, place {card.place}"
     if card.response < RESPONDS:
         return (
@@ -218,6 +230,8 @@ def _verdict(card: ControlCard) -> str:
             f"The channel responds to this sound more than its rivals do, but also to that of "
             f"{' and '.join(card.passing)}: the sound does not depend on what the channel learnt."
         )
+    # A random map goes through the channel's own filter, so it does not change the verdict. But if
+    # its sound does as well, the moments of the real map add little.
     drawn = any(control.control == RANDOM_SEED for control in card._as_good)
     more = (
         " A random map makes such a sound too: it is what the channel lets through, and says "

@@ -41,6 +41,7 @@ class Cells:
         band = (mel / mel[-1] * BANDS).long().clamp(max=BANDS - 1)
         step = CELL_SECONDS * sample_rate * HOPS / self._window
         column = (torch.arange(frames) / step).long()
+        # The number of each bin's cell, (frequencies, frames): band * columns + column.
         self._cell = (band[:, None] * (int(column[-1]) + 1) + column).to(x.device)
         self._count = BANDS * (int(column[-1]) + 1)
         self._energy = self._summed(torch.view_as_real(self._spectrum).square().sum(-1)[None])[0]
@@ -66,6 +67,7 @@ class Cells:
         order = scores.argsort(dim=1, descending=True, stable=True)
         spent = self._energy[order].cumsum(1)
         kept = spent <= budget * self._energy.sum()
+        # The best cell may hold more than the budget; without it the sound would be silent.
         kept[:, 0] = True
         mask = torch.zeros_like(kept).scatter(1, order, kept)
         return torch.istft(

@@ -144,6 +144,7 @@ class _Trial:
     def _cascades(self) -> Iterator[tuple[str, list[Tensor]]]:
         depths = min(DEPTHS, len(self.owners))
         for side in ("top", "bottom"):
+            # The last step would permute all weights: that is the control `EVERYTHING`.
             for depth in range(1, depths):
                 sound = self._permuted(self._chosen(side, depth / depths))
                 yield f"{depth}/{depths} permuted from the {side} (MPRT)", [sound]
@@ -218,9 +219,11 @@ class _Trial:
         """How the layer responds to a sound, at the input's RMS."""
         x, layer, tap = self.found.input, self.found.layer, self.found.tap
         level = x.square().mean().sqrt()
+        # One level for all audio channels together, which keeps the balance between them.
         flat = to_rms(sound.reshape(1, -1), level).reshape(sound.shape)
         heard = activations(self.sonifier, flat, layer=layer, tap=tap)[0]
         whole = float(self.heard[self.channel])
+        # A channel that is silent on the input leaves nothing to be relative to.
         if not whole:
             return _Heard(0.0, self.place(heard), None)
         rivals = heard[self.rivals] / self.heard[self.rivals]
@@ -248,6 +251,7 @@ class _Trial:
             seed=seed,
             method=method,
         )
+        # Always by the peak of the card's own input, also where another clip or a twin made it.
         return to_peak_of(self.found.input, found.raw)[0]
 
     def _permuted(self, owners: Sequence[str]) -> Tensor:
@@ -266,6 +270,8 @@ class _Trial:
         for owner in self.owners:
             name = f"{owner}.weight".removeprefix(".")
             shape = own[name].shape if name in own else ()
+            # Convolutions count output channels on axis 0, transposed ones on axis 1. Owners are
+            # in order from the top, so the first that fits is nearest to the map.
             if len(shape) >= 2 and channels in shape[:2]:
                 return name, list(shape[:2]).index(channels)
         return None

@@ -60,6 +60,7 @@ def shuffled_twin(sonifier: Sonifier, generator: torch.Generator) -> Explanation
     twin = sonifier.with_weights({name: shuffled(w, generator) for name, w in own.items()})
 
     def explain(sonifier: Sonifier, x: Tensor, layer: str, channels: Sequence[int]) -> Tensor:
+        # One channel is enough: `activation` holds the maps of all of them.
         own = sonifier.sonify(x, layer=layer, channel=list(channels[:1])).activation
         return sonified(seed=lambda _: own)(twin, x, layer, channels)
 
@@ -97,6 +98,8 @@ def integrated_gradients(*, steps: int = STEPS, rivals: int = 0) -> Explanation:
             warnings.simplefilter("ignore", SilenceWarning)
             found = sonifier.sonify(x, layer=layer, channel=channels[0])
         weights = _contrasts(means(found.layout.sorted(found.activation))[0], channels, rivals)
+        # The midpoint rule for the integral from silence to x. The paper's last factor, x, is left
+        # to `in_cells`, which multiplies an attribution by the input.
         levels = (torch.arange(steps).to(x)[:, None] + 0.5) / steps * x
         parts = levels.split(max(1, SAMPLES_AT_ONCE // len(x)))
         return sum((_gradients(sonifier, part, found, weights) for part in parts), 0 * x) / steps
@@ -138,6 +141,7 @@ def _contrasts(heard: Tensor, channels: Sequence[int], rivals: int) -> Tensor:
         rivals: How many of the most active others a channel has; 0: none.
     """
     weights = torch.zeros(len(channels), len(heard)).to(heard)
+    # One more than the rivals, since the channel itself may be among the most active.
     most = strongest(heard, rivals + 1) if rivals else []
     for row, channel in zip(weights, channels, strict=True):
         others = [c for c in most if c != channel][:rivals]

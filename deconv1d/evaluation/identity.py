@@ -111,6 +111,7 @@ def self_identification(
         for layer, heard in zip(layers, hear(sonifier, clip[None], layers), strict=True):
             channels = strongest(heard[0], most)
             for name, explain in explanations.items():
+                # A single active channel has no rival to be told from.
                 if len(channels) > 1:
                     sounds = sounds_of(explain, name, sonifier, clip, layer, channels)
                     answers = answers_of(sonifier, clip, layer, channels, sounds, disturb=disturb)
@@ -138,6 +139,7 @@ class Answers:
     def identified(self) -> Tensor:
         """Whether each sound's own channel is the most active on it, (sounds,)."""
         own = self.kept.diagonal()
+        # -inf on the diagonal: the maximum of a row is then that of the other channels.
         others = self.kept - torch.diag(torch.full_like(own, torch.inf))
         return own > others.amax(1)
 
@@ -178,16 +180,20 @@ def answers_of(
     """
     level = clip.square().mean().sqrt()
     rest = clip - _best_level(sounds, clip) * sounds
+    # If a sound leaves nothing but rounding, that would be scaled up to the clip's level and
+    # heard as noise. The clip is heard in its place, so that leaving nothing is no advantage.
     nothing = rest.square().mean(-1, keepdim=True).sqrt() < NOTHING * level
     both = to_rms(torch.cat([sounds, torch.where(nothing, clip, rest)]), level)
     both = both if disturb is None else disturb(both)
     (heard,) = hear(sonifier, torch.cat([clip[None], both]), [layer])
+    # Row 0 is the clip; then come the sounds, and then what each of them leaves.
     kept, left = (heard[1:, channels] / heard[0, channels]).chunk(2)
     return Answers(kept, left)
 
 
 def _best_level(sounds: Tensor, clip: Tensor) -> Tensor:
     """(sounds, 1), what to multiply each sound by to leave the least of the clip."""
+    # |clip - a sound|^2 is least for a = <sound, clip> / |sound|^2; a silent sound gets a = 0.
     energy = sounds.square().sum(-1, keepdim=True)
     return (sounds @ clip)[:, None] / torch.where(energy > 0, energy, 1)
 

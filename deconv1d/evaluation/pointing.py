@@ -156,6 +156,7 @@ def pointing_game(
         layer: {name: [] for name in (*explanations, ORACLE)} for layer in layers
     }
     with tqdm(total=count * len(layers), unit="pair", disable=None if progress else True) as bar:
+        # The range first: the other way round zip would draw one more pair and lose it.
         for _, pair in zip(range(TRIES * count), pairs, strict=False):
             wanting = [layer for layer in layers if len(scores[layer][ORACLE]) < count]
             if not wanting:
@@ -243,6 +244,8 @@ def pointed(sounds: Tensor, driver: Tensor, other: Tensor, *, window: int) -> Te
     one, two, both = (_power(x, window) for x in (driver, other, driver + other))
     total = one + two
     mask = torch.where(total > FLOOR * total.max(), one / total.clamp(min=1e-30), 0.5)
+    # Axis -2 is frequency, axis -1 frames. `gate` is what the sound would score if it had the
+    # mixture's own spectrum in each frame: a gate that is open in time can reach as much.
     frames = _quotient((both * mask).sum(-2), both.sum(-2), 0.5)  # (frame,), the mixture's share
     energy = _power(sounds, window)
     whole = energy.sum((-2, -1))
@@ -343,6 +346,7 @@ def _offset(
     """Where in the clip a recording begins; below 0 if its beginning is cut off."""
     length = recording.shape[-1]
     loudest = min(loud, length, samples)
+    # energy[n] is that of the first n samples, so a difference is the energy of a stretch.
     energy = torch.cat([recording.new_zeros(1), recording.square().cumsum(-1)])
     start = int((energy[loudest:] - energy[:-loudest]).argmax())
     if aligned:
@@ -355,6 +359,7 @@ def _offset(
 def _placed(recording: Tensor, samples: int, offset: int, name: str) -> Tensor:
     """The recording in a clip, with silence where it does not reach."""
     clip = recording.new_zeros(samples)
+    # offset < 0: so many samples of the beginning are cut off; > 0: so many of silence come first.
     part = recording[max(0, -offset) : samples - offset]
     clip[max(0, offset) : max(0, offset) + len(part)] = part
     if not clip.any():

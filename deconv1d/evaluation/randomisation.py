@@ -38,6 +38,7 @@ def shuffled(weight: Tensor, generator: torch.Generator) -> Tensor:
         weight: Of any shape.
         generator: On the CPU.
     """
+    # Drawn on the CPU, so that one random state gives one order on every device.
     order = torch.randperm(weight.numel(), generator=generator).to(weight.device)
     return weight.detach().reshape(-1)[order].reshape(weight.shape)
 
@@ -52,6 +53,7 @@ def random_seed(activation: Tensor, generator: torch.Generator) -> Tensor:
     noise = torch.rand(activation.shape, generator=generator).to(activation)
     noise = noise * (activation != 0)
     energy = activation.abs().square().sum() / noise.abs().square().sum()
+    # For a map that is 0 everywhere the ratio above is 0 / 0; it is not used then.
     return noise * energy.sqrt() if noise.any() else noise
 
 
@@ -82,5 +84,6 @@ def cosine_convergence(
     seeds = torch.randn(draws, *found.activation.shape, generator=generator)
     sounds = deconvnet(seeds.to(found.activation)).reshape(draws, -1)
     unit = torch.nn.functional.normalize(sounds.float(), dim=1)
+    # Above the diagonal: each pair once, and no sound with itself. The clamp takes off rounding.
     pairs = torch.triu_indices(draws, draws, 1)
     return float((unit @ unit.mT)[pairs[0], pairs[1]].abs().mean().clamp(max=1))

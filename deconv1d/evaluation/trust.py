@@ -106,6 +106,7 @@ def benchmark_trust(
         game = pointing_game(sonifier, layers, drawn, tested, count=count, progress=progress)
         return game.table
 
+    # Other draws than the game's, from the same recordings.
     others = islice(pairs(random_state + 1), count if clips is None else clips)
     mixtures = [pair.mixture for pair in others]
     told = self_identification(sonifier, layers, mixtures, tested, progress=progress).table
@@ -140,6 +141,7 @@ def standard_explanations(sonifier: Sonifier, *, random_state: int = 0) -> dict[
         random_state: Of the controls' draws.
     """
 
+    # A new one for each control: how much one draws must not change what another draws.
     def generator() -> torch.Generator:
         return torch.Generator().manual_seed(random_state)
 
@@ -188,6 +190,7 @@ def facts_of(table: Table[Trust], model: nn.Module) -> dict[str, Any]:
     def plain(value: Any) -> Any:
         if not isinstance(value, Mean):
             return value
+        # JSON has no NaN.
         return None if math.isnan(value.value) else value._asdict()
 
     rows = [{name: plain(value) for name, value in vars(row).items()} for row in table]
@@ -203,6 +206,7 @@ def weights_hash(model: nn.Module) -> str:
     digest = hashlib.sha256()
     for name, value in sorted(model.state_dict().items()):
         tensor = value.detach().cpu().contiguous()
+        # Values alone are not enough: the same bytes may have another shape or another name.
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:12]

@@ -183,7 +183,7 @@ def tuning(
         )
     sounds = torch.stack([_sound(stimuli, f, samples, rate, generator) for f in frequencies])
     amplitudes = torch.tensor([10 ** (level / 20) for level in levels], dtype=sounds.dtype)
-    played = (amplitudes[:, None, None] * sounds).flatten(0, 1)
+    played = (amplitudes[:, None, None] * sounds).flatten(0, 1)  # all frequencies, level by level
     measured = _activations(sonifier, torch.cat([probe[None].to(played), played]), shape, name, tap)
     curves = measured[1:, numbers].reshape(len(levels), len(frequencies), -1).movedim(-1, 0)
     return Tuning(
@@ -216,6 +216,8 @@ def _filter(
     noise = torch.randn(samples, generator=torch.Generator().manual_seed(0))
     captured = forward_pass.run_to(noise, layer, tap="output").captured
     deconvnet = mirror(captured, rules=captured.rules)
+    # With these rules alone the layer is a linear filter: a seed of 1 at one moment gives its
+    # taps, reversed in time, which does not change the magnitude of their spectrum.
     if any(step.rule.kind not in ("adjoint", "hold", "pass") for step in deconvnet.steps):
         return None
     assert captured.tap is not None
@@ -265,6 +267,7 @@ def _band_of_noise(hertz: float, samples: int, rate: int, generator: torch.Gener
     inside = distance <= BAND_OCTAVES / 2
     inside[distance.argmin()] = True  # a short sound may have no bin so near
     band: Tensor = torch.fft.irfft(torch.fft.rfft(noise) * inside, samples)
+    # 0.5 is the mean square of a sine of amplitude 1.
     return band * (0.5 / band.square().mean()).sqrt()
 
 
@@ -278,6 +281,7 @@ def _row(channel: int, above: Array, frequencies: Array, levels: Array) -> Tunin
     if peak <= 0:
         return TuningRow(channel, None, None, None, None, peak)
     curve, centre = above[level], float(frequencies[place])
+    # Both searches start at the peak: one goes down in frequency and one up.
     low = _crossing(frequencies[place::-1], curve[place::-1], peak / 2)
     high = _crossing(frequencies[place:], curve[place:], peak / 2)
     return TuningRow(channel, centre, high - low, centre / (high - low), float(levels[level]), peak)

@@ -41,6 +41,7 @@ def random_masks(grid: Grid, count: int, draws: torch.Generator) -> Tensor:
     patches = max(1, min(MOST_PATCHES, round(grid.seconds / PATCH_SECONDS)))
     patch = -(-bands // rows), -(-columns // patches)
     pairs = count // 2
+    # One patch more along both axes: shifted by up to a patch, the grid still covers all cells.
     coarse = torch.rand(pairs, 1, rows + 1, patches + 1, generator=draws) < 0.5
     size = (rows + 1) * patch[0], (patches + 1) * patch[1]
     smooth = F.interpolate(coarse.float(), size=size, mode="bilinear", align_corners=False)[:, 0]

@@ -62,6 +62,7 @@ class Grid:
         Source: O'Shaughnessy, "Speech communication" (1987), for the mel scale.
         """
         hertz = torch.linspace(0, self.sample_rate / 2, self.window // 2 + 1, dtype=torch.float64)
+        # The mel scale is 2595 log10(1 + f / 700); the factor cancels in the share of the highest.
         mel = torch.log10(1 + hertz / 700)
         band = (mel / mel[-1] * BANDS).long().clamp(max=BANDS - 1)
         numbers: Tensor = band.unique(return_inverse=True)[1]
@@ -70,6 +71,7 @@ class Grid:
     @cached_property
     def column(self) -> Tensor:
         """The column of each frame, (frames,)."""
+        # The STFT is centred: frame n lies about sample n * hop, and frame 0 about sample 0.
         start = torch.arange(self.samples // self.hop + 1) * self.hop
         return (start / (COLUMN_SECONDS * self.sample_rate)).long()
 
@@ -93,6 +95,8 @@ class Grid:
     def spectrum(self, x: Tensor) -> Tensor:
         """The STFT of waveforms, (..., time) -> (..., bins, frames)."""
         rows = x.reshape(-1, self.samples)
+        # Zeros beyond the ends: reflection, torch's default, needs a waveform of more than half a
+        # window, and would let the ends count twice.
         spectra = torch.stft(
             rows,
             self.window,
@@ -113,6 +117,7 @@ class Grid:
     def spread(self, masks: Tensor) -> Tensor:
         """The value of each bin's cell, (..., bands, columns) -> (..., bins, frames)."""
         band, column = self.band.to(masks.device), self.column.to(masks.device)
+        # Bands to bins, (..., bins, columns), then columns to frames, (..., bins, frames).
         return masks[..., band, :][..., column]
 
     def summed(self, values: Tensor) -> Tensor:

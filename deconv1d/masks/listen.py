@@ -101,6 +101,7 @@ def listen(
     x, found = as_taken(hearing, waveform)
     grid = grid_of(sonifier.sample_rate, x.shape[-1])
     draws = torch.Generator().manual_seed(0) if generator is None else generator
+    # Spectra are computed in float32 at least, whatever precision the model runs in.
     wide = x.to(torch.promote_types(x.dtype, torch.float32))
     wanted = [_Wanted.of(hearing, each, channel) for each in found]
     search = _Search(
@@ -183,6 +184,8 @@ class _Search:
     ) -> list[Tensor]:
         """The masks of one recording in each layer, (asked, bands, columns)."""
         parts = []
+        # The random masks are heard once, for all channels and layers. `parts` is by batch and then
+        # by layer; `heard` below is one layer's activations in all batches.
         for some in self.random.split(self.at_once):
             parts.append(self._hear(recording.masked(some)))
             bar.update()
@@ -207,6 +210,7 @@ class _Search:
         for some in torch.arange(len(scores), device=scores.device).split(self.at_once):
             weights = target.of(some).hard
 
+            # Bound as a default: a closure would see the weights of whatever round the loop is in.
             def gradients(sounds: Tensor, weights: Any = weights) -> Tensor:
                 bar.update()
                 layer = wanted.found.layer
@@ -228,6 +232,7 @@ def _finished(
     budget: float,
 ) -> Sonification:
     """The record of one layer, from masks (asked, batch, bands, columns)."""
+    # (asked, batch, ..., time), and then each in the shape in which the recording was given.
     sounds = torch.stack([r.masked(masks[:, n]) for n, r in enumerate(recordings)], 1)
     sounds = sounds.to(given).reshape(len(masks), *given.shape)
     gain = sounds.reshape(*masks.shape[:2], -1).any(-1).to(given)

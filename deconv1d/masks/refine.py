@@ -52,6 +52,9 @@ def refined(
     """
     prior = unit(scores)
     masks = within_budget(prior, recording.energy, budget)
+    # Frank and Wolfe's step is 2 / (k + 2). Here k starts at 1, for at 0 the masks of the scores
+    # would be left altogether. A mask between two that keep within the budget keeps within it too,
+    # since the masks that do so are a convex set.
     for step in range(steps):
         wanted = prior * (FLOOR + unit(recording.slopes(gradients(recording.loud(masks)))))
         masks = masks + 2 / (step + 3) * (within_budget(wanted, recording.energy, budget) - masks)

@@ -30,6 +30,7 @@ class Spectrogram:
         """The recording through masks, (masks, bands, columns) -> (masks, ..., time)."""
         audio_channels = [1] * (self.x.dim() - 1)
         spread = self.grid.spread(masks)
+        # (masks, bins, frames) -> (masks, 1, ..., bins, frames): one mask for all audio channels.
         spread = spread.reshape(len(masks), *audio_channels, *spread.shape[1:])
         return self.grid.waveform(self.bins * spread)
 
@@ -52,6 +53,7 @@ class Spectrogram:
         Returns:
             (masks, bands, columns).
         """
+        # The factor between spectra and waveforms is left out: `unit` scales the slopes afterwards.
         products = (self.bins.conj() * self.grid.spectrum(gradients)).real
         return _over_audio_channels(self.grid.summed(products), self.x.dim())
 
@@ -59,6 +61,7 @@ class Spectrogram:
 def spectrogram_of(x: Tensor, grid: Grid) -> Spectrogram:
     """The STFT of one recording, (..., time)."""
     bins = grid.spectrum(x)
+    # |X|^2 as re^2 + im^2: abs() would take a square root that is squared again.
     power = torch.view_as_real(bins).square().sum(-1)
     energy = _over_audio_channels(grid.summed(power)[None], x.dim())[0]
     return Spectrogram(grid, x, bins, energy)
@@ -66,4 +69,5 @@ def spectrogram_of(x: Tensor, grid: Grid) -> Spectrogram:
 
 def _over_audio_channels(cells: Tensor, rank: int) -> Tensor:
     """Sums (masks, ..., bands, columns) over the axes of a recording of this rank."""
+    # Axes 1 to rank - 1 of the cells are those of the recording before time.
     return cells.flatten(1, rank - 1).sum(1) if rank > 1 else cells

@@ -45,6 +45,7 @@ class Target:
             activations: On each asked channel's sound, (asked, channels).
         """
         relative = HARDNESS * activations.to(self.scale) / self.scale
+        # A row without rivals is -inf throughout and its softmax NaN; `where` below makes it 0.
         odds = relative.masked_fill(~self.rivals, -torch.inf).softmax(1)
         weights = (self.own - torch.where(self.rivals, odds, 0)) / self.scale
         return weights.to(activations)

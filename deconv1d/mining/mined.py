@@ -51,6 +51,7 @@ class Ranking:
         pairs = zip(self.columns(), other.columns(), strict=True)
         columns = [np.concatenate(pair, axis=1) for pair in pairs]
         value, clip, position, *_ = columns
+        # The last key of lexsort counts most: the value, then the clip id, then the position.
         order = np.lexsort((position, clip, -value), axis=1)[:, :k]
         return Ranking(*(np.take_along_axis(column, order, 1) for column in columns))
 
@@ -197,9 +198,11 @@ class Mined:
             "contents": self.contents,
         }
         columns = self._columns()
+        # Of the columns before they are encoded: `read` decodes them before it compares.
         facts["checksum"] = _checksum(columns, facts)
         table = arrow.table(_encoded(columns), schema=_schema(arrow, columns["clip"]))
         table = table.replace_schema_metadata({KEY: json.dumps(facts)})
+        # In memory first, so that `write_whole` can put all of the file in its place at once.
         content = arrow.BufferOutputStream()
         parquet.write_table(table, content)
         write_whole(path, content.getvalue().to_pybytes())
@@ -285,6 +288,7 @@ def _schema(arrow: Any, clips: Iterable[str]) -> Any:
     types = {"str": arrow.string(), "int": arrow.int64(), "float": arrow.float64()}
     columns = {f.name: types[str(f.type)] for f in fields(MinedRow)}
     if not all(map(_is_utf8, clips)):
+        # A string column of Parquet must hold UTF-8.
         columns["clip"] = arrow.binary()
     return arrow.schema(list(columns.items()))
 
@@ -302,6 +306,7 @@ def _decoded(columns: dict[str, list[Any]]) -> dict[str, list[Any]]:
 
 
 def _is_utf8(text: str) -> bool:
+    # Surrogates are no characters: in a str they stand for bytes that were no UTF-8.
     return not any(0xD800 <= ord(letter) < 0xE000 for letter in text)
 
 
@@ -318,6 +323,7 @@ def _rankings(columns: Mapping[str, list[Any]], layers: Iterable[str]) -> dict[s
     for name in layers:
         rows = np.flatnonzero(layer == name)
         if len(rows):
+            # `_columns` lets the rank run fastest: as many rows a channel as there are ranks.
             shape = (-1, int(rank[rows].max()) + 1)
             arrays = (np.array(columns[f.name])[rows].reshape(shape) for f in fields(Ranking))
             rankings[name] = Ranking(*arrays)

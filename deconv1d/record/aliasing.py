@@ -44,6 +44,8 @@ class Place(NamedTuple):
     shape: torch.Size
     stride: tuple[int, ...]
     dtype: torch.dtype
+    # conj() and imag may return the same memory with a bit set. Without these two fields, x and
+    # x.conj() would have one place and therefore one node.
     conjugate: bool
     negative: bool
     branch: int = 0
@@ -104,8 +106,12 @@ def before_write(x: Tensor) -> Before:
 
 def undo_writes(writes: Sequence[Before]) -> None:
     """Puts back what a forward pass wrote into the model's tensors, last write first."""
+    # Two writes into one tensor leave two records. The older one holds what the model had, so it is
+    # put back last.
     for tensor, content, place, size in reversed(writes):
         with torch.inference_mode(tensor.is_inference()), torch.no_grad():
+            # First the storage's size, then the tensor's place in it, then the values: each step
+            # needs the one before it.
             if (storage := tensor.untyped_storage()).nbytes() != size:
                 storage.resize_(size)
             if place_of(tensor) != place:
@@ -144,6 +150,8 @@ class Aliases:
 
     def define(self, x: Tensor, node: Node) -> None:
         """A tensor with memory of its own has this value."""
+        # A new record, without the views of an older one: memory that is new or was laid out anew
+        # has none of them.
         weak = StorageWeakRef(x.untyped_storage())
         self._storages[storage_of(x)] = _Storage(weak, views={place_of(x): _View(node, 0)})
 
@@ -168,7 +176,10 @@ class Aliases:
             restore: `restore(base node, view node)` puts it back.
         """
         storage = self._storages[storage_of(x)]
+        # -1 equals no storage's version, so that the first read derives the node.
         version = -1 if node is None else storage.version
+        # `h[:, 1:]` cut twice is one place. The first record stays, so that a write into either
+        # tensor is seen in both.
         storage.views.setdefault(at, _View(node, version, base, derive, restore))
 
     def root(self, x: Tensor, branch: int) -> Place:
@@ -177,6 +188,8 @@ class Aliases:
         place = here
         while (base := views[place].base) is not None:
             place = base
+        # Fields 3 to 5 are dtype, conjugate and negative. If they differ (after view_as_real or
+        # conj()), the root's elements are not this tensor's: strides would read other values.
         return place if place[3:6] == here[3:6] else here
 
     def at(self, x: Tensor, place: Place) -> Node:
@@ -189,9 +202,19 @@ class Aliases:
 
         With v = h[:, 1:] written, the chain is v, h; h gets slice_scatter(h before, node).
         """
+        # A write into a view of a view goes down the whole chain of bases:
+        #
+        #     h = conv(x)     h: conv
+        #     v = h[:, 1:]    v: slice(conv), base h
+        #     w = v[0]        w: select(slice), base v
+        #     u = h[:, 0]     u: select_1(conv), base h
+        #     w.mul_(2)       w: mul; v: select_scatter(slice, mul);
+        #                     h: slice_scatter(conv, select_scatter);
+        #                     u keeps its old version: the next read cuts it anew from h
         storage = self._storages[storage_of(x)]
         written = storage.views[place_of(x, branch)]
         chain, view = [], written
+        # All bases are read before the version goes up; after that they would count as out of date.
         while view.base is not None:
             base = storage.views[view.base]
             chain.append((view, base, self._current(storage, base)))
@@ -204,6 +227,8 @@ class Aliases:
             base.node, base.version = view.restore(before, view.node), storage.version
 
     def _current(self, storage: _Storage, view: _View) -> Node:
+        # A view without a base has nothing to be derived from: its node is set by `define`, `add`
+        # and `write` alone. A base may be out of date itself, hence the recursion.
         if view.version != storage.version and view.base is not None:
             assert view.derive is not None
             base = self._current(storage, storage.views[view.base])

@@ -118,6 +118,7 @@ def capture(
         PathError: If a map does not depend on the waveform by differentiable ops.
         Exception: Whatever the model raises; if an op did, its `failure` says which and where.
     """
+    # A copy: the model may write into its input, which is the user's.
     x = x.detach().clone()
     state = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     with unchanged(model):
@@ -128,6 +129,7 @@ def capture(
             watching = nullcontext() if watch is None else watch(recorder)
             ended = _run(recorder, model, x, forward, dtype, watching)
         finally:
+            # Also after an error, and inside `unchanged`: no other thread of ours runs the model.
             written = recorder.undo_writes()
             recorder.release()
     if recorder.error is not None:
@@ -172,9 +174,13 @@ def _run(
             custom_functions(recorder),
             threads(recorder),
             torch._C._AutoDispatchBelowAutograd(),
+            # `unchanged` switches gradients off. Here they are on, so that only a no_grad of the
+            # model's own detaches a value.
             torch.enable_grad(),
             _plain_scripts(),
             recorder,
+            # Inside the recorder, so that casts are ops of the graph: its constants stay the
+            # model's own parameters.
             cast(model, dtype),
             watching,
             interruptible(),
@@ -223,6 +229,8 @@ def _hooks(model: nn.Module, recorder: Recorder) -> Iterator[None]:
     handles = []
     scripts = [module for module in paths if isinstance(module, torch.jit.ScriptModule)]
     try:
+        # Entered before the user's own hooks and left after them: their ops belong to the module.
+        # `always_call`, since a model may catch an exception of a module and go on.
         for module in paths.keys() - scripts:
             handles.append(module.register_forward_pre_hook(enter, prepend=True))
             handles.append(module.register_forward_hook(leave, always_call=True))
@@ -262,6 +270,8 @@ def replay(captured: Capture, tap: Node | None = None) -> Tensor:
 def replay_all(captured: Capture, tap: Node) -> Mapping[Node, Any]:
     """The value of every op up to a map, again."""
     values: dict[Node, Any] = {}
+    # A copy that ends at the map: an interpreter runs a graph to its end, and what comes after
+    # the map is not asked for.
     graph = Graph()
     copies: dict[Node, Node] = {}
     for node in captured.graph.nodes:

@@ -32,6 +32,8 @@ def has_a_rectifier(nodes: Iterable[Node], rules: Rules, method: str) -> bool:
         for op in ops
         if op.dependent and "label" in op.node.meta and op.node.meta["depends_on_input"]
     }
+    # One op inside that is carried by its gradient alone is enough: then the function's own
+    # backward is used for the whole of it.
     return "gradient" not in kinds and bool(kinds & {"rectify", "switch", "hold"})
 
 
@@ -48,9 +50,12 @@ def called(function: type[torch.autograd.Function]) -> Callable[..., Any]:
         def carry_back(signal: Any, args: Any, kwargs: Any) -> tuple[Tensor, ...]:
             flat, structure = pytree.tree_flatten(args)
             for place in places:
+                # Leaves of their own: the values come without an autograd graph, and the one that
+                # is built below has to end here.
                 flat[place] = flat[place].detach().clone().requires_grad_()
             with torch.enable_grad():
                 output = run(*pytree.tree_unflatten(flat, structure))
+            # Not strict: the mirror's list of signals ends at the last output that has one.
             pairs = zip(_several(output), _several(signal), strict=False)
             live = [(y, s) for y, s in pairs if s is not None and y.requires_grad]
             inputs = [flat[place] for place in places]

@@ -26,6 +26,7 @@ def custom_functions(recorder: Recorder) -> Iterator[None]:
     """
 
     def apply(cls: Any, *args: Any, **kwargs: Any) -> Any:
+        # Looked up behind `_SingleLevelFunction`, which holds this very replacement.
         run = super(_SingleLevelFunction, cls).apply
         if recorder.records_here():
             return recorder.custom_function(cls, run, args, kwargs)
@@ -46,10 +47,13 @@ def threads(recorder: Recorder) -> Iterator[None]:
     def submit_recorded(
         pool: Any, function: Callable[..., Any], /, *args: Any, **kwargs: Any
     ) -> Any:
+        # Asked in the thread that submits: work of other threads goes to the same pool unchanged.
         here = recorder.records_here()
         return submit(pool, recorder.elsewhere(function) if here else function, *args, **kwargs)
 
     def start_recorded(thread: Any) -> None:
+        # A pool's worker serves everyone who submits, also after this forward pass. Its tasks are
+        # recorded one by one in `submit_recorded`.
         works_for_a_pool = getattr(thread, "_target", None) is pools._worker
         if recorder.records_here() and not works_for_a_pool:
             thread.run = recorder.elsewhere(thread.run)

@@ -127,6 +127,8 @@ class Recorder(TorchDispatchMode):
         self.undo: list[Before] = []
         self.writes: dict[str, None] = {}
         self._names = {id(tensor): name for name, tensor in state.items()}
+        # Storages that this run made. A write into any other changes the model and is undone. The
+        # waveform counts as made here: it is a copy of what the user gave (see `capture`).
         self._fresh = {storage_of(x)}
         self._branches: dict[int, tuple[TensorWeakRef, int]] = {}
         self._last_branch = 0
@@ -161,10 +163,12 @@ class Recorder(TorchDispatchMode):
 
         @wraps(function)
         def run(*args: Any, **kwargs: Any) -> Any:
+            # Nothing is set up if the forward pass is over, or if this thread is recorded already.
             if self._over or threading.get_ident() in self._stacks:
                 return function(*args, **kwargs)
             self._stacks[threading.get_ident()] = [frame]
             try:
+                # Both belong to a thread: another thread has neither the mode nor this dispatch.
                 with torch._C._AutoDispatchBelowAutograd(), _Elsewhere(self):
                     return function(*args, **kwargs)
             finally:
@@ -187,6 +191,7 @@ class Recorder(TorchDispatchMode):
             return
         node, call = self._node(value), f"{frame.path}#{frame.call}"
         self.outputs[call] = node
+        # It may be a later one than `node`: a module may return a value that it made before others.
         self.returned[call] = next(reversed(self.graph.nodes))
         if taps := self._asked(call, is_op=False):
             self._advance(taps, node, value)
@@ -210,6 +215,7 @@ class Recorder(TorchDispatchMode):
         for tap in taps:
             tap.complete = True
             if tap.tip is not None:
+                # Not replaced if it is there: `_protect` may have copied it before a write.
                 self.kept.setdefault(*tap.tip)
         if taps and all(tap.complete for tap in self.taps):
             self.complete = True
@@ -301,6 +307,7 @@ class Recorder(TorchDispatchMode):
         if schema.packet not in self.rules and pure not in self.rules:
             return False
         given = arguments_of(func, args, kwargs) if random else {}
+        # An op that draws a mask within is taken apart: only then is the mask a value to be kept.
         return not (random and draws(func, given) and is_drawn_within(given))
 
     def _pass_on(self, func: OpOverload, schema: Schema, args: Any, kwargs: Any) -> Any:
@@ -319,12 +326,16 @@ class Recorder(TorchDispatchMode):
             return node
 
         node_args, node_kwargs = converted(node_of, (tuple(args), kwargs))
+        # Reversed, so that of several inputs in one storage the first counts: an op that returns a
+        # view cuts it from its first argument.
         sources = {storage_of(x): self._place(x) for x in reversed(inputs.values())}
         pure = schema.pure
         if func is aten.as_strided.default:
             pure = strided
             node_args, sources = self._by_values(args, kwargs, inputs)
         elif isinstance(pure, OpOverload):
+            # The pure twin makes its own memory and takes no out=. An op without a twin runs on
+            # copies (see `schema`) and still takes it.
             node_kwargs = {k: v for k, v in node_kwargs.items() if k not in schema.outs}
         if beside := self._detached_beside_live(schema, inputs):
             swap = {node: self._held(node) for node in beside}
@@ -343,8 +354,11 @@ class Recorder(TorchDispatchMode):
         _note_facts(node, rule)
         written = schema.written(args, kwargs)
         followed = [] if rule is None else self._followed(node, rule, written)
+        # Only with `run_on`: this op has ended the last wanted block, so its node is gone from the
+        # graph, and the rest of the model runs without being recorded.
         if self.complete:
             return self._pass_on(func, schema, args, kwargs)
+        # Both before the op runs: it may overwrite what the rule reads or what is kept.
         before = self._keep_inputs(op, rule, inputs, written)
         self._protect(written + schema.statistics(args))
         places = {id(x): (self._place(x), x.untyped_storage().nbytes()) for x in written}
@@ -395,6 +409,7 @@ class Recorder(TorchDispatchMode):
         name = self._names.get(id(x), f"constant_{len(self.constants)}")
         node = self.graph.create_node("get_attr", name, name=name.replace(".", "_"))
         self.constants[name] = x
+        # A parameter may have a gradient of its own, but none that goes on to the waveform.
         node.meta.update(grad=True, tracked=False, undetached=False)
         self._describe(node, x, carried=False, constant=True)
         self.aliases.add(x, node)
@@ -477,6 +492,8 @@ class Recorder(TorchDispatchMode):
     def _revalued(self, value: Node, history: Node) -> Node:
         """This value, with the way back of another node."""
         tracked, undetached = history.meta["tracked"], history.meta["undetached"]
+        # Only one of the two may carry the signal, or it would count twice. Autograd goes back by
+        # the history, the deconvnet by the value that the forward pass went on with.
         if self.method == "gradient":
             value = self._held(value)
         else:
@@ -576,6 +593,7 @@ class Recorder(TorchDispatchMode):
                 self.kept.setdefault(node, x)
         if rule.record is None:
             return inputs
+        # `record` is called after the op. An input that the op wrote into holds the result by then.
         return {n: x.clone() if any(x is w for w in written) else x for n, x in inputs.items()}
 
     def _protect(self, written: list[Tensor]) -> None:
@@ -624,6 +642,8 @@ class Recorder(TorchDispatchMode):
         if isinstance(node.target, OpOverload) and written:
             output = written[0]  # the pure twin returns what the op wrote
         elif written:
+            # Without a twin the node returns the op's results and then what it wrote into, in this
+            # order (see `_on_copies` in `schema`).
             output = (*leaves(output), *written)
         random = is_random(node) and packet(node) not in self.rules
         shaped = is_shaped(node)
@@ -650,6 +670,8 @@ class Recorder(TorchDispatchMode):
         """A result that shares memory with an input, and was not written into."""
         cut = part.meta["undetached"] and not part.meta["grad"]  # a view without gradients
         if cut or packet(part) is aten.detach:
+            # h.detach() is the first value of its branch. h[:, 1:] under no_grad is not: its branch
+            # begins with all of h, detached when it is first read, and the slice is cut from that.
             same = place_of(x, base.branch) == base
             base = base._replace(branch=self._cut(x, base, part if same else None))
         if place_of(x, base.branch) != base:

@@ -41,6 +41,7 @@ class Failure:
     shapes: list[tuple[int, ...]]
 
 
+# Compared by identity: == on the fields would compare tensors, and the result is no bool.
 @dataclass(eq=False)
 class Tap:
     """How far a wanted layer's block has been followed.

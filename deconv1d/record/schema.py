@@ -110,6 +110,7 @@ def _updates(func: OpOverload) -> list[tuple[int, int]]:
     statistics = ("running_mean", "running_var")
     if training is None:
         return []
+    # `is False`: the op has this statistic and does not mark it. Marked ones are in `writes`.
     return [(places[name], training) for name in statistics if marked.get(name) is False]
 
 
@@ -184,6 +185,7 @@ def draws(target: Any, given: Mapping[str, Any]) -> bool:
     """
     if not is_random_op(target) or False in (given.get("train"), given.get("training")):
         return False
+    # An op with neither argument, such as bernoulli, draws at each call: hence the default of 1.
     return bool(given.get("dropout_p", given.get("dropout", 1)) > 0)
 
 

@@ -15,6 +15,7 @@ from deconv1d.rules.op import Op
 
 def is_gate(x: Node) -> bool:
     """Whether a value is a sigmoid, a softmax or a detached value, perhaps in another shape."""
+    # `get`: the waveform and the model's constants have no rule, and so no such fact.
     return bool(_unshaped(x).meta.get("gate"))
 
 
@@ -34,6 +35,7 @@ def held_values(op: Op) -> Iterable[Node]:
 
 
 def _only_one(op: Op, held: list[Node]) -> Node | None:
+    # With two gates, or with none, nothing says which of the two values is to be held.
     return held[0] if len(op.dependent) == 2 and len(held) == 1 else None
 
 

@@ -46,6 +46,11 @@ def without_strided(signal: Tensor, layout: Layout, view: Layout) -> Tensor:
 
 def _indices(like: Tensor, layout: Layout, view: Layout) -> Tensor:
     """The number, in x's own order, of each element that the view reads."""
+    # For x of sizes (2, 3) and strides (1, 2):
+    #
+    #     places    of x's elements in the storage, in x's order     0 2 4 1 3 5
+    #     numbers   the inverse: storage place -> element of x       0 3 1 4 2 5
+    #     read      of the view's elements in the storage; numbers[read] are elements of x
     places, read = _places(layout, like.device), _places(view, like.device)
     numbers = torch.zeros(int(max(places.max(), read.max())) + 1, dtype=torch.long).to(like.device)
     order = torch.arange(places.numel(), device=like.device)
@@ -56,6 +61,8 @@ def _indices(like: Tensor, layout: Layout, view: Layout) -> Tensor:
 def _places(layout: Layout, device: torch.device) -> Tensor:
     """Where each element of a layout lies in the storage."""
     offset, sizes, strides = layout
+    # Element (i, j, ...) lies at offset + i * strides[0] + j * strides[1] + ...: each axis adds its
+    # own term, which is broadcast over the axes behind it.
     places = torch.full(sizes, offset, dtype=torch.long, device=device)
     for axis, (size, stride) in enumerate(zip(sizes, strides, strict=True)):
         steps = torch.arange(size, device=device) * stride

@@ -29,6 +29,7 @@ def slice_back(cut: Node, output: int, base: Node, view: Node) -> Call:
     """A slice is put where it was cut."""
     axis, *bounds = cut.args[1:] or (0,)
     piece = slice(*bounds) if bounds else slice(None)
+    # Bounds may be missing, negative or too large: `indices` makes them start, end and step.
     places = piece.indices(base.meta["shape"][axis])
     return aten.slice_scatter.default, (base, view, axis, *places)
 
@@ -37,6 +38,8 @@ def piece_back(cut: Node, output: int, base: Node, view: Node) -> Call:
     """One of several pieces of an axis: it starts where those before it end."""
     given: Any = cut.args[1]
     axis: Any = cut.args[2] if len(cut.args) > 2 else 0
+    # A number is the size of all pieces but perhaps the last. So where a piece ends is read from
+    # its own shape.
     sizes = [given] * output if isinstance(given, int) else given
     start = sum(sizes[:output])
     end = start + view.meta["shape"][axis]
@@ -65,6 +68,7 @@ def permute_back(cut: Node, output: int, base: Node, view: Node) -> Call:
         return target, (view, *cut.args[1:])
     given: Any = cut.args[1]
     order = [axis % len(given) for axis in given]
+    # The inverse permutation: the old axis a is now where `order` holds a. (2, 0, 1) -> (1, 2, 0).
     return target, (view, [order.index(axis) for axis in range(len(order))])
 
 
