@@ -12,7 +12,7 @@ import random
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import numpy as np
@@ -45,42 +45,43 @@ def unchanged(model: nn.Module) -> Iterator[None]:
 
     Ctrl-C waits inside, except in `deconv1d.record.interrupts.interruptible`.
     """
-    lock = _Lock()
+    visit = _Visit(model)
+    # Both `try` come before anything is taken: CPython does not protect the line of a `try` itself.
+    # The second `leave` does nothing if the first has come to its end. An exception may be raised
+    # between any two instructions (by a debugger, or from another thread), also in `leave`.
     try:
         try:
-            lock.take()
-            with held_back(), torch.inference_mode(False):
-                state = _State(model)  # reads and changes nothing yet
-                try:
-                    try:
-                        state.enter()
-                        yield
-                    finally:
-                        state.restore()
-                finally:
-                    # Once more, which changes nothing if the first has come to its end. An
-                    # exception may be raised between any two instructions (by a debugger, or from
-                    # another thread), also in the middle of `restore`; it can be called again from
-                    # the start. The lock is given back twice for the same reason.
-                    state.restore()
+            visit.enter()
+            yield
         finally:
-            lock.give_back()
+            visit.leave()
     finally:
-        lock.give_back()
+        visit.leave()
 
 
-class _Lock:
-    """`FORWARD_LOCK`, for one visit. What is known of it changes in the line that changes it."""
+class _Visit:
+    """The lock, Ctrl-C held back, and the state to put back; `leave` may be called again."""
 
-    def __init__(self) -> None:
-        self.taken: object = False
+    def __init__(self, model: nn.Module) -> None:
+        self.model, self.contexts = model, ExitStack()
+        self.state: _State | None = None
+        self.locked: object = False
 
-    def take(self) -> None:
-        self.taken = FORWARD_LOCK.acquire()
+    def enter(self) -> None:
+        # What is known of the lock changes in the very line that changes it, here and in `leave`.
+        self.locked = FORWARD_LOCK.acquire()
+        self.contexts.enter_context(held_back())
+        self.contexts.enter_context(torch.inference_mode(False))
+        self.state = _State(self.model)  # reads and changes nothing yet
+        self.state.enter()
 
-    def give_back(self) -> None:
-        if self.taken:
-            self.taken = FORWARD_LOCK.release()  # type: ignore[func-returns-value]  # None: free
+    def leave(self) -> None:
+        if self.state is not None:
+            self.state.restore()
+            self.state = None  # before the lock is free: another visit may begin then
+        self.contexts.close()
+        if self.locked:
+            self.locked = FORWARD_LOCK.release()  # type: ignore[func-returns-value]  # None: free
 
 
 class _State:
