@@ -223,7 +223,8 @@ def test_the_plan_follows_tap_and_method(sonifier, x):
 
 def test_the_plan_prints_one_line_an_op(sonifier, x):
     plan = sonifier.plan(x, "mp1")
-    head, *lines = str(plan).splitlines()
+    title, head, *lines = str(plan).splitlines()
+    assert title.startswith("verified")
     assert head.split() == ["op", "rule", "law", "reach", "source", "flagged", "line"]
     assert [line.split()[0] for line in lines] == [row.op for row in plan]
     assert plan._repr_html_().count("<tr>") == 4

@@ -37,8 +37,9 @@ def effect_on_block(node: Node, rule: Rule, rules: Rules, *, ran: bool) -> Effec
         return "ends"
     if not ran:
         return "undecided"
-    # A comparison, argmax, zeros_like, .long(): the result carries no signal.
-    if not depends_on_input(node):
+    # A comparison, argmax, zeros_like, .long(): the result carries no signal. A detached copy is
+    # for other uses too, such as a state that is kept: the block goes on with the value itself.
+    if not depends_on_input(node) or rule.detached:
         return "looks"
     return "goes on" if rule.block else "ends"
 
