@@ -77,7 +77,7 @@ def benchmark_trust(
     random_state: int = 0,
     progress: bool = False,
 ) -> Table[Trust]:
-    """The pointing game in both forms and strict self-identification on the same mixtures.
+    """The pointing game in both forms, and strict self-identification, on mixtures of recordings.
 
     Args:
         sonifier: Of the model, with its sample rate; it is applied to single clips, (time,).
