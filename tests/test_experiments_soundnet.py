@@ -63,7 +63,7 @@ def test_soundnet_s_numbers_by_hand(study):
     assert float(row["accuracy, pool5, baseline"]) == pytest.approx(fmean(whole))
     assert float(row["accuracy, pool5, as in the paper"]) == pytest.approx(fmean(rest))
     assert float(row["coherence"]) == pytest.approx(fmean(coherent), abs=1e-5)
-    assert fmean(whole) > 0.5
+    assert fmean(whole) >= 0.5  # of ten kinds
 
 
 def test_soundnet_s_rows_have_activity_and_verdicts(study):
@@ -72,7 +72,7 @@ def test_soundnet_s_rows_have_activity_and_verdicts(study):
     for row in rows:
         assert 0 < float(row["active_maps"]) <= 1
         assert 0 < float(row["bandwidth_hz"]) < 11_025
-        assert "like" in row["Dog bark"]
+        assert "respon" in row["Dog bark"]
     assert (study.folder / "soundnet" / "soundnet.png").stat().st_size > 10_000
 
 
