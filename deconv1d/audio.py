@@ -54,18 +54,30 @@ def write_audio(
     Example:
         >>> write_audio("noise.wav", 0.1 * torch.randn(8000), 8000)
     """
+    file_format, default_subtype = format_of(path)
+    subtype = default_subtype if subtype is None else subtype.upper()
+    samples = as_samples(waveform)
+    content = encode_audio(samples, sample_rate, file_format=file_format, subtype=subtype)
+    _check_peak(float(np.abs(samples).max()), subtype, path)
+    write_whole(path, content)
+
+
+def format_of(path: str | Path) -> tuple[str, str]:
+    """The format and the default sample format of a sound file to write, by libsndfile's names.
+
+    Args:
+        path: Its suffix decides.
+
+    Raises:
+        InputError: If the suffix names no format.
+    """
     suffix = Path(path).suffix.lower()
     if suffix not in FORMATS:
         raise InputError(
             f"{str(path)!r} cannot be written: expected a suffix that names a sound format, got "
             f"{suffix!r}. Choose one of {', '.join(FORMATS)}."
         )
-    file_format, default_subtype = FORMATS[suffix]
-    subtype = default_subtype if subtype is None else subtype.upper()
-    samples = as_samples(waveform)
-    content = encode_audio(samples, sample_rate, file_format=file_format, subtype=subtype)
-    _check_peak(float(np.abs(samples).max()), subtype, path)
-    write_whole(path, content)
+    return FORMATS[suffix]
 
 
 def read_audio(

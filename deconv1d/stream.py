@@ -33,10 +33,11 @@ import numpy.typing as npt
 from torch.fx import Node
 from tqdm import tqdm
 
-from deconv1d.audio import FORMATS, is_cut, whole_rate
+from deconv1d.audio import format_of, is_cut, whole_rate
 from deconv1d.errors import FileError, InputError, ModelError, SilenceWarning
 from deconv1d.record.capture import Capture
 from deconv1d.record.receptive_fields import total_stride
+from deconv1d.sonification import needed_rate
 
 if TYPE_CHECKING:
     from deconv1d.forward import ForwardPass
@@ -147,8 +148,8 @@ def stream(
     **options: str,
 ) -> Streamed:
     """Sonifies a recording of any length into a sound file; see `Sonifier.stream`."""
-    rate = _rate_of(sonifier)
-    _check_output(out)
+    rate = whole_rate(needed_rate(sonifier.sample_rate, "a stream"))
+    format_of(out)  # before hours of work, not after
     check_channel(channel)
     total, blocks = _opened(source, rate)
     part = Path(out).with_name(f".{uuid.uuid4().hex}.part")
@@ -197,7 +198,7 @@ def raw_stretches(
     options: dict[str, str],
 ) -> Iterator[tuple[Array, Array]]:
     """The recording and its raw sonification, in step, a stretch at a time."""
-    inner = round(tile_seconds * _rate_of(sonifier))
+    inner = round(tile_seconds * needed_rate(sonifier.sample_rate, "a stream"))
     beginning = _gathered(blocks, inner)
     tap = options.get("tap", "block")
     tiling = tiling_of(forward_pass.run_through(beginning, [layer], tap=tap).captured, inner)
@@ -301,7 +302,7 @@ def _write_scaled(part: Path, out: str | Path, gain: float, rate: int) -> None:
     """Writes the sound file beside its place, and moves it there when it is whole."""
     import soundfile
 
-    file_format, subtype = FORMATS[Path(out).suffix.lower()]
+    file_format, subtype = format_of(out)
     whole = Path(out).with_name(f".{uuid.uuid4().hex}.part")
     try:
         with _writing(out), open(part, "rb") as numbers:
@@ -330,24 +331,6 @@ def _writing(path: str | Path) -> Iterator[None]:
             f"{str(path)!r} cannot be written: {error}. Give a file in a folder that exists, may "
             f"be written to and has space: 8 bytes a sample while it is made."
         ) from error
-
-
-def _check_output(out: str | Path) -> None:
-    suffix = Path(out).suffix.lower()
-    if suffix not in FORMATS:
-        raise InputError(
-            f"{str(out)!r} cannot be written: expected a suffix that names a sound format, got "
-            f"{suffix!r}. Choose one of {', '.join(FORMATS)}."
-        )
-
-
-def _rate_of(sonifier: Sonifier) -> int:
-    if sonifier.sample_rate is None:
-        raise InputError(
-            "A stream needs a sample rate: expected a number in hertz, got None. Give it once: "
-            "Sonifier(model, sample_rate=8000)."
-        )
-    return whole_rate(sonifier.sample_rate)
 
 
 def check_channel(channel: Any) -> None:

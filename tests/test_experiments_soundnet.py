@@ -1,6 +1,7 @@
 """SoundNet-8's part of the figures: probes, removal, coherence, cards and claims."""
 
 import importlib.metadata
+import re
 from dataclasses import replace
 from statistics import fmean
 
@@ -63,7 +64,17 @@ def test_soundnet_s_numbers_by_hand(study):
     assert float(row["accuracy, pool5, baseline"]) == pytest.approx(fmean(whole))
     assert float(row["accuracy, pool5, as in the paper"]) == pytest.approx(fmean(rest))
     assert float(row["coherence"]) == pytest.approx(fmean(coherent), abs=1e-5)
-    assert fmean(whole) >= 0.5  # of ten kinds
+    # Six clips are few; of all that are heard here, more than half are named.
+    named_right = []
+    for fold in sorted({path.name[0] for path in seen}):
+        others = [path for path in seen if path.name[0] != fold]
+        probe = soundnet.linear_probe().fit(
+            [features[path] for path in others], [path.parent.name for path in others]
+        )
+        inside = [path for path in seen if path.name[0] == fold]
+        names = probe.predict([features[path] for path in inside])
+        named_right += [n == path.parent.name for n, path in zip(names, inside, strict=True)]
+    assert fmean(named_right) > 0.5
 
 
 def test_soundnet_s_rows_have_activity_and_verdicts(study):
@@ -72,7 +83,7 @@ def test_soundnet_s_rows_have_activity_and_verdicts(study):
     for row in rows:
         assert 0 < float(row["active_maps"]) <= 1
         assert 0 < float(row["bandwidth_hz"]) < 11_025
-        assert "respon" in row["Dog bark"]
+        assert re.search("The channel (hardly )?responds to this sound", row["Dog bark"])
     assert (study.folder / "soundnet" / "soundnet.png").stat().st_size > 10_000
 
 

@@ -24,6 +24,7 @@ from deconv1d.layers.axes import layout_of
 from deconv1d.layers.maps import layer_maps
 from deconv1d.mirror import mirror
 from deconv1d.rules.op import shape_of
+from deconv1d.sonification import needed_rate
 from deconv1d.table import Table
 
 if TYPE_CHECKING:
@@ -165,7 +166,7 @@ def tuning(
 ) -> Tuning:
     """Tuning curves; see `Sonifier.tuning`."""
     check_word("stimuli", stimuli, STIMULI)
-    rate = _rate_of(sonifier)
+    rate = whole_rate(needed_rate(sonifier.sample_rate, "tuning curves"))
     frequencies = _frequencies(rate, per_octave)
     generator = torch.Generator().manual_seed(random_state)
     samples = ceil(seconds * rate)
@@ -296,12 +297,3 @@ def _crossing(frequencies: Array, curve: Array, half: float) -> float:
     share = (curve[after - 1] - half) / (curve[after - 1] - curve[after])
     octaves = np.log2(frequencies[after] / frequencies[after - 1])
     return float(frequencies[after - 1] * 2 ** (share * octaves))
-
-
-def _rate_of(sonifier: Sonifier) -> int:
-    if sonifier.sample_rate is None:
-        raise InputError(
-            "Tuning curves need a sample rate: expected a number in hertz, got None. Give it once: "
-            "Sonifier(model, sample_rate=8000)."
-        )
-    return whole_rate(sonifier.sample_rate)
