@@ -120,8 +120,10 @@ def test_a_second_run_does_nothing_again(killed):
     written_anew = ("report", "results")  # from what is finished
     files = [p for p in killed.rglob("*") if p.is_file() and p.stem not in written_anew]
     before = {path: path.stat().st_mtime_ns for path in files}
+    results = (killed / "results.json").read_bytes()
     main([*OPTIONS, "--out", str(killed)])
     assert {p: p.stat().st_mtime_ns for p in files} == before
+    assert (killed / "results.json").read_bytes() == results
 
 
 def test_the_numbers_of_a_table_are_those_of_its_runs(killed):
