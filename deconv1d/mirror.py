@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from operator import getitem
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
@@ -110,7 +110,23 @@ def _forget(source: str) -> None:
     linecache.cache.pop(source, None)
 
 
-def carry_seeds(run: Callable[[Tensor], Tensor], seed: Tensor, mirror: Deconvnet) -> Tensor:
+class Fit(Protocol):
+    """What a mirror says of the seeds that it takes; see `Deconvnet`."""
+
+    @property
+    def map_shape(self) -> tuple[int, ...]:
+        """Shape of the map."""
+
+    @property
+    def map_dtype(self) -> torch.dtype:
+        """Its dtype."""
+
+    @property
+    def vectorized(self) -> bool:
+        """Whether several seeds run as one."""
+
+
+def carry_seeds(run: Callable[[Tensor], Tensor], seed: Tensor, mirror: Fit) -> Tensor:
     """Carries one seed back, or several along a leading axis.
 
     Args:

@@ -21,9 +21,11 @@ from deconv1d.layers.axes import layout_of
 from deconv1d.layers.maps import LayerMaps, layer_maps, map_of
 from deconv1d.layers.plan import PlanRow, plan_of
 from deconv1d.layers.table import LayerRow, layer_table
-from deconv1d.local import local_mirror
 from deconv1d.mirror import Deconvnet, mirror
-from deconv1d.program import Program, trace
+from deconv1d.prepared.halves import trace
+from deconv1d.prepared.local import local_mirror
+from deconv1d.prepared.program import Program
+from deconv1d.prepared.reuse import Mirrors
 from deconv1d.record.unchanged import unwrapped
 from deconv1d.rules.table import RULES, Rules
 from deconv1d.seeds import SEEDS, Seed
@@ -34,7 +36,7 @@ from deconv1d.table import Table
 if TYPE_CHECKING:
     from deconv1d.evaluation.card import ControlCard
     from deconv1d.evaluation.tuning import Tuning
-    from deconv1d.stream import Streamed
+    from deconv1d.prepared.stream import Streamed
 
 
 class Sonifier:
@@ -83,6 +85,7 @@ class Sonifier:
         self._forward_pass = ForwardPass(
             self.model, forward=forward, rules=rules, dtype=dtype, verify=verify
         )
+        self._mirrors = Mirrors()
 
     def sonify(
         self,
@@ -154,12 +157,11 @@ class Sonifier:
             x, layer, tap=tap, method=method
         )
         assert captured.tap is not None
-        deconvnet = mirror(captured, rules=captured.rules, method=method)
         layout = layout_of(captured, captured.tap, channel_axis)
-        carry_back: Callable[[Tensor], Tensor] = deconvnet
+        carry_back, steps = self._mirrors.way_back(captured)
         if seed == "peak" or callable(seed):  # these may be zero but for a moment
             program = partial(trace, self._forward_pass, layer=name, tap=tap, method=method)
-            carry_back = local_mirror(deconvnet, captured, layout, program)
+            carry_back = local_mirror(carry_back, captured, layout, program)
         reached = ReachedMap(
             layer=name,
             tap=tap,
@@ -167,7 +169,7 @@ class Sonifier:
             activation=map_of(captured),
             layout=layout,
             carry_back=carry_back,
-            steps=deconvnet.steps,
+            steps=steps,
             chunk=chunk_of(captured),
             verified=verified,
             why_silent=partial(
@@ -271,7 +273,7 @@ class Sonifier:
             FileError: If a file cannot be read or written.
             InputError, LayerError, ChannelError, PathError: As for `sonify`.
         """
-        from deconv1d.stream import stream
+        from deconv1d.prepared.stream import stream
 
         return stream(
             self,

@@ -4,8 +4,9 @@ import pytest
 import torch
 from strided import NETWORKS, last_layer, sonifier_of
 
-from deconv1d import Sonifier, local
-from deconv1d.local import LocalMirror
+from deconv1d import Sonifier
+from deconv1d.prepared import local
+from deconv1d.prepared.local import LocalMirror
 
 
 @pytest.fixture

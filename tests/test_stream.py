@@ -9,7 +9,7 @@ from torch import nn
 
 from deconv1d import FileError, InputError, ModelError, Sonifier, stream
 from deconv1d.audio import read_audio, write_audio
-from deconv1d.stream import Tiling, raw_stretches, tiles, tiling_of
+from deconv1d.prepared.stream import Tiling, raw_stretches, tiles, tiling_of
 
 
 def in_blocks(x, size):

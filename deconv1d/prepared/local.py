@@ -26,12 +26,12 @@ from torch import Tensor
 from deconv1d.channels import chunk_of
 from deconv1d.errors import Deconv1dError
 from deconv1d.layers.axes import Layout
-from deconv1d.mirror import Deconvnet
 from deconv1d.record.capture import Capture
 from deconv1d.record.receptive_fields import ReceptiveField, total_stride
+from deconv1d.rules.op import shape_of
 
 if TYPE_CHECKING:
-    from deconv1d.program import Trace
+    from deconv1d.prepared.halves import Trace
 
 SMALL = 0.5
 """Of the waveform, the share that all crops of a seed may have together; else the whole is run."""
@@ -41,7 +41,10 @@ convolutions sum in another order for another length."""
 
 
 def local_mirror(
-    dense: Deconvnet, captured: Capture, layout: Layout, trace: Callable[[Tensor], Trace]
+    dense: Callable[[Tensor], Tensor],
+    captured: Capture,
+    layout: Layout,
+    trace: Callable[[Tensor], Trace],
 ) -> Callable[[Tensor], Tensor]:
     """A mirror that runs on crops where that is enough; the dense one where it never is.
 
@@ -55,7 +58,7 @@ def local_mirror(
     field, x = captured.receptive_fields[captured.tap], captured.kept[captured.x]
     if field is None or field.size > SMALL * x.shape[-1]:
         return dense
-    if layout.batch >= len(dense.map_shape) + field.axis:  # examples are counted behind time
+    if layout.batch >= len(shape_of(captured.tap)) + field.axis:  # examples are counted behind time
         return dense
     stride = total_stride(captured.receptive_fields.values())
     at_once = chunk_of(captured) * x.shape[-1]
@@ -103,7 +106,7 @@ class LocalMirror:
 
     def __init__(
         self,
-        dense: Deconvnet,
+        dense: Callable[[Tensor], Tensor],
         x: Tensor,
         maps: Tensor,
         *,
@@ -120,7 +123,7 @@ class LocalMirror:
 
     def __call__(self, seed: Tensor) -> Tensor:
         """One seed of the map's shape, or several along a leading axis, to raw sonifications."""
-        several = seed.dim() > len(self._dense.map_shape)
+        several = seed.dim() > self._maps.dim()
         seeds = seed if several else seed[None]
         crops = list(self._crops(seeds))
         size = sum(crop.end - crop.start for crop in crops)

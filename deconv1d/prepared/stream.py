@@ -41,7 +41,7 @@ from deconv1d.sonification import needed_rate
 
 if TYPE_CHECKING:
     from deconv1d.forward import ForwardPass
-    from deconv1d.program import Program
+    from deconv1d.prepared.program import Program
     from deconv1d.sonify import Sonifier
 
 TILE_SECONDS = 20.0

@@ -1,0 +1,1 @@
+"""Programs that were traced once: for many waveforms, for crops, for long recordings."""
