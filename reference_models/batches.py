@@ -31,7 +31,7 @@ class Batches:
     Attributes:
         clips: Number of clips.
         batch_size: Clips in a batch, of all processes together.
-        seed: Of the shuffles.
+        random_state: Of the shuffles.
 
     Raises:
         ValueError: The clips fill no batch, or the processes cannot share one equally.
@@ -39,7 +39,7 @@ class Batches:
 
     clips: int
     batch_size: int
-    seed: int
+    random_state: int
 
     def __post_init__(self):
         if not 1 <= self.batch_size <= self.clips:
@@ -59,20 +59,20 @@ class Batches:
 
     def __getitem__(self, step: int) -> Tensor:
         epoch, place = divmod(step, len(self))
-        batch = _shuffle(self.clips, self.seed, epoch).split(self.batch_size)[place]
+        batch = _shuffle(self.clips, self.random_state, epoch).split(self.batch_size)[place]
         return batch[rank() :: world_size()]
 
 
 @lru_cache(maxsize=2)
-def _shuffle(clips: int, seed: int, epoch: int) -> Tensor:
-    return torch.randperm(clips, generator=seeded("cpu", "shuffle", seed, epoch))
+def _shuffle(clips: int, random_state: int, epoch: int) -> Tensor:
+    return torch.randperm(clips, generator=seeded("cpu", "shuffle", random_state, epoch))
 
 
 def seeded(device: str | torch.device, *key: str | int) -> torch.Generator:
     """Returns a new generator on `device`; equal keys give equal draws.
 
     Example:
-        >>> crops = seeded("cpu", "crops", 0, 12)  # what for, the seed of the run, the step
+        >>> crops = seeded("cpu", "crops", 0, 12)  # what for, the run's random state, the step
         >>> int(torch.randint(1000, (), generator=crops))
         151
     """

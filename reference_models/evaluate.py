@@ -155,7 +155,7 @@ class Interval(NamedTuple):
 
 
 def over_runs(values: Sequence[float]) -> Interval:
-    """Returns mean and 95 % t interval of one metric over runs that differ in their seed."""
+    """Returns mean and 95 % t interval of one metric over runs of other random states."""
     runs = len(values)
     if runs == 1:
         return Interval(float(values[0]), math.inf, 1)

@@ -134,7 +134,7 @@ def train(
         found[regime] = result | {"probes": probe_blocks(load_encoder(weights).to(device), clips)}
         write_json(path, found)
     if "untrained" not in found:
-        encoder = untrained(own.width, own.seed).to(device)
+        encoder = untrained(own.width, own.random_state).to(device)
         found["untrained"] = {"probes": probe_blocks(encoder, clips)}
     found["seconds"] = round(found.get("seconds", 0) + time.monotonic() - started, 1)
     write_json(path, found)

@@ -89,12 +89,14 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def networks(study: Study) -> list[Network]:
-    """The networks of a study in the order of their training: a seed of both regimes at a time."""
+    """The networks of a study in the order of their training: one of each regime, in turn."""
     found = []
-    for seed in range(study.preset.runs):
-        starts = [pretrained(regime, seed) for regime in reversed(REGIMES)]
+    for random_state in range(study.preset.runs):
+        starts = [pretrained(regime, random_state) for regime in reversed(REGIMES)]
         found += starts
-        if seed == 0:  # fine-tuning is done from one network of each regime, and from scratch
+        if (
+            random_state == 0
+        ):  # fine-tuning is done from one network of each regime, and from scratch
             found += [finetuned(d, start) for d in FINETUNED for start in (*starts, None)]
     return found
 
@@ -150,7 +152,7 @@ def measure_untrained(study: Study, draw: int) -> dict[str, Any]:
     return {
         "name": f"untrained-s{draw}",
         "regime": "untrained",
-        "settings": {"width": study.preset.width, "seed": draw},
+        "settings": {"width": study.preset.width, "random_state": draw},
         "probes": _probes(study, encoder, (*BLOCKS, WHOLE)),
     }
 

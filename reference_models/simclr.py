@@ -15,15 +15,15 @@ the encoder is, `reference_models.supervised --frozen --encoder ...` tells.
 from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from reference_models.augment import AUGMENTATIONS, augment
+from reference_models.augment import AUGMENTATIONS, Augmentation, augment
 from reference_models.batches import Batches, ahead, crop_samples, seeded
 from reference_models.cnn12 import CNN12, projection_head
-from reference_models.command_line import run_program, setting
+from reference_models.command_line import run_program
 from reference_models.data import SAMPLE_RATE, ClipSet
 from reference_models.distributed import rank, replicate
 from reference_models.initialisation import initialise
@@ -36,26 +36,42 @@ from reference_models.schedule import learning_rate
 class Settings:
     """What a contrastive run is; the defaults are the paper's, and ours where it is silent."""
 
-    width: float = setting(1.0, "scales the number of filters of every convolution")
-    pooling: str = setting("max", "how time is halved", choices=("max", "stride"))
-    splits: tuple[str, ...] = setting(("train",), "what to train on", choices=("train", "val"))
-    seconds: float = setting(2.5, "length of each of the two crops of a clip")
-    gap: float = setting(0.25, "seconds between the two crops, at least; below 0: they may overlap")
-    batch_size: int = setting(2048, "clips in a batch, of all processes together")
-    epochs: int = setting(50, "passes over the training clips")
-    warmup_epochs: float = setting(10.0, "epochs in which the learning rate rises")
-    peak_rate: float = setting(1e-3, "highest learning rate of Adam")
-    weight_decay: float = setting(1e-3, "L2 penalty in Adam")
-    temperature: float = setting(0.1, "tau of the loss")
-    head_norm: bool = setting(False, "standardise in the projection head, over a process' batch")
-    negatives: str = setting("global", "views to compare with", choices=("global", "local"))
-    augmentations: tuple[str, ...] = setting(
-        tuple(AUGMENTATIONS), "what to do to the crops", choices=tuple(AUGMENTATIONS)
-    )
-    bfloat16: bool = setting(False, "run the network in bfloat16 (faster on recent GPUs)")
-    keep_every: int = setting(1, "epochs from one kept checkpoint to the next")
-    sonify_every: int = setting(5, "epochs from one logged sonification to the next, 0 for none")
-    seed: int = setting(0, "of everything that is drawn")
+    width: float = 1.0
+    """Scales the number of filters of every convolution."""
+    pooling: Literal["max", "stride"] = "max"
+    """How time is halved."""
+    splits: tuple[Literal["train", "val"], ...] = ("train",)
+    """What to train on."""
+    seconds: float = 2.5
+    """Length of each of the two crops of a clip."""
+    gap: float = 0.25
+    """Seconds between the two crops, at least; below 0: they may overlap."""
+    batch_size: int = 2048
+    """Clips in a batch, of all processes together."""
+    epochs: int = 50
+    """Passes over the training clips."""
+    warmup_epochs: float = 10.0
+    """Epochs in which the learning rate rises."""
+    peak_rate: float = 1e-3
+    """Highest learning rate of Adam."""
+    weight_decay: float = 1e-3
+    """L2 penalty in Adam."""
+    temperature: float = 0.1
+    """Tau of the loss."""
+    head_norm: bool = False
+    """Standardise in the projection head, over a process' batch."""
+    negatives: Literal["global", "local"] = "global"
+    """Views to compare with."""
+    augmentations: tuple[Augmentation, ...] = tuple(AUGMENTATIONS)
+    """What to do to the crops."""
+    bfloat16: bool = False
+    """Run the network in bfloat16 (faster on recent GPUs)."""
+    keep_every: int = 1
+    """Epochs from one kept checkpoint to the next."""
+    sonify_every: int = 5
+    """Epochs from one logged sonification to the next, 0 for none."""
+    random_state: int = 0
+    """Of everything that is drawn."""
 
 
 PRESETS = {
@@ -108,7 +124,7 @@ def train(
     run = Run(folder, settings, clips)
     if result := run.result():
         return result
-    torch.manual_seed(settings.seed)
+    torch.manual_seed(settings.random_state)
     encoder = initialise(CNN12(width=settings.width, pooling=settings.pooling))
     model = nn.Sequential(
         OrderedDict(encoder=encoder, projection=projection_head(normalised=settings.head_norm))
@@ -122,18 +138,18 @@ def fit(model: nn.Sequential, clips: ClipSet, settings: Settings, run: Run) -> N
     device = next(model.parameters()).device
     training, validation = clips.subset(*settings.splits), clips.subset("val")
     samples, gap = crop_samples(settings.seconds), round(settings.gap * SAMPLE_RATE)
-    batches = Batches(len(training), settings.batch_size, settings.seed)
+    batches = Batches(len(training), settings.batch_size, settings.random_state)
     total, warmup = settings.epochs * len(batches), round(settings.warmup_epochs * len(batches))
     optimizer = torch.optim.Adam(model.parameters(), weight_decay=settings.weight_decay)
     first = run.resume(model, optimizer)
     replica = replicate(model).train()
 
     def draw(step: int) -> tuple[Tensor, Tensor]:
-        generator = seeded("cpu", "crops", settings.seed, step, rank())
+        generator = seeded("cpu", "crops", settings.random_state, step, rank())
         return training.two_crops(batches[step], samples, gap=gap, generator=generator)
 
     for step, crops in ahead(draw, range(first, total)):
-        generator = seeded(device, "augment", settings.seed, step, rank())
+        generator = seeded(device, "augment", settings.random_state, step, rank())
         torch.manual_seed(generator.initial_seed())  # dropout has no generator of its own
         one, two = (
             augment(crop.to(device), settings.augmentations, generator=generator) for crop in crops

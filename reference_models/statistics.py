@@ -1,7 +1,7 @@
 """Verdicts on claims: paired differences over networks, their intervals, and what they decide.
 
-The network (one seed of the whole training) is the unit. What is measured on many clips, layers or
-filters of one network is averaged to one number of that network first:
+The network (one random state of the whole training) is the unit. What is measured on many clips,
+layers or filters of one network is averaged to one number of that network first:
 
     contrastive   networks 0..4    .41 .44 .40 .43 .42
     supervised    networks 0..4    .38 .41 .39 .38 .40
@@ -140,7 +140,7 @@ def compare(
         name: What is compared.
         unit: Of `MARGINS`, or any other with a `margin`.
         ours: One number of each network.
-        theirs: The same of its partner (same seed, same data), or one number for all.
+        theirs: The same of its partner (same random state, same data), or one number for all.
         claimed: What the claim says of ours minus theirs.
         margin: None takes that of `MARGINS`.
 

@@ -14,17 +14,17 @@ Killed, it goes on where it was when started again; finished, it only reads its 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from reference_models.augment import AUGMENTATIONS, augment, mixup
+from reference_models.augment import AUGMENTATIONS, Augmentation, augment, mixup
 from reference_models.batches import Batches, ahead, crop_samples, seeded
 from reference_models.checkpoint import load_encoder
 from reference_models.cnn12 import CNN12, classifier, probe
-from reference_models.command_line import run_program, setting
+from reference_models.command_line import run_program
 from reference_models.data import ClipSet
 from reference_models.distributed import rank, replicate
 from reference_models.evaluate import metrics, predict
@@ -42,26 +42,42 @@ class Settings:
     clips, computed once: of the settings only `width`, `layers`, `encoder` and `splits` then count.
     """
 
-    width: float = setting(1.0, "scales the number of filters of every convolution")
-    pooling: str = setting("max", "how time is halved", choices=("max", "stride"))
-    layers: int = setting(0, "blocks to keep, with the head on their mean over time; 0: all")
-    encoder: str = setting("", "checkpoint whose encoder to start from, of either program")
-    frozen: bool = setting(False, "fit the linear head alone (the paper's fonly)")
-    splits: tuple[str, ...] = setting(("train",), "what to train on", choices=("train", "val"))
-    seconds: float = setting(1.0, "length of the random crops")
-    batch_size: int = setting(128, "clips in a batch, of all processes together")
-    epochs: int = setting(50, "passes over the training clips")
-    warmup_epochs: float = setting(10.0, "epochs in which the learning rate rises")
-    peak_rate: float = setting(1e-3, "highest learning rate of Adam")
-    weight_decay: float = setting(1e-3, "L2 penalty in Adam")
-    augmentations: tuple[str, ...] = setting(
-        ("gain", "noise", "time_mask"), "what to do to the crops", choices=tuple(AUGMENTATIONS)
-    )
-    mixup: float = setting(0.3, "alpha of mixup's Beta(alpha, alpha), 0 for none")
-    bfloat16: bool = setting(False, "run the network in bfloat16 (faster on recent GPUs)")
-    keep_every: int = setting(1, "epochs from one kept checkpoint to the next")
-    sonify_every: int = setting(5, "epochs from one logged sonification to the next, 0 for none")
-    seed: int = setting(0, "of everything that is drawn")
+    width: float = 1.0
+    """Scales the number of filters of every convolution."""
+    pooling: Literal["max", "stride"] = "max"
+    """How time is halved."""
+    layers: int = 0
+    """Blocks to keep, with the head on their mean over time; 0: all."""
+    encoder: str = ""
+    """Checkpoint whose encoder to start from, of either program."""
+    frozen: bool = False
+    """Fit the linear head alone (the paper's fonly)."""
+    splits: tuple[Literal["train", "val"], ...] = ("train",)
+    """What to train on."""
+    seconds: float = 1.0
+    """Length of the random crops."""
+    batch_size: int = 128
+    """Clips in a batch, of all processes together."""
+    epochs: int = 50
+    """Passes over the training clips."""
+    warmup_epochs: float = 10.0
+    """Epochs in which the learning rate rises."""
+    peak_rate: float = 1e-3
+    """Highest learning rate of Adam."""
+    weight_decay: float = 1e-3
+    """L2 penalty in Adam."""
+    augmentations: tuple[Augmentation, ...] = ("gain", "noise", "time_mask")
+    """What to do to the crops."""
+    mixup: float = 0.3
+    """Alpha of mixup's Beta(alpha, alpha), 0 for none."""
+    bfloat16: bool = False
+    """Run the network in bfloat16 (faster on recent GPUs)."""
+    keep_every: int = 1
+    """Epochs from one kept checkpoint to the next."""
+    sonify_every: int = 5
+    """Epochs from one logged sonification to the next, 0 for none."""
+    random_state: int = 0
+    """Of everything that is drawn."""
 
 
 # Crops and batches of appendix A.3 (no clip of Speech Commands is longer than its crop), and
@@ -127,7 +143,7 @@ def train(
     run = Run(folder, settings, clips)
     if result := run.result():
         return result
-    torch.manual_seed(settings.seed)
+    torch.manual_seed(settings.random_state)
     if settings.encoder:
         encoder = load_encoder(settings.encoder, width=settings.width)
     else:
@@ -152,7 +168,7 @@ def fit(model: nn.Sequential, clips: ClipSet, settings: Settings, run: Run) -> N
     training, validation = clips.subset(*settings.splits), clips.subset("val")
     criterion = F.binary_cross_entropy_with_logits if clips.multilabel else F.cross_entropy
     samples = crop_samples(settings.seconds)
-    batches = Batches(len(training), settings.batch_size, settings.seed)
+    batches = Batches(len(training), settings.batch_size, settings.random_state)
     total, warmup = settings.epochs * len(batches), round(settings.warmup_epochs * len(batches))
     optimizer = torch.optim.Adam(model.parameters(), weight_decay=settings.weight_decay)
     first = run.resume(model, optimizer)
@@ -160,11 +176,11 @@ def fit(model: nn.Sequential, clips: ClipSet, settings: Settings, run: Run) -> N
 
     def draw(step: int) -> tuple[Tensor, Tensor]:
         numbers = batches[step]
-        generator = seeded("cpu", "crops", settings.seed, step, rank())
+        generator = seeded("cpu", "crops", settings.random_state, step, rank())
         return training.crops(numbers, samples, generator=generator), training.labels(numbers)
 
     for step, (waveforms, labels) in ahead(draw, range(first, total)):
-        generator = seeded(device, "augment", settings.seed, step, rank())
+        generator = seeded(device, "augment", settings.random_state, step, rank())
         torch.manual_seed(generator.initial_seed())  # dropout has no generator of its own
         waveforms = augment(waveforms.to(device), settings.augmentations, generator=generator)
         targets = as_targets(labels.to(device), classes=len(clips.classes))

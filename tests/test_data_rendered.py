@@ -85,10 +85,10 @@ def test_an_unknown_voice_is_named(espeak):
 def test_events_are_the_same_in_any_order(group, soundfont, tmp_path):
     rendered_events(tmp_path, group=group, clips=12)
     events._load_soundfont.cache_clear()
-    listed = events.list_events(group, 12, seed=0).clips[::-1]
+    listed = events.list_events(group, 12, random_state=0).clips[::-1]
     backwards = [cache._read(clip, events.read_events)[1] for clip in listed]
     assert b"".join(waveform.tobytes() for waveform in backwards[::-1]) == audio(tmp_path)
-    other = events.list_events(group, 12, seed=1).clips
+    other = events.list_events(group, 12, random_state=1).clips
     assert [clip.labels for clip in other] != [clip.labels for clip in listed[::-1]]
 
 
@@ -139,7 +139,7 @@ def test_every_preset_sounds_at_every_key(soundfont, monkeypatch):
 
 
 def test_an_event_peaks_at_its_gain_over_the_noise(soundfont):
-    clip = events.list_events("B", 1, seed=0).clips[0]
+    clip = events.list_events("B", 1, random_state=0).clips[0]
     score = events.draw_score("B", 0, 0)
     mixture = events.read_events(clip)
     bed = score.noise_level * events._noise(len(mixture), score.noise_slope, score.noise_seed)

@@ -26,7 +26,7 @@ from reference_models.statistics import Verdict, judge
 
 @pytest.fixture
 def study(tmp_path, monkeypatch) -> Study:
-    """A study whose networks are untrained, of one seed each, and not on disk."""
+    """A study whose networks are untrained, of one random_state each, and not on disk."""
     torch.manual_seed(3)
     encoders = {True: initialise(CNN12(width=1 / 64)).eval(), False: CNN12(width=1 / 64).eval()}
     monkeypatch.setattr(
@@ -70,10 +70,10 @@ def test_silence_is_not_named(study):
 def rows(contrastive: float, supervised: float, drawn: float) -> list[dict]:
     levels = dict(zip((*REGIMES, UNTRAINED), (contrastive, supervised, drawn), strict=True))
     return [
-        {"method": "deconvnet", "regime": regime, "seed": seed, "layer": layer}
-        | {"accuracy": level * (number > 6) + seed / 100 + number / 1000}
+        {"method": "deconvnet", "regime": regime, "random_state": random_state, "layer": layer}
+        | {"accuracy": level * (number > 6) + random_state / 100 + number / 1000}
         for regime, level in levels.items()
-        for seed in range(3)
+        for random_state in range(3)
         for number, layer in enumerate(LAYERS)
     ]
 

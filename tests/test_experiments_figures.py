@@ -105,7 +105,7 @@ def test_figure_1_by_hand(study):
     perform(ACTIVITY, study)
     found = numbers(study, "figure-1")
     assert len(found) == study.preset.runs * len(LAYERS) * len(REGIMES)
-    rows = {(row["layer"], row["regime"]): row for row in found if row["seed"] == "0"}
+    rows = {(row["layer"], row["regime"]): row for row in found if row["random_state"] == "0"}
     clips = study.clips("audioset").subset("test")
     encoder = study.encoder(pretrained("supervised"))
     active, bandwidths = [], []
@@ -144,22 +144,29 @@ def test_dead_layers_are_inactive_and_silent(dead):
 
 
 def layered(active, width, runs=3):
-    """Rows of figure 1: `active(regime, seed)` of deep maps, `width(regime, seed, layer)` in Hz."""
+    """Rows of figure 1 from `active(regime, random_state)`, of deep maps, and a width in Hz."""
     return [
-        {"regime": regime, "seed": seed, "layer": layer}
-        | {"active_maps": active(regime, seed), "bandwidth_hz": width(regime, seed, number)}
+        {"regime": regime, "random_state": random_state, "layer": layer}
+        | {
+            "active_maps": active(regime, random_state),
+            "bandwidth_hz": width(regime, random_state, number),
+        }
         for regime in REGIMES
-        for seed in range(runs)
+        for random_state in range(runs)
         for number, layer in enumerate(LAYERS)
     ]
 
 
 def test_claims_of_figure_1():
-    def active(regime, seed):
-        return 0.5 + seed / 10 + (0.2 + seed / 100) * (regime == "contrastive")
+    def active(regime, random_state):
+        return 0.5 + random_state / 10 + (0.2 + random_state / 100) * (regime == "contrastive")
 
-    def width(regime, seed, number):
-        return 800 + 10 * seed + (400 + seed) * (regime == "contrastive") * (number > 6)
+    def width(regime, random_state, number):
+        return (
+            800
+            + 10 * random_state
+            + (400 + random_state) * (regime == "contrastive") * (number > 6)
+        )
 
     rows = layered(active, width)
     assert judge(activity.claim_d(rows).comparisons) is Verdict.HOLDS
@@ -167,7 +174,7 @@ def test_claims_of_figure_1():
     swapped = [row | {"regime": REGIMES[row["regime"] == REGIMES[0]]} for row in rows]
     assert judge(activity.claim_d(swapped).comparisons) is Verdict.FAILS
     assert judge(activity.claim_s(swapped).comparisons) is Verdict.FAILS
-    unlike = layered(active, lambda regime, seed, n: width(regime, seed, 10))
+    unlike = layered(active, lambda regime, random_state, n: width(regime, random_state, 10))
     assert judge(activity.claim_s(unlike).comparisons) is Verdict.FAILS  # layer 1 differs too
 
 
@@ -255,10 +262,14 @@ def test_claim_k_is_open_where_deep_layers_are_dead(dead):
 
 def test_claim_k_is_of_networks():
     rows = [
-        {"regime": regime, "seed": seed, "layer": layer}
-        | {"entropy_bits": 1 + seed / 10 + (0.5 + seed / 100) * (regime == "supervised")}
+        {"regime": regime, "random_state": random_state, "layer": layer}
+        | {
+            "entropy_bits": 1
+            + random_state / 10
+            + (0.5 + random_state / 100) * (regime == "supervised")
+        }
         for regime in REGIMES
-        for seed in range(3)
+        for random_state in range(3)
         for layer in LAYERS
     ]
     claim = labels.claim_k(rows)
@@ -334,7 +345,7 @@ def test_layers_without_an_answering_filter_have_no_pair(dead):
 def test_figure_5_by_hand(study):
     perform(EVOLUTION, study)
     every = numbers(study, "figure-5")
-    rows = [row for row in every if (row["layer"], row["seed"]) == ("conv8", "0")]
+    rows = [row for row in every if (row["layer"], row["random_state"]) == ("conv8", "0")]
     network, clips = pretrained("contrastive"), study.clips("audioset").subset("test")
     assert [int(row["epoch"]) for row in rows] == study.epochs(network) * 2 == [0, 1] * 2
     assert rows[0]["filter"] != rows[2]["filter"]
@@ -376,9 +387,9 @@ def test_dead_filters_are_followed_too(dead):
 def test_claim_r_needs_a_fuller_spectrum_than_later_and_than_the_input():
     def rows(first, last, heard):
         return [
-            {"seed": seed, "layer": "conv5", "checkpoint": name}
-            | {"entropy": value + seed / 100, "input_entropy": heard}
-            for seed in range(3)
+            {"random_state": random_state, "layer": "conv5", "checkpoint": name}
+            | {"entropy": value + random_state / 100, "input_entropy": heard}
+            for random_state in range(3)
             for name, value in (("first", first), ("last", last))
         ]
 

@@ -49,8 +49,8 @@ def rows_of(study: Study, name: str) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def draws(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
+def draws(random_state: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(random_state)
 
 
 # --- control sounds -------------------------------------------------------------------------------
@@ -188,21 +188,22 @@ def test_figure_6_recomputed_by_hand(study):
 
 
 def planted(drop, control, runs=3):
-    """Rows of figure 6: `drop(mode, seed, layer)` lost without the sonification, in either way."""
+    """Rows of figure 6: `drop(mode, random_state, layer)` is lost without the sonification."""
     return [
-        {"mode": mode, "seed": seed, "layer": layer, "baseline": 0.9}
+        {"mode": mode, "random_state": random_state, "layer": layer, "baseline": 0.9}
         | dict.fromkeys(
-            ("sonification", "as in the paper"), 0.9 - drop(mode, seed, number) + seed / 1000
+            ("sonification", "as in the paper"),
+            0.9 - drop(mode, random_state, number) + random_state / 1000,
         )
         | {name: 0.9 - control(name, number) for name in control_sounds.CONTROLS}
         for mode in removal.MODES
-        for seed in range(runs)
+        for random_state in range(runs)
         for number, layer in enumerate(LAYERS)
     ]
 
 
 def test_claim_a_needs_more_harm_than_every_control_does():
-    def drop(mode, seed, layer):
+    def drop(mode, random_state, layer):
         return 0.3 + 0.01 * layer
 
     held = removal.claims_a(planted(drop, lambda name, layer: 0.1), "mAP")
@@ -223,8 +224,8 @@ def test_claim_l_is_the_loss_in_the_paper_s_way():
 
 
 def test_claim_g_needs_a_steadier_fonly_and_a_more_robust_full_network():
-    def claimed(mode, seed, layer):
-        return 0.5 + 0.001 * seed if mode == "fonly" else 0.1 + 0.02 * layer
+    def claimed(mode, random_state, layer):
+        return 0.5 + 0.001 * random_state if mode == "fonly" else 0.1 + 0.02 * layer
 
     def level(name, layer):
         return 0.1
@@ -262,19 +263,24 @@ def test_figure_7_is_the_coherence_of_the_most_active_maps(study):
 
 
 def coherent(height, control, runs=3):
-    """Rows of figure 7: `height(regime, seed, layer)` and `control(layer)` below them."""
+    """Rows of figure 7: `height(regime, random_state, layer)` and `control(layer)` below them."""
     return [
-        {"regime": regime, "seed": seed, "layer": layer, "sonification": height(regime, seed, n)}
-        | {m: height(regime, seed, n) - control(n) for m in similarity.MINUS.values()}
+        {
+            "regime": regime,
+            "random_state": random_state,
+            "layer": layer,
+            "sonification": height(regime, random_state, n),
+        }
+        | {m: height(regime, random_state, n) - control(n) for m in similarity.MINUS.values()}
         for regime in REGIMES
-        for seed in range(runs)
+        for random_state in range(runs)
         for n, layer in enumerate(LAYERS)
     ]
 
 
 def test_claims_b_and_c_are_of_slopes():
-    def height(regime, seed, layer):
-        return 1 - layer * (0.08 if regime == "supervised" else 0.03) - 0.001 * layer * seed
+    def height(regime, random_state, layer):
+        return 1 - layer * (0.08 if regime == "supervised" else 0.03) - 0.001 * layer * random_state
 
     rows = coherent(height, lambda layer: 0.5)
     assert similarity.falls(rows, "supervised", "sonification") == pytest.approx([0.8, 0.81, 0.82])
@@ -285,7 +291,9 @@ def test_claims_b_and_c_are_of_slopes():
     rising = coherent(lambda *place: 1 - height(*place), lambda layer: 0.5)
     assert judge(similarity.claim_b(rising).comparisons) is Verdict.FAILS
     assert judge(similarity.claim_c(rising).comparisons) is Verdict.FAILS
-    wavering = coherent(lambda regime, seed, n: 0.5 + 0.02 * n * (seed - 1), lambda layer: 0.5)
+    wavering = coherent(
+        lambda regime, random_state, n: 0.5 + 0.02 * n * (random_state - 1), lambda layer: 0.5
+    )
     assert judge(similarity.claim_b(wavering).comparisons) is Verdict.FEW
 
 
@@ -348,11 +356,11 @@ def test_the_twin_is_beside_the_network_itself(study):
 def moved(error: float, exact: float = 1e-15) -> list[dict]:
     """Rows of figure B.3: three networks of each regime that err at the paper's shift."""
     return [
-        {"regime": regime, "seed": seed, "layer": layer}
-        | {f"shift {n}": exact * (1 + seed / 10) for n in shifts.WHOLE}
-        | {"shift 8645": error * (1 + seed / 10)}
+        {"regime": regime, "random_state": random_state, "layer": layer}
+        | {f"shift {n}": exact * (1 + random_state / 10) for n in shifts.WHOLE}
+        | {"shift 8645": error * (1 + random_state / 10)}
         for regime in REGIMES
-        for seed in range(3)
+        for random_state in range(3)
         for layer in LAYERS
     ]
 
@@ -369,10 +377,10 @@ def test_claim_f_needs_steadier_and_closer_sounds_of_pooling():
     def rows(pooling, stride):
         sides = {"pooling": pooling, "stride": stride}
         return [
-            {"network": name, "seed": seed, "layer": n}
-            | {"shift error": e + n / 100 + seed / 1000, "coherence": c}
+            {"network": name, "random_state": random_state, "layer": n}
+            | {"shift error": e + n / 100 + random_state / 1000, "coherence": c}
             for name, (e, c) in sides.items()
-            for seed in range(3)
+            for random_state in range(3)
             for n in range(11)
         ]
 

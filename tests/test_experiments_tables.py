@@ -96,10 +96,12 @@ def test_the_networks_of_the_tables():
     assert [len(a) for a in (a1, a2, a3, a4, a5, a6)] == [14, 10, 4, 17, 6, 15]
     assert a3 < a2
     assert a5 < a4
-    assert {pretrained("supervised", seed) for seed in range(3)} < a2  # the scratch row
+    assert {
+        pretrained("supervised", random_state) for random_state in range(3)
+    } < a2  # the scratch row
     assert finetuned("words", pretrained("supervised", 2), frozen=True) in a6
     for network in a1 | a2 | a4 | a6:
-        assert network.start is None or network.start.seed == network.seed
+        assert network.start is None or network.start.random_state == network.random_state
     taus = sorted((n.start.temperature, n.start.augmentations, n.start.wider) for n in a1)
     pairs = [(0.1, 1, 1), (0.1, 2, 1), (0.1, 3, 1), (0.1, 4, 1), (0.1, 4, 2), (0.2, 4, 1)]
     assert taus == sorted(2 * [*pairs, (0.3, 4, 1)])
@@ -110,7 +112,9 @@ def test_every_table_has_untrained_encoders():
         TABLES, ("balanced", *2 * ["audioset"], *2 * ["fsd50k"], "words"), strict=True
     ):
         drawn = [n for n in table.networks(PRESETS["smoke"]) if n.start and n.start.untrained]
-        assert drawn == [finetuned(data, untrained(seed), frozen=True) for seed in range(3)]
+        assert drawn == [
+            finetuned(data, untrained(random_state), frozen=True) for random_state in range(3)
+        ]
 
 
 def test_an_untrained_network_is_what_training_starts_from(study):
@@ -293,18 +297,21 @@ def test_figure_4(study, monkeypatch):
     name = "words-supervised-from-(audioset-supervised-s0)-blocks6-s0"
     assert float(full["value"]) == result_file(study, name)["val"]["accuracy"]
 
-    def early(regime, seed):
+    def early(regime, random_state):
         return np.mean(
             [
                 float(row["value"])
                 for row in rows
                 if (row["data"], row["trained"], row["pretraining"]) == ("fsd50k", "fonly", regime)
-                and row["seed"] == seed
+                and row["random_state"] == random_state
                 and row["blocks"] in ("1", "2", "3", "4")
             ]
         )
 
-    gaps = [early("contrastive", seed) - early("supervised", seed) for seed in "01"]
+    gaps = [
+        early("contrastive", random_state) - early("supervised", random_state)
+        for random_state in "01"
+    ]
     found = facts["claims"][0]["comparisons"][0]["estimate"]
     assert (found["mean"], found["n"]) == (pytest.approx(np.mean(gaps)), 2)
     assert (study.folder / "figure-4" / "figure-4.png").stat().st_size > 10_000
@@ -318,14 +325,17 @@ def test_figure_4(study, monkeypatch):
 
 
 def planted(value, runs: int = 3) -> list[dict]:
-    """Rows of figure 4, `value(data, regime, seed, block)` on frozen blocks (12: the whole)."""
+    """Rows of figure 4, `value(data, regime, random_state, block)` on frozen blocks (12: all)."""
     return [
-        {"data": data, "trained": "fonly", "pretraining": regime, "seed": seed}
-        | {"blocks": "whole" if block == 12 else block, "value": value(data, regime, seed, block)}
+        {"data": data, "trained": "fonly", "pretraining": regime, "random_state": random_state}
+        | {
+            "blocks": "whole" if block == 12 else block,
+            "value": value(data, regime, random_state, block),
+        }
         | {"metric": "mAP"}
         for data in transfer.DATA
         for regime in ("contrastive", "supervised")
-        for seed in range(runs)
+        for random_state in range(runs)
         for block in range(1, 13)
     ]
 
@@ -333,8 +343,8 @@ def planted(value, runs: int = 3) -> list[dict]:
 UNITS = {"fsd50k": "mAP", "words": "accuracy"}
 
 
-def wavering(seed: int) -> float:
-    return 0.3 * (seed - 1)
+def wavering(random_state: int) -> float:
+    return 0.3 * (random_state - 1)
 
 
 # --- claims --------------------------------------------------------------------------------------
@@ -343,16 +353,16 @@ def wavering(seed: int) -> float:
 @pytest.mark.parametrize(
     ("events", "words", "verdict"),
     [
-        (lambda seed: 0.2, lambda seed: 0.2 + seed / 100, Verdict.HOLDS),
-        (lambda seed: 0.2, wavering, Verdict.FEW),
-        (wavering, lambda seed: -0.2, Verdict.FAILS),
-        (lambda seed: 0.2, lambda seed: 0.001, Verdict.EQUAL),
+        (lambda random_state: 0.2, lambda random_state: 0.2 + random_state / 100, Verdict.HOLDS),
+        (lambda random_state: 0.2, wavering, Verdict.FEW),
+        (wavering, lambda random_state: -0.2, Verdict.FAILS),
+        (lambda random_state: 0.2, lambda random_state: 0.001, Verdict.EQUAL),
     ],
 )
 def test_claim_e(events, words, verdict):
-    def value(data, regime, seed, block):
-        ahead = {"fsd50k": events, "words": words}[data](seed)
-        return 0.5 + seed / 10 + ahead * (regime == "contrastive") * (block < 5)
+    def value(data, regime, random_state, block):
+        ahead = {"fsd50k": events, "words": words}[data](random_state)
+        return 0.5 + random_state / 10 + ahead * (regime == "contrastive") * (block < 5)
 
     claim = transfer.claim_e(planted(value), UNITS)
     assert (claim.letter, judge(claim.comparisons)) == ("e", verdict)
@@ -361,25 +371,25 @@ def test_claim_e(events, words, verdict):
 @pytest.mark.parametrize(
     ("early", "deep", "verdict"),
     [
-        (lambda seed: -0.2, lambda seed: 0.2, Verdict.HOLDS),
-        (lambda seed: 0.0, lambda seed: 0.2, Verdict.HOLDS),
-        (lambda seed: -0.2, wavering, Verdict.FEW),
-        (lambda seed: -0.2, lambda seed: -0.2, Verdict.FAILS),
-        (lambda seed: 0.4, lambda seed: 0.2, Verdict.FAILS),  # ahead from the start
+        (lambda random_state: -0.2, lambda random_state: 0.2, Verdict.HOLDS),
+        (lambda random_state: 0.0, lambda random_state: 0.2, Verdict.HOLDS),
+        (lambda random_state: -0.2, wavering, Verdict.FEW),
+        (lambda random_state: -0.2, lambda random_state: -0.2, Verdict.FAILS),
+        (lambda random_state: 0.4, lambda random_state: 0.2, Verdict.FAILS),  # ahead from the start
     ],
 )
 def test_claim_h(early, deep, verdict):
-    def value(data, regime, seed, block):
-        ahead = early(seed) if block < 5 else deep(seed) if block > 8 else 0
-        return 0.5 + seed / 10 + ahead * (regime == "supervised")
+    def value(data, regime, random_state, block):
+        ahead = early(random_state) if block < 5 else deep(random_state) if block > 8 else 0
+        return 0.5 + random_state / 10 + ahead * (regime == "supervised")
 
     claim = transfer.claim_h(planted(value), UNITS)
     assert (claim.letter, judge(claim.comparisons)) == ("h", verdict)
 
 
 def test_claim_i_compares_block_6_with_what_is_above():
-    def value(data, regime, seed, block):
-        return 0.5 + seed / 10 + 0.1 * (block == 6) - 0.05 * (block == 12)
+    def value(data, regime, random_state, block):
+        return 0.5 + random_state / 10 + 0.1 * (block == 6) - 0.05 * (block == 12)
 
     claim = transfer.claim_i(planted(value), UNITS)
     assert judge(claim.comparisons) is Verdict.HOLDS
@@ -389,9 +399,9 @@ def test_claim_i_compares_block_6_with_what_is_above():
 
 
 def test_the_probes_of_figure_4_are_drawn_with_their_networks_interval():
-    rows = planted(lambda data, regime, seed, block: block / 20 + seed / 100)
+    rows = planted(lambda data, regime, random_state, block: block / 20 + random_state / 100)
     full = [row | {"trained": "full"} for row in rows if row["blocks"] in (2, 6, 11, "whole")]
-    panel = transfer.draw([*rows, *(r for r in full if r["seed"] == 0)]).axes[0]
+    panel = transfer.draw([*rows, *(r for r in full if r["random_state"] == 0)]).axes[0]
     curves = {line.get_label(): list(line.get_ydata()) for line in panel.get_lines()}
     assert curves["contrastive, fonly"] == pytest.approx([k / 20 + 0.01 for k in range(1, 12)])
     assert curves["supervised, full"] == pytest.approx([0.1, 0.3, 0.55])

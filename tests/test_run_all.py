@@ -130,7 +130,10 @@ def test_the_numbers_of_a_table_are_those_of_its_runs(killed):
     with (killed / "table-a6" / "numbers.csv").open() as file:
         rows = list(csv.DictReader(file))
     study = Study(killed, PRESETS["smoke"])
-    networks = [finetuned("words", pretrained("contrastive", seed), frozen=True) for seed in (0, 1)]
+    networks = [
+        finetuned("words", pretrained("contrastive", random_state), frozen=True)
+        for random_state in (0, 1)
+    ]
     values = [study.result(network)["test"]["accuracy"] for network in networks]
     mean = sum(values) / 2
     half_width = 12.7062047 * abs(values[0] - values[1]) / 2  # t of one degree of freedom
@@ -155,7 +158,7 @@ def test_networks_come_after_those_they_start_from():
 def test_names_of_networks_tell_them_apart():
     plain = Network("contrastive")
     others = [
-        Network("contrastive", seed=1),
+        Network("contrastive", random_state=1),
         untrained(),
         Network("contrastive", wider=2),
         Network("contrastive", pooling="stride"),
@@ -172,7 +175,7 @@ def test_names_of_networks_tell_them_apart():
 
 def test_runs_with_one_seed_start_from_their_own_pretraining():
     start = pretrained("supervised", 2)
-    assert finetuned("words", start).seed == 2
+    assert finetuned("words", start).random_state == 2
     assert finetuned("words", pretrained("contrastive", wider=2)).wider == 2
 
 

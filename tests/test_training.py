@@ -4,6 +4,7 @@ import json
 import math
 import multiprocessing
 import os
+import re
 import signal
 import sys
 from collections import OrderedDict
@@ -176,7 +177,7 @@ def test_a_finished_run_is_not_repeated_and_another_is_refused(run, clips, tmp_p
     monkeypatch.setattr(program, "fit", None)
     assert program.train(clips, settings, tmp_path) == result
     assert result == json.loads((tmp_path / "result.json").read_text())
-    for name, value in (("peak_rate", 1e-4), ("seed", 1)):
+    for name, value in (("peak_rate", 1e-4), ("random_state", 1)):
         with pytest.raises(ValueError, match=rf"of another run: its {name} is .*expected {value}"):
             program.train(clips, replace(settings, **{name: value}), tmp_path)
     with pytest.raises(ValueError, match="its clip_hash is"):
@@ -301,7 +302,7 @@ def test_frozen_fits_the_head_alone_on_embeddings_of_whole_clips(clips, tmp_path
 def test_full_fine_tuning_starts_from_the_encoder(clips, tmp_path):
     supervised.train(clips, SUPERVISED, tmp_path / "a")
     weights = tmp_path / "a" / "epoch-002.safetensors"
-    settings = replace(SUPERVISED, encoder=str(weights), seed=1)
+    settings = replace(SUPERVISED, encoder=str(weights), random_state=1)
     supervised.train(clips, settings, tmp_path / "b")
     first = load_encoder(tmp_path / "b" / "epoch-000.safetensors").state_dict()
     last = load_encoder(tmp_path / "b" / "epoch-002.safetensors").state_dict()
@@ -378,4 +379,17 @@ def test_help_explains_every_setting(program, monkeypatch, capsys):
     assert stopped.value.code == 0
     text = capsys.readouterr().out
     for name in program.Settings.__dataclass_fields__:
-        assert f"--{name.replace('_', '-')} " in text
+        assert re.search(rf"--{name.replace('_', '-')}\b", text), name
+
+
+def test_help_shows_the_values_of_the_preset(monkeypatch, capsys):
+    with pytest.raises(SystemExit):
+        call(monkeypatch, supervised, "cache", "--preset", "esc10", "--out", "runs", "--help")
+    values = re.findall(r"--(seconds|epochs) .*?\(default: (\S+?)\)", capsys.readouterr().out, re.S)
+    assert values == [("seconds", "2.5"), ("epochs", "40")]
+
+
+def test_without_tyro_the_programs_say_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "tyro", None)
+    with pytest.raises(SystemExit, match=r'tyro.* run: pip install "deconv1d\[reference\]"'):
+        call(monkeypatch, supervised, "cache", "--preset", "words", "--out", "runs")

@@ -107,7 +107,7 @@ def test_gate_2_wants_more_than_untrained_features_three_times_chance_and_300_cl
     def study(ours: float, theirs: float, clips: int = 400) -> Study:
         def results(_, networks, metric):
             level = {False: ours, True: theirs}[networks[0].start.untrained]
-            return [level + network.seed / 1000 for network in networks]
+            return [level + network.random_state / 1000 for network in networks]
 
         monkeypatch.setattr(gates, "results", results)
         monkeypatch.setattr(gates, "chance", lambda *_: {"mAP": 0.1})
@@ -124,10 +124,10 @@ def test_gate_2_wants_more_than_untrained_features_three_times_chance_and_300_cl
 
 def test_what_the_gates_need_is_trained():
     needed = gates.networks(PRESETS["smoke"])
-    for seed in range(2):
-        assert finetuned("words", pretrained("supervised", seed), frozen=True) in needed
-        assert finetuned("fsd50k", untrained(seed), frozen=True) in needed
-        assert finetuned("fsd50k", pretrained("contrastive", seed)) in needed
+    for random_state in range(2):
+        assert finetuned("words", pretrained("supervised", random_state), frozen=True) in needed
+        assert finetuned("fsd50k", untrained(random_state), frozen=True) in needed
+        assert finetuned("fsd50k", pretrained("contrastive", random_state)) in needed
     assert len({network.name for network in needed}) == len(needed)
 
 
@@ -136,8 +136,13 @@ def test_what_the_gates_need_is_trained():
 
 def test_layers_are_averaged_before_networks_are_counted():
     rows = [
-        {"seed": seed, "layer": layer, "x": 10 * seed + n, "regime": "supervised"}
-        for seed in range(2)
+        {
+            "random_state": random_state,
+            "layer": layer,
+            "x": 10 * random_state + n,
+            "regime": "supervised",
+        }
+        for random_state in range(2)
         for n, layer in enumerate(("conv1", "conv2"))
     ]
     assert over_layers(rows, "x", regime="supervised") == [0.5, 10.5]
@@ -147,7 +152,10 @@ def test_layers_are_averaged_before_networks_are_counted():
 
 
 def test_several_filters_of_a_network_are_one_number():
-    rows = [{"seed": seed, "layer": "conv1", "x": x} for seed, x in ((0, 1), (0, 3), (1, 10))]
+    rows = [
+        {"random_state": random_state, "layer": "conv1", "x": x}
+        for random_state, x in ((0, 1), (0, 3), (1, 10))
+    ]
     (one,) = numbers_of([*rows, rows[0] | {"x": None}], ("layer",), {"x": "Hz"})
     assert (one.estimate.n, one.estimate.mean) == (2, 6)
 

@@ -108,7 +108,12 @@ class Score(NamedTuple):
 
 
 def rendered_events(
-    folder: str | Path, *, group: str, clips: int = 2000, seed: int = 0, lasting: bool = False
+    folder: str | Path,
+    *,
+    group: str,
+    clips: int = 2000,
+    random_state: int = 0,
+    lasting: bool = False,
 ) -> ClipSet:
     """Clips of one to three events over a bed of noise, labelled with the events' classes.
 
@@ -120,7 +125,7 @@ def rendered_events(
         folder: Where the cache is, or goes.
         group: "A" (stands in for AudioSet) or "B" (FSD50K).
         clips: Number of clips; more clips contain those of fewer.
-        seed: Of everything that is drawn.
+        random_state: Of everything that is drawn.
         lasting: Events begin in the first second and go on to the end, over noise 20 dB softer.
             Two crops of a clip then share their events: else they may share their noise alone, and
             contrastive learning takes that for the clip.
@@ -129,27 +134,30 @@ def rendered_events(
         ImportError: If `tinysoundfont` or the soundfont in `pretty_midi` is not installed.
         ValueError: If there is no such group.
     """
-    return build_cache(list_events(group, clips, seed, lasting), folder, read=read_events)
+    return build_cache(list_events(group, clips, random_state, lasting), folder, read=read_events)
 
 
-def list_events(group: str, clips: int, seed: int, lasting: bool = False) -> ClipIndex:
+def list_events(group: str, clips: int, random_state: int, lasting: bool = False) -> ClipIndex:
     """The index of `rendered_events`; the path of a clip is what it is rendered from."""
     if group not in GROUPS:
         raise ValueError(f"rendered events: no group {group!r}; expected one of {sorted(GROUPS)}")
     listed = []
     for number in range(clips):
-        score = draw_score(group, seed, number, lasting)
+        score = draw_score(group, random_state, number, lasting)
         labels = tuple(sorted(event.label for event in score.events))
         kind = "-lasting" if lasting else ""
-        id, path = f"{group}{seed}{kind}-{number:05d}", f"{group}:{seed}:{number}{kind}"
+        id, path = (
+            f"{group}{random_state}{kind}-{number:05d}",
+            f"{group}:{random_state}:{number}{kind}",
+        )
         listed.append(Clip(id, path, 0, 0, 0, labels, score.split, "unread"))
     name = f"rendered events {group}{', lasting' if lasting else ''}"
     return ClipIndex(name, tuple(GROUPS[group]), True, tuple(listed))
 
 
-def draw_score(group: str, seed: int, number: int, lasting: bool = False) -> Score:
+def draw_score(group: str, random_state: int, number: int, lasting: bool = False) -> Score:
     """What clip `number` of a group holds; it depends on the arguments alone."""
-    rng = np.random.default_rng([seed, number, *group.encode()])
+    rng = np.random.default_rng([random_state, number, *group.encode()])
     split = SPLITS[number % len(SPLITS)]
     seconds = 10.0 if group == "A" else float(rng.integers(4, 17)) / 2
     classes = list(GROUPS[group].values())
@@ -163,8 +171,8 @@ def draw_score(group: str, seed: int, number: int, lasting: bool = False) -> Sco
 def read_events(clip: Clip) -> np.ndarray:
     """The mixture a clip names: float64, (samples,), 8 kHz."""
     name, _, lasting = clip.path.partition("-")
-    group, seed, number = name.split(":")
-    score = draw_score(group, int(seed), int(number), bool(lasting))
+    group, random_state, number = name.split(":")
+    score = draw_score(group, int(random_state), int(number), bool(lasting))
     samples = round(score.seconds * SAMPLE_RATE)
     mixture = score.noise_level * _noise(samples, score.noise_slope, score.noise_seed)
     for event in score.events:
@@ -206,9 +214,9 @@ def _choose_keys(split: str) -> list[int]:
     return [key for key in KEYS if key % 5 in fifths]
 
 
-def _noise(samples: int, slope: float, seed: int) -> np.ndarray:
+def _noise(samples: int, slope: float, random_state: int) -> np.ndarray:
     """Noise of RMS 1 whose power falls as frequency ** -slope."""
-    spectrum = np.fft.rfft(np.random.default_rng(seed).standard_normal(samples))
+    spectrum = np.fft.rfft(np.random.default_rng(random_state).standard_normal(samples))
     spectrum[1:] *= np.arange(1, len(spectrum)) ** (-slope / 2)
     noise = np.fft.irfft(spectrum, samples)
     return noise / np.sqrt(np.mean(noise**2))

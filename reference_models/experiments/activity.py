@@ -37,7 +37,7 @@ from reference_models.experiments.study import (
     Study,
     every_nth,
     pretrained,
-    seeds,
+    random_states,
 )
 from reference_models.statistics import Comparison
 
@@ -65,9 +65,9 @@ Answer = dict[str, Any]
 def figure_1(study: Study) -> Finding:
     """Activity and spectra of every layer of both regimes, and what figure 1 shows."""
     rows = [
-        _row(study, regime, seed, layer)
+        _row(study, regime, random_state, layer)
         for regime in REGIMES
-        for seed in seeds(study.preset)
+        for random_state in random_states(study.preset)
         for layer in LAYERS
     ]
     clips = len(every_nth(heard_clips(study), study.preset.clips))
@@ -118,9 +118,9 @@ def answer(sonifier: Sonifier, x: Tensor, *, layer: str, channels: Sequence[int]
     }
 
 
-def _heard(study: Study, regime: Regime, seed: int, layer: str) -> list[Answer]:
+def _heard(study: Study, regime: Regime, random_state: int, layer: str) -> list[Answer]:
     """The layer's answer to every clip."""
-    clips, sonifier = heard_clips(study), listen(study, pretrained(regime, seed))
+    clips, sonifier = heard_clips(study), listen(study, pretrained(regime, random_state))
     channels = every_nth(range(filters(sonifier, layer)), study.preset.channels)
     return [
         answer(sonifier, whole_clip(clips, number), layer=layer, channels=channels)
@@ -139,12 +139,12 @@ def means(answers: Sequence[Answer]) -> dict[str, float | None]:
     return row
 
 
-def _row(study: Study, regime: Regime, seed: int, layer: str) -> Row:
+def _row(study: Study, regime: Regime, random_state: int, layer: str) -> Row:
     """One network's layer: means over the clips."""
-    key = f"{regime}-s{seed}-{layer}"
-    answers = part(study, NAME, key, partial(_heard, study, regime, seed, layer))
+    key = f"{regime}-s{random_state}-{layer}"
+    answers = part(study, NAME, key, partial(_heard, study, regime, random_state, layer))
     found = means(answers)
-    place = {"regime": regime, "seed": seed, "layer": layer, "clips": len(answers)}
+    place = {"regime": regime, "random_state": random_state, "layer": layer, "clips": len(answers)}
     return {**place, **{name: found[name] for name in UNITS}}
 
 

@@ -55,7 +55,7 @@ from reference_models.experiments.study import (
     every_nth,
     finetuned,
     pretrained,
-    seeds,
+    random_states,
     untrained,
 )
 from reference_models.soundnet import load_soundnet, soundnet_input
@@ -80,11 +80,13 @@ Hear = Callable[[Study], Sequence[Clip]]
 
 def networks(preset: Preset) -> list[Network]:
     """Both regimes' networks and the encoders that they started from."""
-    return every_network(preset) + [untrained(seed) for seed in seeds(preset)]
+    return every_network(preset) + [
+        untrained(random_state) for random_state in random_states(preset)
+    ]
 
 
 def discernible(study: Study, name: str, hear: Hear, least: float) -> Finding:
-    """How often a listener names sonifications rightly, by method, regime, seed and layer.
+    """How often a listener names sonifications rightly, by method, regime, random state and layer.
 
     Args:
         study: The study.
@@ -97,11 +99,16 @@ def discernible(study: Study, name: str, hear: Hear, least: float) -> Finding:
     rows: list[Row] = []
     for method in METHODS:
         for regime in (*REGIMES, UNTRAINED):
-            for seed in seeds(study.preset):
+            for random_state in random_states(study.preset):
                 for layer in LAYERS:
-                    place = {"method": method, "regime": regime, "seed": seed, "layer": layer}
+                    place = {
+                        "method": method,
+                        "regime": regime,
+                        "random_state": random_state,
+                        "layer": layer,
+                    }
                     key = "-".join(map(str, place.values()))
-                    network = _network(regime, seed)
+                    network = _network(regime, random_state)
                     compute = partial(accuracy, study, network, layer, method, heard)
                     rows.append({**place, "accuracy": part(study, name, key, compute)})
     return Finding(
@@ -141,10 +148,10 @@ def _is_named(
     return bool(found.gain > 0) and right(sound)
 
 
-def _network(regime: str, seed: int) -> Network:
+def _network(regime: str, random_state: int) -> Network:
     if regime == UNTRAINED:
-        return untrained(seed)
-    return pretrained("contrastive" if regime == "contrastive" else "supervised", seed)
+        return untrained(random_state)
+    return pretrained("contrastive" if regime == "contrastive" else "supervised", random_state)
 
 
 def _claim(name: str, method: str, rows: Sequence[Row]) -> Claim:

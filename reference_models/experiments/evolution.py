@@ -21,7 +21,7 @@ from reference_models.experiments.finding import (
 )
 from reference_models.experiments.hearing import heard_clips, listen, sonified, whole_clip
 from reference_models.experiments.strongest import TOP_3, strongest
-from reference_models.experiments.study import Network, Preset, Study, pretrained, seeds
+from reference_models.experiments.study import Network, Preset, Study, pretrained, random_states
 
 NAME = "figure-5"
 EVOLVING = ("conv2", "conv5", "conv8", "conv10")
@@ -46,7 +46,7 @@ class Place(NamedTuple):
 
 def networks(preset: Preset) -> Sequence[Network]:
     """Every contrastive network; the first has a series of checkpoints."""
-    return [pretrained("contrastive", seed) for seed in seeds(preset)]
+    return [pretrained("contrastive", random_state) for random_state in random_states(preset)]
 
 
 def figure_5(study: Study) -> Finding:
@@ -62,9 +62,9 @@ def figure_5(study: Study) -> Finding:
         pictures |= tracks
         if place.layer == HEARD and not sounds:
             sounds = {title: (sound, SAMPLE_RATE) for title, sound in tracks.items()}
-    for seed in list(seeds(study.preset))[1:]:
-        for place in drawn(study, seed):
-            rows += numbers(place, evolve(study, place, seed), seed)
+    for random_state in list(random_states(study.preset))[1:]:
+        for place in drawn(study, random_state):
+            rows += numbers(place, evolve(study, place, random_state), random_state)
     return Finding(
         rows,
         claims=[claim_r(rows)],
@@ -79,10 +79,10 @@ def figure_5(study: Study) -> Finding:
     )
 
 
-def drawn(study: Study, seed: int = 0) -> list[Place]:
+def drawn(study: Study, random_state: int = 0) -> list[Place]:
     """The filters of a network that are followed, dead ones not left out."""
-    draws = torch.Generator().manual_seed(seed)
-    rankings = strongest(study, "contrastive", seed)
+    draws = torch.Generator().manual_seed(random_state)
+    rankings = strongest(study, "contrastive", random_state)
     places = []
     for layer in EVOLVING:
         ranking = rankings[layer]
@@ -91,9 +91,9 @@ def drawn(study: Study, seed: int = 0) -> list[Place]:
     return places
 
 
-def evolve(study: Study, place: Place, seed: int = 0) -> dict[int, Sonification]:
+def evolve(study: Study, place: Place, random_state: int = 0) -> dict[int, Sonification]:
     """The filter's sonification of its clip after each epoch that has a checkpoint."""
-    network, clips = pretrained("contrastive", seed), heard_clips(study)
+    network, clips = pretrained("contrastive", random_state), heard_clips(study)
     x = whole_clip(clips, clips.ids.index(place.clip))
     return {
         epoch: sonified(listen(study, network, epoch), x, layer=place.layer, channel=place.filter)
@@ -101,7 +101,7 @@ def evolve(study: Study, place: Place, seed: int = 0) -> dict[int, Sonification]
     }
 
 
-def numbers(place: Place, series: Mapping[int, Sonification], seed: int) -> list[Row]:
+def numbers(place: Place, series: Mapping[int, Sonification], random_state: int) -> list[Row]:
     """A row for each checkpoint.
 
     `entropy` and `input_entropy` say how full the two spectra are, `peak` is the map's largest
@@ -118,7 +118,7 @@ def numbers(place: Place, series: Mapping[int, Sonification], seed: int) -> list
         like_last = log_mel_correlation(sound, last.waveform, sample_rate=SAMPLE_RATE)
         rows.append(
             {
-                "seed": seed,
+                "random_state": random_state,
                 **place._asdict(),
                 "epoch": epoch,
                 "checkpoint": named.get(epoch, ""),

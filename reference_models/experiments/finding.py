@@ -196,7 +196,7 @@ def part(study: Study, experiment: str, key: str, compute: Callable[[], Any]) ->
 
 
 def numbers_of(
-    rows: Sequence[Row], where: Sequence[str], units: Mapping[str, str], by: str = "seed"
+    rows: Sequence[Row], where: Sequence[str], units: Mapping[str, str], by: str = "random_state"
 ) -> list[Number]:
     """The numbers of rows, averaged for each network and then over the networks.
 
@@ -226,16 +226,16 @@ def numbers_of(
 def over_layers(
     rows: Sequence[Row], column: str, layers: Sequence[str] | None = None, **where: Any
 ) -> list[float]:
-    """A column's mean over layers, one number for each network, by rising seed.
+    """A column's mean over layers, one number for each network, by rising random state.
 
     Args:
-        rows: With the columns "layer" and "seed", and those of `where`.
+        rows: With the columns "layer" and "random_state", and those of `where`.
         column: Whose numbers; where a row has none (dead layers), it is left out.
         layers: Which layers; None: all.
         where: What other columns must say.
 
     Returns:
-        As many numbers as there are seeds; NaN for a network without any.
+        As many numbers as there are random states; NaN for a network without any.
     """
     own = [
         row
@@ -243,9 +243,12 @@ def over_layers(
         if all(row[name] == value for name, value in where.items())
         and (layers is None or row["layer"] in layers)
     ]
-    seeds = sorted({row["seed"] for row in own})
-    by_seed = [[r[column] for r in own if r["seed"] == seed] for seed in seeds]
-    kept = [[value for value in values if value is not None] for values in by_seed]
+    random_states = sorted({row["random_state"] for row in own})
+    by_random_state = [
+        [r[column] for r in own if r["random_state"] == random_state]
+        for random_state in random_states
+    ]
+    kept = [[value for value in values if value is not None] for values in by_random_state]
     return [fmean(values) if values else math.nan for values in kept]
 
 

@@ -12,9 +12,9 @@ from reference_models.experiments.study import (
     Study,
     finetuned,
     pretrained,
-    seeds,
+    random_states,
     untrained,
-    untrained_seeds,
+    untrained_random_states,
 )
 from reference_models.statistics import (
     Comparison,
@@ -37,15 +37,19 @@ TIMES = 3
 
 def networks(preset: Preset) -> list[Network]:
     """Frozen probes on every encoder, trained and untrained, and the recognisers of figure 6."""
-    starts = [pretrained(regime, seed) for regime in REGIMES for seed in seeds(preset)]
-    starts += [untrained(seed) for seed in untrained_seeds(preset)]
+    starts = [
+        pretrained(regime, random_state)
+        for regime in REGIMES
+        for random_state in random_states(preset)
+    ]
+    starts += [untrained(random_state) for random_state in untrained_random_states(preset)]
     probes = [finetuned(data, start, frozen=True) for data in TASKS for start in starts]
-    return probes + [recogniser(seed, "full") for seed in seeds(preset)]
+    return probes + [recogniser(random_state, "full") for random_state in random_states(preset)]
 
 
-def recogniser(seed: int, mode: str) -> Network:
+def recogniser(random_state: int, mode: str) -> Network:
     """The classifier of FSD50K that figure 6 listens to, from contrastive weights."""
-    return finetuned("fsd50k", pretrained("contrastive", seed), frozen=MODES[mode])
+    return finetuned("fsd50k", pretrained("contrastive", random_state), frozen=MODES[mode])
 
 
 def gates(study: Study) -> Finding:
@@ -56,7 +60,8 @@ def gates(study: Study) -> Finding:
         rows,
         gates=[*learnt, *(gate_2(study, mode) for mode in MODES)],
         numbers=numbers,
-        n=f"{study.preset.runs} networks of each regime and {len(untrained_seeds(study.preset))} "
+        n=f"{study.preset.runs} networks of each regime and "
+        f"{len(untrained_random_states(study.preset))} "
         "untrained encoders; probes on the whole encoder, test clips",
         differs=f"{differences(study, *TASKS)} The paper has no untrained encoder.",
     )
@@ -84,7 +89,11 @@ def gates_1(study: Study, regime: Regime) -> list[Gate]:
 def gate_2(study: Study, mode: str) -> Gate:
     """Gate 2: the recogniser of figure 6 beats untrained features, and three times chance."""
     metric, clips = metric_of(study, "fsd50k"), len(study.clips("fsd50k").subset("test"))
-    ours = results(study, [recogniser(seed, mode) for seed in seeds(study.preset)], metric)
+    ours = results(
+        study,
+        [recogniser(random_state, mode) for random_state in random_states(study.preset)],
+        metric,
+    )
     theirs = results(study, _on_untrained(study, "fsd50k"), metric)[: len(ours)]
     least = TIMES * chance(study, "fsd50k")[metric]
     few = f"{clips} test clips, expected {ENOUGH} or more"
@@ -101,7 +110,7 @@ def gate_2(study: Study, mode: str) -> Gate:
 
 def _over_untrained(study: Study, regime: Regime, data: str) -> Comparison:
     metric = metric_of(study, data)
-    starts = [pretrained(regime, seed) for seed in seeds(study.preset)]
+    starts = [pretrained(regime, random_state) for random_state in random_states(study.preset)]
     ours = results(study, [finetuned(data, start, frozen=True) for start in starts], metric)
     theirs = results(study, _on_untrained(study, data), metric)[: len(ours)]
     name = f"{regime} minus untrained, {TASKS[data]}"
@@ -109,7 +118,10 @@ def _over_untrained(study: Study, regime: Regime, data: str) -> Comparison:
 
 
 def _on_untrained(study: Study, data: str) -> list[Network]:
-    return [finetuned(data, untrained(seed), frozen=True) for seed in untrained_seeds(study.preset)]
+    return [
+        finetuned(data, untrained(random_state), frozen=True)
+        for random_state in untrained_random_states(study.preset)
+    ]
 
 
 def _table(study: Study) -> tuple[list[Row], list[Number]]:
@@ -124,7 +136,9 @@ def _table(study: Study) -> tuple[list[Row], list[Number]]:
         add("chance", Estimate(chance(study, data)[metric], None, None, 0))
         add("untrained", over_networks(results(study, _on_untrained(study, data), metric)))
         for regime in REGIMES:
-            starts = [pretrained(regime, seed) for seed in seeds(study.preset)]
+            starts = [
+                pretrained(regime, random_state) for random_state in random_states(study.preset)
+            ]
             add(regime, over_networks(_probed(study, data, starts, metric)))
     rows = [
         {

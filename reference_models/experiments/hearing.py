@@ -18,7 +18,7 @@ from reference_models.experiments.study import (
     Preset,
     Study,
     pretrained,
-    seeds,
+    random_states,
 )
 
 DEEP = LAYERS[7:]
@@ -32,7 +32,11 @@ def first_networks(_: Preset) -> list[Network]:
 
 def every_network(preset: Preset) -> list[Network]:
     """All networks of both regimes."""
-    return [pretrained(regime, seed) for regime in REGIMES for seed in seeds(preset)]
+    return [
+        pretrained(regime, random_state)
+        for regime in REGIMES
+        for random_state in random_states(preset)
+    ]
 
 
 def heard_clips(study: Study) -> ClipSet:

@@ -20,7 +20,7 @@ from reference_models.experiments.finding import (
 )
 from reference_models.experiments.hearing import DEEP, every_network, heard_clips
 from reference_models.experiments.strongest import TOP, TOP_3, answering, strongest
-from reference_models.experiments.study import REGIMES, Study, every_nth, seeds
+from reference_models.experiments.study import REGIMES, Study, every_nth, random_states
 
 NAME = "label-entropy"
 TRIPLES = 2000
@@ -51,11 +51,16 @@ def labels_of_strongest(study: Study) -> Finding:
     random = random_entropy(clips.labels(mined), torch.ones(len(mined)))
     rows = []
     for regime in REGIMES:
-        for seed in seeds(study.preset):
-            for layer, ranking in strongest(study, regime, seed).items():
+        for random_state in random_states(study.preset):
+            for layer, ranking in strongest(study, regime, random_state).items():
                 labels, among = _labels(clips, ranking)
                 found = label_entropy(labels).tolist()
-                place = {"regime": regime, "seed": seed, "layer": layer, "filters": len(found)}
+                place = {
+                    "regime": regime,
+                    "random_state": random_state,
+                    "layer": layer,
+                    "filters": len(found),
+                }
                 bits = mean(found) if found else None
                 rows.append(
                     place | {"entropy_bits": bits, "random_bits": random, "layer_bits": among}
@@ -76,15 +81,15 @@ def labels_of_strongest(study: Study) -> Finding:
     )
 
 
-def random_entropy(labels: Tensor, weights: Tensor, seed: int = 0) -> float:
+def random_entropy(labels: Tensor, weights: Tensor, random_state: int = 0) -> float:
     """Mean entropy of triples of different clips.
 
     Args:
         labels: Multi-hot, (clips, classes).
         weights: How likely each clip is to be drawn, (clips,).
-        seed: Of the draws.
+        random_state: Of the draws.
     """
-    draws = torch.Generator().manual_seed(seed)
+    draws = torch.Generator().manual_seed(random_state)
     count = min(TOP, int((weights > 0).sum()))
     triples = torch.multinomial(weights.expand(TRIPLES, -1), count, generator=draws)
     return float(label_entropy(labels[triples]).mean())

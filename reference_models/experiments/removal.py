@@ -39,7 +39,7 @@ from reference_models.experiments.study import (
     Network,
     Preset,
     Study,
-    seeds,
+    random_states,
 )
 
 if TYPE_CHECKING:
@@ -56,13 +56,20 @@ Change = Callable[[Tensor], Mapping[str, Tensor]]
 
 def networks(preset: Preset) -> list[Network]:
     """Each mode's network of every run."""
-    return [recogniser(seed, mode) for seed in seeds(preset) for mode in MODES]
+    return [
+        recogniser(random_state, mode) for random_state in random_states(preset) for mode in MODES
+    ]
 
 
 def figure_6(study: Study) -> Finding:
     """The mAP without each layer's sonifications, and without as much of four other sounds."""
     runs = range(study.preset.runs)
-    rows = [_row(study, seed, mode, layer) for seed in runs for mode in MODES for layer in LAYERS]
+    rows = [
+        _row(study, random_state, mode, layer)
+        for random_state in runs
+        for mode in MODES
+        for layer in LAYERS
+    ]
     clips, unit = len(_test(study)), metric_of(study, "fsd50k")
     return Finding(
         rows=rows,
@@ -165,34 +172,39 @@ def claim_g(rows: Sequence[Row], unit: str) -> Claim:
 
 def _drops(rows: Sequence[Row]) -> list[list[float]]:
     """The mAP lost without the sonification, by run and layer."""
-    seeds = sorted({row["seed"] for row in rows})
-    return [[r[BASELINE] - r[SONIFICATION] for r in rows if r["seed"] == seed] for seed in seeds]
+    random_states = sorted({row["random_state"] for row in rows})
+    return [
+        [r[BASELINE] - r[SONIFICATION] for r in rows if r["random_state"] == random_state]
+        for random_state in random_states
+    ]
 
 
-def _row(study: Study, seed: int, mode: str, layer: str) -> Row:
+def _row(study: Study, random_state: int, mode: str, layer: str) -> Row:
     """One layer of one network: mAP on the clips, and without each sound."""
-    run = f"{mode}-s{seed}"
-    whole = part(study, NAME, run, lambda: _mean_precision(study, seed, mode, _as_it_is))
-    found = part(study, NAME, f"{run}-{layer}", partial(_without, study, seed, mode, layer))
-    return {"mode": mode, "seed": seed, "layer": layer, **whole, **found}
+    run = f"{mode}-s{random_state}"
+    whole = part(study, NAME, run, lambda: _mean_precision(study, random_state, mode, _as_it_is))
+    found = part(study, NAME, f"{run}-{layer}", partial(_without, study, random_state, mode, layer))
+    return {"mode": mode, "random_state": random_state, "layer": layer, **whole, **found}
 
 
-def _without(study: Study, seed: int, mode: str, layer: str) -> dict[str, float]:
-    draws = torch.Generator().manual_seed(seed)
-    sonifier = listen(study, recogniser(seed, mode))
+def _without(study: Study, random_state: int, mode: str, layer: str) -> dict[str, float]:
+    draws = torch.Generator().manual_seed(random_state)
+    sonifier = listen(study, recogniser(random_state, mode))
     twin = twin_of(sonifier, draws)
 
     def change(x: Tensor) -> dict[str, Tensor]:
         return residuals(x, sounds(sonifier, twin, x, layer=layer, draws=draws), SAMPLE_RATE)
 
-    found = _mean_precision(study, seed, mode, change)
+    found = _mean_precision(study, random_state, mode, change)
     return {name: found[name] for name in WITHOUT}
 
 
-def _mean_precision(study: Study, seed: int, mode: str, change: Change) -> dict[str, float]:
+def _mean_precision(study: Study, random_state: int, mode: str, change: Change) -> dict[str, float]:
     """The mAP of a network on changed clips, by the change's name."""
     clips, metric = _test(study), metric_of(study, "fsd50k")
-    outputs = scores(study.classifier(recogniser(seed, mode)), clips, range(len(clips)), change)
+    outputs = scores(
+        study.classifier(recogniser(random_state, mode)), clips, range(len(clips)), change
+    )
     labels = clips.labels()
     return {name: metrics(heard, labels)[metric] for name, heard in outputs.items()}
 

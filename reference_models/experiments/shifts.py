@@ -41,7 +41,7 @@ from reference_models.experiments.study import (
     Study,
     every_nth,
     pretrained,
-    seeds,
+    random_states,
 )
 
 if TYPE_CHECKING:
@@ -121,9 +121,9 @@ def loudest_map(sonifier: Sonifier, recording: Tensor, *, layer: str) -> int:
 def figure_b3(study: Study) -> Finding:
     """Shift errors by layer of both regimes, and a sonification before and after a shift."""
     rows = [
-        _row(study, regime, seed, layer)
+        _row(study, regime, random_state, layer)
         for regime in REGIMES
-        for seed in seeds(study.preset)
+        for random_state in random_states(study.preset)
         for layer in LAYERS
     ]
     sounds = _moved(study)
@@ -149,9 +149,9 @@ def figure_b3(study: Study) -> Finding:
 def strided_twin(study: Study) -> Finding:
     """Shift error and coherence by layer of CNN12 and of its twin that strides."""
     rows = [
-        _twin(study, name, seed, layer)
+        _twin(study, name, random_state, layer)
         for name in POOLINGS
-        for seed in seeds(study.preset)
+        for random_state in random_states(study.preset)
         for layer in LAYERS
     ]
     return Finding(
@@ -218,11 +218,17 @@ def _interval(values: Sequence[float]) -> Interval:
     return over_runs(values) if values else Interval(math.nan, math.inf, 0)
 
 
-def _row(study: Study, regime: Regime, seed: int, layer: str) -> Row:
-    errors = _errors(study, pretrained(regime, seed), layer)
+def _row(study: Study, regime: Regime, random_state: int, layer: str) -> Row:
+    errors = _errors(study, pretrained(regime, random_state), layer)
     means = {f"shift {shift}": _mean(errors[str(shift)]) for shift in OFFSETS}
     stride = 2 ** min(LAYERS.index(layer) + 1, HALVING_BLOCKS)
-    return {"regime": regime, "seed": seed, "layer": layer, "stride": stride, **means}
+    return {
+        "regime": regime,
+        "random_state": random_state,
+        "layer": layer,
+        "stride": stride,
+        **means,
+    }
 
 
 def _errors(study: Study, network: Network, layer: str) -> Numbers:
@@ -241,23 +247,23 @@ def _errors(study: Study, network: Network, layer: str) -> Numbers:
     return part(study, NAME, f"{network.name}-{layer}", compute)
 
 
-def _twin(study: Study, name: str, seed: int, layer: str) -> Row:
-    """Mean shift error and coherence of one of the two networks of a seed."""
-    network = _pooled(name, seed)
+def _twin(study: Study, name: str, random_state: int, layer: str) -> Row:
+    """Mean shift error and coherence of one of the two networks of a random state."""
+    network = _pooled(name, random_state)
     errors = _errors(study, network, layer)
     compute = partial(_coherences, study, network, layer)
-    coherent = part(study, TWIN, f"{name}-s{seed}-{layer}", compute)
+    coherent = part(study, TWIN, f"{name}-s{random_state}-{layer}", compute)
     return {
         "network": name,
-        "seed": seed,
+        "random_state": random_state,
         "layer": layer,
         "shift error": _mean([e for n in ANY for e in errors[str(n)]]),
         "coherence": _mean(coherent),
     }
 
 
-def _pooled(name: str, seed: int) -> Network:
-    return pretrained("supervised", seed, **POOLINGS[name])
+def _pooled(name: str, random_state: int) -> Network:
+    return pretrained("supervised", random_state, **POOLINGS[name])
 
 
 def _curves(rows: Sequence[Row]) -> "Figure":
@@ -271,8 +277,10 @@ def _curves(rows: Sequence[Row]) -> "Figure":
 
 
 def twins(preset: Preset) -> list[Network]:
-    """Of every seed the supervised network and its twin that strides."""
-    return [_pooled(name, seed) for seed in seeds(preset) for name in POOLINGS]
+    """Of every random state the supervised network and its twin that strides."""
+    return [
+        _pooled(name, random_state) for random_state in random_states(preset) for name in POOLINGS
+    ]
 
 
 def _coherences(study: Study, network: Network, layer: str) -> list[float]:

@@ -45,7 +45,12 @@ BATCH = 4
 def figure_7(study: Study) -> Finding:
     """Coherence of sonifications with the input by layer and regime, and minus its controls."""
     runs = range(study.preset.runs)
-    rows = [_row(study, r, seed, layer) for r in REGIMES for seed in runs for layer in LAYERS]
+    rows = [
+        _row(study, r, random_state, layer)
+        for r in REGIMES
+        for random_state in runs
+        for layer in LAYERS
+    ]
     clips = len(every_nth(heard_clips(study), study.preset.clips))
     return Finding(
         rows=rows,
@@ -71,8 +76,11 @@ def coherences(x: Tensor, found: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def falls(rows: Sequence[Row], regime: str, measure: str) -> list[float]:
     """The `fall` of a measure in each run."""
     own = [row for row in rows if row["regime"] == regime]
-    seeds = sorted({row["seed"] for row in own})
-    return [fall([row[measure] for row in own if row["seed"] == seed]) for seed in seeds]
+    random_states = sorted({row["random_state"] for row in own})
+    return [
+        fall([row[measure] for row in own if row["random_state"] == random_state])
+        for random_state in random_states
+    ]
 
 
 def fall(values: Sequence[float]) -> float:
@@ -98,19 +106,21 @@ def claim_c(rows: Sequence[Row]) -> Claim:
     return Claim("c", [paired("fall, supervised minus contrastive", "coherence", *sides)])
 
 
-def _row(study: Study, regime: Regime, seed: int, layer: str) -> Row:
-    key = f"{regime}-s{seed}-{layer}"
-    found = part(study, NAME, key, partial(_mean_coherences, study, regime, seed, layer))
+def _row(study: Study, regime: Regime, random_state: int, layer: str) -> Row:
+    key = f"{regime}-s{random_state}-{layer}"
+    found = part(study, NAME, key, partial(_mean_coherences, study, regime, random_state, layer))
     own, silent = found[SONIFICATION], found["silent"]
     less = {column: own - found[name] for name, column in MINUS.items()}
-    place = {"regime": regime, "seed": seed, "layer": layer}
+    place = {"regime": regime, "random_state": random_state, "layer": layer}
     return {**place, SONIFICATION: own, **less, "silent": silent}
 
 
-def _mean_coherences(study: Study, regime: Regime, seed: int, layer: str) -> dict[str, float]:
+def _mean_coherences(
+    study: Study, regime: Regime, random_state: int, layer: str
+) -> dict[str, float]:
     """Means over the clips, and the share of the clips whose sonification is silent."""
-    draws = torch.Generator().manual_seed(seed)
-    sonifier, clips = listen(study, pretrained(regime, seed)), heard_clips(study)
+    draws = torch.Generator().manual_seed(random_state)
+    sonifier, clips = listen(study, pretrained(regime, random_state)), heard_clips(study)
     twin, chosen = twin_of(sonifier, draws), every_nth(clips, study.preset.clips)
     batches = []
     for _, x in clips.whole(chosen, batch_size=BATCH, shortest=SHORTEST):

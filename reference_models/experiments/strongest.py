@@ -19,20 +19,20 @@ from reference_models.experiments.study import (
     Study,
     every_nth,
     pretrained,
-    seeds,
+    random_states,
 )
 
 NAME = "top-3"
 TOP = 3
 
 
-def strongest(study: Study, regime: Regime, seed: int = 0) -> dict[str, Ranking]:
+def strongest(study: Study, regime: Regime, random_state: int = 0) -> dict[str, Ranking]:
     """Each layer's ranking by peak activation, mined on first use and kept as Parquet.
 
     At most `Preset.mined` test clips are heard, spread evenly over the set.
     """
-    path = study.folder / NAME / f"{regime}-s{seed}.parquet"
-    mined = Mined.read(path) if path.exists() else _mined(study, regime, seed, path)
+    path = study.folder / NAME / f"{regime}-s{random_state}.parquet"
+    mined = Mined.read(path) if path.exists() else _mined(study, regime, random_state, path)
     return {layer: mined.rankings[f"features.{layer}"] for layer in LAYERS}
 
 
@@ -44,10 +44,10 @@ def answering(ranking: Ranking) -> list[int]:
 def top_3(study: Study) -> Finding:
     """Ranks the clips, and counts how many filters and clips there are in the ranking."""
     rows = [
-        _row(layer, regime, seed, ranking)
+        _row(layer, regime, random_state, ranking)
         for regime in REGIMES
-        for seed in seeds(study.preset)
-        for layer, ranking in strongest(study, regime, seed).items()
+        for random_state in random_states(study.preset)
+        for layer, ranking in strongest(study, regime, random_state).items()
     ]
     clips = min(study.preset.mined, len(heard_clips(study)))
     return Finding(
@@ -59,22 +59,24 @@ def top_3(study: Study) -> Finding:
     )
 
 
-def _mined(study: Study, regime: Regime, seed: int, path: Any) -> Mined:
+def _mined(study: Study, regime: Regime, random_state: int, path: Any) -> Mined:
     path.parent.mkdir(parents=True, exist_ok=True)
     clips = heard_clips(study)
     named = (
         (clips.ids[number], whole_clip(clips, number))
         for number in every_nth(clips, study.preset.mined)
     )
-    return mine(listen(study, pretrained(regime, seed)), named, layers=LAYERS, k=TOP, path=path)
+    return mine(
+        listen(study, pretrained(regime, random_state)), named, layers=LAYERS, k=TOP, path=path
+    )
 
 
-def _row(layer: str, regime: str, seed: int, ranking: Ranking) -> Row:
+def _row(layer: str, regime: str, random_state: int, ranking: Ranking) -> Row:
     kept = answering(ranking)
     count = Counter(ranking.clip[kept].ravel().tolist())
     return {
         "regime": regime,
-        "seed": seed,
+        "random_state": random_state,
         "layer": layer,
         "filters": len(ranking.value),
         "answering": len(kept),

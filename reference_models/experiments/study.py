@@ -44,7 +44,7 @@ class Preset:
     Attributes:
         contrastive: Pretraining by SimCLR.
         supervised: Training by labels, by data set: "audioset", "balanced", "fsd50k", "words".
-        runs: Networks of each regime; a network is one seed of everything that is drawn.
+        runs: Networks of each regime; a network is one random state of everything that is drawn.
         clips: Clips that an experiment looks at one by one, at the most.
         mined: Clips of which the strongest inputs are mined, at the most.
         channels: Filters of a layer that are sonified one by one, at the most.
@@ -236,7 +236,7 @@ class Network:
         augmentations: How many of SimCLR's, in the order of table A.1.
         series: Whether checkpoints are kept for figure 5.
         untrained: Whether it is left as it was drawn: what training must beat.
-        seed: Of everything that is drawn.
+        random_state: Of everything that is drawn.
     """
 
     regime: Regime
@@ -250,7 +250,7 @@ class Network:
     augmentations: int = len(AUGMENTATIONS)
     series: bool = False
     untrained: bool = False
-    seed: int = 0
+    random_state: int = 0
 
     @property
     def name(self) -> str:
@@ -270,39 +270,39 @@ class Network:
             )
             if said
         ]
-        return "-".join([*own, f"s{self.seed}"])
+        return "-".join([*own, f"s{self.random_state}"])
 
 
-def pretrained(regime: Regime, seed: int = 0, **changes: Any) -> Network:
+def pretrained(regime: Regime, random_state: int = 0, **changes: Any) -> Network:
     """The network that a regime makes of AudioSet; the first run of each keeps its series."""
-    plain = seed == 0 and not changes
-    return Network(regime, seed=seed, series=plain, **changes)
+    plain = random_state == 0 and not changes
+    return Network(regime, random_state=random_state, series=plain, **changes)
 
 
-def untrained(seed: int = 0) -> Network:
-    """The encoder that both regimes' network of this seed started from."""
-    return Network("contrastive", untrained=True, seed=seed)
+def untrained(random_state: int = 0) -> Network:
+    """The encoder that both regimes' network of this random state started from."""
+    return Network("contrastive", untrained=True, random_state=random_state)
 
 
-def seeds(preset: Preset) -> range:
-    """The seeds of a study's networks."""
+def random_states(preset: Preset) -> range:
+    """The random states of a study's networks."""
     return range(preset.runs)
 
 
-def untrained_seeds(preset: Preset) -> range:
-    """The seeds of its untrained encoders: every network's own, and at least `UNTRAINED`."""
+def untrained_random_states(preset: Preset) -> range:
+    """Those of its untrained encoders: every network's own, and at least `UNTRAINED`."""
     return range(max(UNTRAINED, preset.runs))
 
 
 def finetuned(data: str, start: Network | None, **changes: Any) -> Network:
     """A classifier trained on a data set, from scratch or from pretrained weights.
 
-    It has the seed of the network that it starts from, so that runs are independent from first to
-    last.
+    It has the random state of the network that it starts from, so that runs are independent from
+    first to last.
     """
-    seed = changes.pop("seed", start.seed if start else 0)
+    random_state = changes.pop("random_state", start.random_state if start else 0)
     wider = changes.pop("wider", start.wider if start else 1)
-    return Network("supervised", data, start, seed=seed, wider=wider, **changes)
+    return Network("supervised", data, start, random_state=random_state, wider=wider, **changes)
 
 
 @dataclass(frozen=True)
@@ -370,7 +370,7 @@ class Study:
             preset,
             width=preset.width * network.wider,
             pooling=network.pooling,
-            seed=network.seed,
+            random_state=network.random_state,
         )
         if network.series:
             settings = replace(

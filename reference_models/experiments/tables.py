@@ -18,7 +18,7 @@ from reference_models.experiments.study import (
     finetuned,
     pretrained,
     untrained,
-    untrained_seeds,
+    untrained_random_states,
 )
 from reference_models.statistics import Estimate, compare, over_clips, over_networks
 
@@ -34,7 +34,7 @@ class Line:
     Attributes:
         settings: Its first columns.
         paper: Its numbers as printed, by metric.
-        networks: One for each seed; none where the paper cites others' work.
+        networks: One for each random state; none where the paper cites others' work.
         chance: Whether it is what a network that hears nothing reaches.
     """
 
@@ -94,8 +94,10 @@ def _a1(preset: Preset) -> list[Line]:
             {"setting": setting, "tau": tau, "trained": way},
             {"mAP": paper},
             tuple(
-                finetuned("balanced", pretrained("contrastive", seed, **changes), frozen=frozen)
-                for seed in range(preset.sweep)
+                finetuned(
+                    "balanced", pretrained("contrastive", random_state, **changes), frozen=frozen
+                )
+                for random_state in range(preset.sweep)
             ),
         )
         for setting, tau, changes, *printed in STEPS
@@ -110,7 +112,7 @@ def _a2(preset: Preset) -> list[Line]:
         settings = {"model": model, "pretraining": start, "fonly": fonly}
         return Line(settings, dict(zip(EVENTS, paper, strict=True)), networks)
 
-    scratch = tuple(pretrained("supervised", seed) for seed in range(preset.runs))
+    scratch = tuple(pretrained("supervised", random_state) for random_state in range(preset.runs))
     frozen = _from("audioset", "contrastive", preset.runs, frozen=True)
     full = _from("audioset", "contrastive", preset.runs)
     return [
@@ -141,7 +143,9 @@ def _a4(preset: Preset) -> list[Line]:
         return Line(settings, dict(zip(EVENTS, paper, strict=True)), networks)
 
     runs = preset.runs
-    scratch = tuple(finetuned("fsd50k", None, seed=seed) for seed in range(runs))
+    scratch = tuple(
+        finetuned("fsd50k", None, random_state=random_state) for random_state in range(runs)
+    )
     contrastive = [_from("fsd50k", "contrastive", runs, frozen=frozen) for _, frozen in WAYS]
     supervised = [_from("fsd50k", "supervised", runs, frozen=frozen) for _, frozen in WAYS]
     wide = [_wide("fsd50k", frozen=frozen) for _, frozen in WAYS]
@@ -174,7 +178,9 @@ def _a5(preset: Preset) -> list[Line]:
 
 def _a6(preset: Preset) -> list[Line]:
     runs = preset.runs
-    scratch = tuple(finetuned("words", None, seed=seed) for seed in range(runs))
+    scratch = tuple(
+        finetuned("words", None, random_state=random_state) for random_state in range(runs)
+    )
     supervised = [_from("words", "supervised", runs, frozen=frozen) for _, frozen in WAYS]
     contrastive = [_from("words", "contrastive", runs, frozen=frozen) for _, frozen in WAYS]
     rows: tuple[tuple[str, str, str, str, tuple[Network, ...]], ...] = (
@@ -192,12 +198,14 @@ def _a6(preset: Preset) -> list[Line]:
 
 
 def _from(data: str, regime: Any, runs: int, **changes: Any) -> tuple[Network, ...]:
-    """Networks finetuned from pretrained weights, one for each seed."""
-    return tuple(finetuned(data, pretrained(regime, seed), **changes) for seed in range(runs))
+    """Networks finetuned from pretrained weights, one for each random state."""
+    return tuple(
+        finetuned(data, pretrained(regime, random_state), **changes) for random_state in range(runs)
+    )
 
 
 def _wide(data: str, **changes: Any) -> tuple[Network, ...]:
-    """CNN12_x2, finetuned from contrastive weights with one seed."""
+    """CNN12_x2, finetuned from contrastive weights with one random state."""
     return (finetuned(data, pretrained("contrastive", wider=2), **changes),)
 
 
@@ -219,7 +227,10 @@ def beside(lines: Sequence[Line], data: str, preset: Preset) -> list[Line]:
     """
     first, *others = lines[0].settings
     blank, paper = dict.fromkeys(others, DASH), dict.fromkeys(lines[0].paper, DASH)
-    drawn = tuple(finetuned(data, untrained(seed), frozen=True) for seed in untrained_seeds(preset))
+    drawn = tuple(
+        finetuned(data, untrained(random_state), frozen=True)
+        for random_state in untrained_random_states(preset)
+    )
     return [
         Line({first: CHANCE, **blank}, paper, chance=True),
         Line({first: UNTRAINED_ROW, **blank}, paper, drawn),

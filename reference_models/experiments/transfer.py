@@ -24,7 +24,7 @@ from reference_models.experiments.study import (
     Study,
     finetuned,
     pretrained,
-    seeds,
+    random_states,
 )
 from reference_models.probe import choose_probe
 from reference_models.probing import BLOCKS, WHOLE, block_means
@@ -47,14 +47,14 @@ EARLY, MIDDLE, DEEP, TOP = (1, 2, 3, 4), 6, (9, 10, 11), 11
 def networks(preset: Preset) -> list[Network]:
     """What figure 4 trains beside its probes: cut networks, and the whole ones of its lines.
 
-    Cut networks that are trained as a whole are of the first seed alone.
+    Cut networks that are trained as a whole are of the first random state alone.
     """
     return [
-        finetuned(data, pretrained(regime, seed), **changes)
+        finetuned(data, pretrained(regime, random_state), **changes)
         for data in DATA
         for regime in REGIMES
-        for seed in seeds(preset)
-        for changes in ({"frozen": True}, {}, *(() if seed else CUT))
+        for random_state in random_states(preset)
+        for changes in ({"frozen": True}, {}, *(() if random_state else CUT))
     ]
 
 
@@ -98,22 +98,22 @@ def rows_of(study: Study, data: str) -> list[Row]:
     metric = metric_of(study, data)
     rows: list[Row] = []
 
-    def add(trained: str, regime: str, seed: int, block: int, value: float) -> None:
+    def add(trained: str, regime: str, random_state: int, block: int, value: float) -> None:
         blocks = "whole" if block == WHOLE else block
         place = {"data": data, "metric": metric, "trained": trained, "pretraining": regime}
-        rows.append({**place, "blocks": blocks, "seed": seed, "value": value})
+        rows.append({**place, "blocks": blocks, "random_state": random_state, "value": value})
 
     for regime in REGIMES:
-        for seed in seeds(study.preset):
-            start = pretrained(regime, seed)
+        for random_state in random_states(study.preset):
+            start = pretrained(regime, random_state)
             key = f"probes-{data}-{start.name}"
             held = part(study, NAME, key, partial(measure_probes, study, start, data))
             for block in (*BLOCKS, WHOLE):
-                add("fonly", regime, seed, block, held[str(block)])
-            for block in (WHOLE, *(() if seed else FULL)):
+                add("fonly", regime, random_state, block, held[str(block)])
+            for block in (WHOLE, *(() if random_state else FULL)):
                 layers = {} if block == WHOLE else {"layers": block}
                 result = study.result(finetuned(data, start, **layers))
-                add("full", regime, seed, block, result["val"][metric])
+                add("full", regime, random_state, block, result["val"][metric])
     return rows
 
 
@@ -125,8 +125,11 @@ def probed(rows: Sequence[Row], data: str, regime: str, blocks: Sequence[int | s
         if (row["data"], row["trained"], row["pretraining"]) == (data, "fonly", regime)
         and row["blocks"] in blocks
     ]
-    every = sorted({row["seed"] for row in own})
-    return [fmean(row["value"] for row in own if row["seed"] == seed) for seed in every]
+    every = sorted({row["random_state"] for row in own})
+    return [
+        fmean(row["value"] for row in own if row["random_state"] == random_state)
+        for random_state in every
+    ]
 
 
 def _ahead(rows: Sequence[Row], data: str, regimes: Sequence[str], blocks: Sequence[int]) -> Any:
