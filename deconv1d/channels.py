@@ -167,17 +167,17 @@ def _levels(carry: Callable[[Tensor], Tensor], seeds: Tensor, batch: int) -> Ten
     """The peak of each seed, and of each example if the model keeps them apart, (seeds, ...)."""
     rest = [axis for axis in range(1, seeds.dim()) if axis != batch]
     peaks = seeds.abs().float().amax(rest, keepdim=True).movedim(batch, 1)
-    whole = peaks.amax(1, keepdim=True)
-    quiet = peaks.where(peaks > 0, whole).amin(1, keepdim=True)
-    if (whole <= SPREAD * quiet).all():
-        return whole
+    shared = peaks.amax(1, keepdim=True)
+    quiet = peaks.where(peaks > 0, shared).amin(1, keepdim=True)
+    if (shared <= SPREAD * quiet).all():
+        return shared
     # Whether the signal of one example gets into others, as through statistics of the batch.
-    seed, loudest = int(whole.argmax()), int(peaks.amax(0, keepdim=True).argmax())
+    seed, loudest = int(shared.argmax()), int(peaks.amax(0, keepdim=True).argmax())
     alone = torch.zeros_like(seeds[seed])
     alone.select(batch - 1, loudest).copy_(seeds[seed].select(batch - 1, loudest))
-    raw = carry(alone / whole[seed].max().to(seeds.dtype))
+    raw = carry(alone / shared[seed].max().to(seeds.dtype))
     apart = len(raw) == peaks.shape[1] and not raw[torch.arange(len(raw)) != loudest].any()
-    return peaks if apart else whole
+    return peaks if apart else shared
 
 
 def chunk_of(captured: Capture) -> int:

@@ -307,8 +307,12 @@ class _Writer:
         _rectify_in_place(self.graph)
         deconvnet = Deconvnet(self._attributes, self.graph, class_name="Deconvnet")
         used = {str(node.target) for node in self.graph.nodes if node.op == "get_attr"}
-        deconvnet.names = {own: name for own, name in self._names.items() if own in used}
-        deconvnet.held = {own: held for own, held in self.held.items() if own in used}
+        deconvnet.names = {
+            attribute: name for attribute, name in self._names.items() if attribute in used
+        }
+        deconvnet.held = {
+            attribute: held for attribute, held in self.held.items() if attribute in used
+        }
         return deconvnet
 
 

@@ -7,7 +7,7 @@ from bands import BANDS, RATE, bank, random_tower, tones
 from torch import nn
 
 from deconv1d import InputError, Sonifier
-from deconv1d.evaluation.cells import Cells, in_cells, random_cells
+from deconv1d.evaluation.cells import best_cells, in_cells, random_cells
 from deconv1d.evaluation.explanations import (
     captum,
     gated,
@@ -28,6 +28,8 @@ from deconv1d.evaluation.pointing import (
     selective,
     window_of,
 )
+from deconv1d.masks.grid import grid_of
+from deconv1d.masks.spectrogram import spectrogram_of
 
 WINDOW = window_of(RATE)
 WORKING = {
@@ -152,10 +154,13 @@ def test_a_mask_that_is_off_by_one_cell_points_less(by):
     column = torch.arange(4000) // 320
     even = (column % 2 == 0).double()
     one, two = (tones(1000) * on + tones(1110) * (1 - on) for on in (even, 1 - even))
-    cells = Cells(one + two, RATE)
-    scores = cells.scores(one[None]) - cells.scores(two[None])
-    off = scores.reshape(1, 32, -1).roll(by, (1, 2)).flatten(1)
-    right, wrong = (pointed(cells.masked(s), one, two, window=WINDOW)[0, 0] for s in (scores, off))
+    spectrogram = spectrogram_of(one + two, grid_of(RATE, 4000))
+    scores = spectrogram.slopes(one[None]) - spectrogram.slopes(two[None])
+    right, wrong = (
+        pointed(spectrogram.masked(best_cells(s, spectrogram.energy)), one, two, window=WINDOW)
+        for s in (scores, scores.roll(by, (1, 2)))
+    )
+    right, wrong = right[0, 0], wrong[0, 0]
     assert right > 0.7
     assert wrong < 0.5
 
@@ -397,3 +402,11 @@ def test_models_that_take_no_channel_axis_or_no_batches_are_heard_too():
             Sonifier(model, sample_rate=RATE), [clip], {"own": sonified()}, layer="layers.0"
         )
         assert found["own"] == pytest.approx(expected["own"])
+
+
+def test_the_best_cells_keep_at_most_the_budget_and_the_best_one():
+    scores = torch.tensor([[[4.0, 3.0, 1.0, 0.0]], [[0.0, 1.0, 3.0, 2.0]]])
+    energy = torch.tensor([[2.0, 1.0, 6.0, 1.0]])
+    # Half of the energy is 5: the first has room for two cells; the best of the second has 6.
+    expected = torch.tensor([[[1.0, 1.0, 0.0, 0.0]], [[0.0, 0.0, 1.0, 0.0]]])
+    assert torch.equal(best_cells(scores, energy, budget=0.5), expected)

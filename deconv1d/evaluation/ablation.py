@@ -46,28 +46,28 @@ def ablation(
         The two changes; None where the model returns no tensor, its output is 0, or there is no
         other channel.
     """
-    own = dict(sonifier.model.named_parameters())
-    channels = own[weight].shape[axis]
+    parameters = dict(sonifier.model.named_parameters())
+    channels = parameters[weight].shape[axis]
     bias = f"{weight.removesuffix('weight')}bias"
 
     def output(*silenced: int) -> Tensor | None:
-        weights = {weight: own[weight].detach().clone()}
-        if bias in own and own[bias].shape == (channels,):
-            weights[bias] = own[bias].detach().clone()
+        weights = {weight: parameters[weight].detach().clone()}
+        if bias in parameters and parameters[bias].shape == (channels,):
+            weights[bias] = parameters[bias].detach().clone()
         for number in silenced:
             weights[weight].select(axis, number).zero_()
             if bias in weights:
                 weights[bias][number] = 0
         return _output(sonifier.with_weights(weights), x)
 
-    whole = output()
-    if whole is None or not whole.any():
+    unchanged_output = output()
+    if unchanged_output is None or not unchanged_output.any():
         return None, None
 
     def change(number: int) -> float:
-        found = output(number)
-        assert found is not None
-        return float((found - whole).norm() / whole.norm())
+        changed = output(number)
+        assert changed is not None
+        return float((changed - unchanged_output).norm() / unchanged_output.norm())
 
     order = torch.randperm(channels, generator=generator).tolist()
     changes = [change(c) for c in [c for c in order if c != channel][:others]]
@@ -78,17 +78,17 @@ def _output(sonifier: Sonifier, x: Tensor) -> Tensor | None:
     """What the model returns, if it is a tensor; the model is left as it is."""
     model, call = sonifier.model, sonifier.forward
     assert call is not None
-    own = next((p for p in model.parameters() if p.is_floating_point()), x)
+    like = next((p for p in model.parameters() if p.is_floating_point()), x)
     buffers = [before_write(buffer) for buffer in model.buffers()]
     *others, last = as_waveform(x).shapes
     with unchanged(model):
         try:
             for shape in others:
                 try:
-                    return _tensor(call(model, x.to(own).reshape(shape)))
+                    return _tensor(call(model, x.to(like).reshape(shape)))
                 except Exception:  # the model's own, where it takes no such shape
                     continue
-            return _tensor(call(model, x.to(own).reshape(last)))
+            return _tensor(call(model, x.to(like).reshape(last)))
         finally:
             undo_writes(buffers)
 

@@ -72,16 +72,16 @@ def control_card(
     random_state: int = 0,
 ) -> ControlCard:
     """A card with the controls of one channel's sonification; see `Sonifier.control_card`."""
-    found = sonifier.sonify(x, layer=layer, channel=channel, tap=tap)
-    trial = _Trial(sonifier, found, torch.Generator().manual_seed(random_state), draws)
-    groups = trial.audible(_other_clip(found.input, other), twin, full=full)
-    mine, everything = found.waveform, groups.get(EVERYTHING)
+    sonification = sonifier.sonify(x, layer=layer, channel=channel, tap=tap)
+    trial = _Trial(sonifier, sonification, torch.Generator().manual_seed(random_state), draws)
+    groups = trial.audible(_other_clip(sonification.input, other), twin, full=full)
+    mine, everything = sonification.waveform, groups.get(EVERYTHING)
     heard = trial.hear(mine)
     rise = _entropy(everything[0]) / _entropy(mine) - 1 if full and everything else None
     alone, others = trial.ablation()
     named = {"sonification": mine} | {k: group[0] for k, group in groups.items()}
     return ControlCard(
-        layer=found.layer,
+        layer=sonification.layer,
         channel=trial.channel,
         controls=Table([trial.row(name, sounds) for name, sounds in groups.items()]),
         response=heard.response,
@@ -89,8 +89,10 @@ def control_card(
         place_on_input=trial.place(trial.heard),
         channels=trial.heard.numel(),
         told=heard.told,
-        input=_above_noise(measure.mean_top_coherence(_flat(mine), _flat(found.input)), mine),
-        convergence=cosine_convergence(sonifier, found, random_state=random_state),
+        input=_above_noise(
+            measure.mean_top_coherence(_flat(mine), _flat(sonification.input)), mine
+        ),
+        convergence=cosine_convergence(sonifier, sonification, random_state=random_state),
         ablation=alone,
         ablation_others=others,
         full=Full(rise, trial.smooth()) if full else None,
@@ -111,13 +113,15 @@ class _Trial:
     """One sonification and the means to make its controls."""
 
     def __init__(
-        self, sonifier: Sonifier, found: Sonification, generator: torch.Generator, draws: int
+        self, sonifier: Sonifier, sonification: Sonification, generator: torch.Generator, draws: int
     ) -> None:
-        self.sonifier, self.found, self.generator, self.draws = sonifier, found, generator, draws
-        self.rate, self.channel = rate_and_channel(found, what="controls")
-        maps = sonifier.maps(found.input, layer=found.layer, tap=found.tap)
+        self.sonifier, self.sonification = sonifier, sonification
+        self.generator, self.draws = generator, draws
+        self.input = sonification.input
+        self.rate, self.channel = rate_and_channel(sonification, what="controls")
+        maps = sonifier.maps(sonification.input, layer=sonification.layer, tap=sonification.tap)
         self.maps, self.heard = ordered(maps)[0], means(maps)[0]
-        self.owners = _owners(sonifier, found)
+        self.owners = _owners(sonifier, sonification)
         ranked = self.heard.argsort(descending=True, stable=True).tolist()
         others = [c for c in ranked if c != self.channel and self.heard[c] > 0]
         self.rivals = others[:RIVALS]
@@ -138,7 +142,7 @@ class _Trial:
             yield OTHER_CHANNELS, self._other_channels()
         if full:
             yield from self._cascades()
-            yield OTHER_SWITCHES, [self._sonify(other, seed=lambda _: self.found.activation)]
+            yield OTHER_SWITCHES, [self._sonify(other, seed=lambda _: self.sonification.activation)]
             yield from zip(BASELINES, ([sound] for sound in self._baselines()), strict=True)
 
     def _cascades(self) -> Iterator[tuple[str, list[Tensor]]]:
@@ -161,7 +165,7 @@ class _Trial:
 
     def row(self, name: str, sounds: Sequence[Tensor]) -> Control:
         """A control's line of the card."""
-        scores = self._scores(self.found.waveform, sounds)
+        scores = self._scores(self.sonification.waveform, sounds)
         similarity = scores.clamp(min=0).mean(0)
         spearman, log_mel, coherence = scores.mean(1).tolist()
         heard = [self.hear(sound) for sound in sounds]
@@ -182,7 +186,7 @@ class _Trial:
         """How much the output changes without the channel, and without random other ones."""
         if (place := self._filter()) is None:
             return None, None
-        return ablation(self.sonifier, self.found.input, *place, self.channel, self.generator)
+        return ablation(self.sonifier, self.input, *place, self.channel, self.generator)
 
     def smooth(self) -> float | None:
         """sMPRT: similarity of two means over noisy inputs, as it is and with all weights permuted.
@@ -191,7 +195,7 @@ class _Trial:
 
         Source: Hedström et al., "Sanity checks revisited" (2024), section 4.1; noise as in Quantus.
         """
-        x, twin = self.found.input, shuffle_weights(self.sonifier, self.owners, self.generator)
+        x, twin = self.input, shuffle_weights(self.sonifier, self.owners, self.generator)
         level = NOISE * (x.max() - x.min())
         noises = [torch.randn(x.shape, generator=self.generator).to(x) for _ in range(NOISY)]
         with warnings.catch_warnings():
@@ -217,17 +221,17 @@ class _Trial:
 
     def hear(self, sound: Tensor) -> _Heard:
         """How the layer responds to a sound, at the input's RMS."""
-        x, layer, tap = self.found.input, self.found.layer, self.found.tap
+        x, layer, tap = self.input, self.sonification.layer, self.sonification.tap
         level = x.square().mean().sqrt()
         # One level for all audio channels together, which keeps the balance between them.
         flat = to_rms(sound.reshape(1, -1), level).reshape(sound.shape)
         heard = activations(self.sonifier, flat, layer=layer, tap=tap)[0]
-        whole = float(self.heard[self.channel])
+        on_input = float(self.heard[self.channel])
         # A channel that is silent on the input leaves nothing to be relative to.
-        if not whole:
+        if not on_input:
             return _Heard(0.0, self.place(heard), None)
         rivals = heard[self.rivals] / self.heard[self.rivals]
-        response = float(heard[self.channel]) / whole
+        response = float(heard[self.channel]) / on_input
         told = response > float(rivals.max()) if self.rivals else None
         return _Heard(response, self.place(heard), told)
 
@@ -243,16 +247,16 @@ class _Trial:
         method: str = "deconvnet",
         sonifier: Sonifier | None = None,
     ) -> Tensor:
-        found = (sonifier or self.sonifier).sonify(
-            self.found.input if x is None else x,
-            layer=self.found.layer,
+        sonified = (sonifier or self.sonifier).sonify(
+            self.input if x is None else x,
+            layer=self.sonification.layer,
             channel=self.channel,
-            tap=self.found.tap,
+            tap=self.sonification.tap,
             seed=seed,
             method=method,
         )
         # Always by the peak of the card's own input, also where another clip or a twin made it.
-        return to_peak_of(self.found.input, found.raw)[0]
+        return to_peak_of(self.input, sonified.raw)[0]
 
     def _permuted(self, owners: Sequence[str]) -> Tensor:
         """The sonification with the weights of some modules permuted."""
@@ -266,10 +270,10 @@ class _Trial:
     def _filter(self) -> tuple[str, int] | None:
         """Name of the weight that makes the layer's channels, and which of its axes counts them."""
         channels = self.heard.numel()
-        own = dict(self.sonifier.model.named_parameters())
+        parameters = dict(self.sonifier.model.named_parameters())
         for owner in self.owners:
             name = f"{owner}.weight".removeprefix(".")
-            shape = own[name].shape if name in own else ()
+            shape = parameters[name].shape if name in parameters else ()
             # Convolutions count output channels on axis 0, transposed ones on axis 1. Owners are
             # in order from the top, so the first that fits is nearest to the map.
             if len(shape) >= 2 and channels in shape[:2]:
@@ -287,14 +291,17 @@ class _Trial:
         return random_seed(activation, self.generator)
 
     def _other_channels(self) -> list[Tensor]:
-        found = self.sonifier.sonify(
-            self.found.input, layer=self.found.layer, channel=self.rivals, tap=self.found.tap
+        sonified = self.sonifier.sonify(
+            self.input,
+            layer=self.sonification.layer,
+            channel=self.rivals,
+            tap=self.sonification.tap,
         )
-        return list(found.waveform)
+        return list(sonified.waveform)
 
     def _baselines(self) -> Iterator[Tensor]:
         """The sounds named in `BASELINES`."""
-        x = self.found.input
+        x = self.input
         gate = _upsampled(self.maps[self.channel], x)
         gradient = self._sonify(seed="ones", method="gradient")
         sounds = x, x * gate, gradient, x * gradient, _upsampled(self.maps.mean(0), x).expand_as(x)
@@ -313,9 +320,9 @@ def _other_clip(x: Tensor, other: Any) -> Tensor:
     return given
 
 
-def _owners(sonifier: Sonifier, found: Sonification) -> list[str]:
+def _owners(sonifier: Sonifier, sonification: Sonification) -> list[str]:
     """Paths of the modules whose weights the mirror uses, in its order: from the top."""
-    deconvnet = sonifier.deconvnet(found.input, found.layer, tap=found.tap)
+    deconvnet = sonifier.deconvnet(sonification.input, sonification.layer, tap=sonification.tap)
     names = {id(w): name for name, w in sonifier.model.named_parameters()}
     paths = [names[id(w)].rpartition(".")[0] for w in deconvnet.parameters() if id(w) in names]
     return list(dict.fromkeys(paths))

@@ -41,7 +41,7 @@ def sonified(**options: Any) -> Explanation:
 
 
 def randomly_seeded(generator: torch.Generator) -> Explanation:
-    """A control: deconvnets of random maps, positive, with the energy and support of the own map.
+    """A control: deconvnets of random maps, positive, of each map's energy and support.
 
     Args:
         generator: On the CPU.
@@ -56,13 +56,13 @@ def shuffled_twin(sonifier: Sonifier, generator: torch.Generator) -> Explanation
         sonifier: Of the model.
         generator: On the CPU.
     """
-    own = {k: w for k, w in sonifier.model.named_parameters() if w.is_floating_point()}
-    twin = sonifier.with_weights({name: shuffled(w, generator) for name, w in own.items()})
+    weights = {k: w for k, w in sonifier.model.named_parameters() if w.is_floating_point()}
+    twin = sonifier.with_weights({name: shuffled(w, generator) for name, w in weights.items()})
 
     def explain(sonifier: Sonifier, x: Tensor, layer: str, channels: Sequence[int]) -> Tensor:
         # One channel is enough: `activation` holds the maps of all of them.
-        own = sonifier.sonify(x, layer=layer, channel=list(channels[:1])).activation
-        return sonified(seed=lambda _: own)(twin, x, layer, channels)
+        maps = sonifier.sonify(x, layer=layer, channel=list(channels[:1])).activation
+        return sonified(seed=lambda _: maps)(twin, x, layer, channels)
 
     return explain
 
@@ -96,33 +96,40 @@ def integrated_gradients(*, steps: int = STEPS, rivals: int = 0) -> Explanation:
     def explain(sonifier: Sonifier, x: Tensor, layer: str, channels: Sequence[int]) -> Tensor:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", SilenceWarning)
-            found = sonifier.sonify(x, layer=layer, channel=channels[0])
-        weights = _contrasts(means(found.layout.sorted(found.activation))[0], channels, rivals)
+            sonification = sonifier.sonify(x, layer=layer, channel=channels[0])
+        weights = _contrasts(
+            means(sonification.layout.sorted(sonification.activation))[0], channels, rivals
+        )
         # The midpoint rule for the integral from silence to x. The paper's last factor, x, is left
         # to `in_cells`, which multiplies an attribution by the input.
         levels = (torch.arange(steps).to(x)[:, None] + 0.5) / steps * x
         parts = levels.split(max(1, SAMPLES_AT_ONCE // len(x)))
-        return sum((_gradients(sonifier, part, found, weights) for part in parts), 0 * x) / steps
+        return (
+            sum((_gradients(sonifier, part, sonification, weights) for part in parts), 0 * x)
+            / steps
+        )
 
     return explain
 
 
-def _gradients(sonifier: Sonifier, clips: Tensor, found: Sonification, weights: Tensor) -> Tensor:
+def _gradients(
+    sonifier: Sonifier, clips: Tensor, sonification: Sonification, weights: Tensor
+) -> Tensor:
     """Gradients of weighted sums of a layer's maps, summed over clips, (weights, time).
 
     Args:
         sonifier: Of the model.
         clips: (clips, time); a batch where the model takes batches, else one by one.
-        found: Of one clip: what the maps look like.
+        sonification: Of one clip: what the maps look like.
         weights: (weights, channels).
     """
 
     def of(batch: Tensor, count: int) -> Tensor:
-        maps = found.layout.sorted(found.activation)
+        maps = sonification.layout.sorted(sonification.activation)
         shape = len(weights), 1, maps.shape[1], *[1] * (maps.dim() - 2)
         wanted = weights.reshape(shape).expand(-1, count, -1, *maps.shape[2:])
-        seeds = torch.stack([found.layout.unsorted(each) for each in wanted])
-        raw = sonifier.deconvnet(batch, found.layer, method="gradient")(seeds)
+        seeds = torch.stack([sonification.layout.unsorted(each) for each in wanted])
+        raw = sonifier.deconvnet(batch, sonification.layer, method="gradient")(seeds)
         return raw.reshape(len(weights), count, -1).sum(1).to(clips)
 
     if len(clips) > 1:
@@ -163,8 +170,8 @@ def captum(method: str) -> Explanation:
 
         sounds = []
         for channel in channels:
-            found = sonifier.sonify(x, layer=layer, channel=channel)
-            target = CaptumTarget(sonifier, found, channel)
+            sonification = sonifier.sonify(x, layer=layer, channel=channel)
+            target = CaptumTarget(sonifier, sonification, channel)
             sounds.append(target.attribute(method, target.sonification.activation))
         return torch.stack(sounds)
 

@@ -138,7 +138,9 @@ def faithfulness(sonifier: Sonifier, sonification: Sonification) -> Faithfulness
     return Faithfulness(**{name: torch.stack([row[name] for row in rows]) for name in rows[0]})
 
 
-def gain_by_percentile(sonifier: Sonifier, found: Sonification, clips: Sequence[Any]) -> Tensor:
+def gain_by_percentile(
+    sonifier: Sonifier, sonification: Sonification, clips: Sequence[Any]
+) -> Tensor:
     """Average gain (AG) with the channel's place among clips for its probability, 0 to 1.
 
     A channel's share of its layer is about 1 / channels, so that `Faithfulness.average_gain` is
@@ -148,27 +150,28 @@ def gain_by_percentile(sonifier: Sonifier, found: Sonification, clips: Sequence[
 
     Args:
         sonifier: The one that made the sonification.
-        found: Of one channel and one clip.
+        sonification: Of one channel and one clip.
         clips: Waveforms of the input's kind, as many as can be: the smallest step is 1 / clips.
 
     Raises:
         InputError: If the sonification is of several channels or clips, or there are no clips.
     """
-    if not isinstance(found.channel, int) or found.gain.numel() != 1 or not len(clips):
+    one = isinstance(sonification.channel, int) and sonification.gain.numel() == 1
+    if not one or not len(clips):
         raise InputError(
             f"The gain by percentile needs one channel, one clip and others to compare with: got "
-            f"channel {found.channel}, waveform {tuple(found.input.shape)} and {len(clips)} clips. "
-            f"Sonify one channel of one clip, and give clips."
+            f"channel {sonification.channel}, waveform {tuple(sonification.input.shape)} and "
+            f"{len(clips)} clips. Sonify one channel of one clip, and give clips."
         )
-    channel = found.channel
+    channel = sonification.channel
 
     def heard(x: Any) -> Tensor:
-        return activations(sonifier, x, layer=found.layer, tap=found.tap)[0, channel]
+        return activations(sonifier, x, layer=sonification.layer, tap=sonification.tap)[0, channel]
 
     others = torch.stack([heard(clip) for clip in clips])
     before, after = (
         (others < heard(x)).to(others).sum() / (len(clips) + 1)
-        for x in (found.input, found.waveform)
+        for x in (sonification.input, sonification.waveform)
     )
     return (after - before).clamp(min=0) / (1 - before)
 

@@ -48,16 +48,16 @@ def _hear_part(sonifier: Sonifier, sounds: Tensor, layers: Sequence[str]) -> lis
     if len(sounds) > 1:
         for batch in (sounds[:, None], sounds):
             try:
-                found = [means(each.maps) for each in sonifier.all_maps(batch, layers=layers)]
+                heard = [means(each.maps) for each in sonifier.all_maps(batch, layers=layers)]
             except Exception:  # the model's own, where it takes no such shape
                 continue
-            if all(len(each) == len(sounds) for each in found):
-                return found
+            if all(len(each) == len(sounds) for each in heard):
+                return heard
     rows = [sonifier.all_maps(sound, layers=layers) for sound in sounds]
     return [torch.cat([means(each.maps) for each in row]) for row in zip(*rows, strict=True)]
 
 
 def to_rms(sounds: Tensor, level: Tensor | float) -> Tensor:
     """Sounds, (..., time), scaled to a root mean square level; silence stays silent."""
-    own = sounds.square().mean(-1, keepdim=True).sqrt()
-    return torch.where(own > 0, sounds / torch.where(own > 0, own, 1) * level, 0)
+    rms = sounds.square().mean(-1, keepdim=True).sqrt()
+    return torch.where(rms > 0, sounds / torch.where(rms > 0, rms, 1) * level, 0)

@@ -138,10 +138,10 @@ class Answers:
     @property
     def identified(self) -> Tensor:
         """Whether each sound's own channel is the most active on it, (sounds,)."""
-        own = self.kept.diagonal()
+        answers = self.kept.diagonal()
         # -inf on the diagonal: the maximum of a row is then that of the other channels.
-        others = self.kept - torch.diag(torch.full_like(own, torch.inf))
-        return own > others.amax(1)
+        others = self.kept - torch.diag(torch.full_like(answers, torch.inf))
+        return answers > others.amax(1)
 
     @property
     def places(self) -> Tensor:
@@ -152,8 +152,8 @@ class Answers:
     def summary(self) -> list[float]:
         """Means over the sounds: identified, answer, in minus out."""
         answer, left = self.kept.diagonal(), self.left.diagonal()
-        found = self.identified.to(answer).mean(), answer.mean(), (answer - left).mean()
-        return [float(value) for value in found]
+        shares = self.identified.to(answer).mean(), answer.mean(), (answer - left).mean()
+        return [float(value) for value in shares]
 
 
 def answers_of(

@@ -44,6 +44,6 @@ def mean_of(scores: Sequence[float], *, random_state: int = 0) -> Mean:
     centre = float(values.mean())
     if np.ptp(values) == 0:
         return Mean(centre, centre, centre)
-    found = bootstrap((values,), np.mean, method="percentile", rng=random_state).confidence_interval
-    low, high = (centre + WIDER * (end - centre) for end in found)
+    resampled = bootstrap((values,), np.mean, method="percentile", rng=random_state)
+    low, high = (centre + WIDER * (end - centre) for end in resampled.confidence_interval)
     return Mean(centre, float(low), float(high))

@@ -248,9 +248,9 @@ def pointed(sounds: Tensor, driver: Tensor, other: Tensor, *, window: int) -> Te
     # mixture's own spectrum in each frame: a gate that is open in time can reach as much.
     frames = _quotient((both * mask).sum(-2), both.sum(-2), 0.5)  # (frame,), the mixture's share
     energy = _power(sounds, window)
-    whole = energy.sum((-2, -1))
-    share = _quotient((energy * mask).sum((-2, -1)), whole, 0.5)
-    gate = _quotient((energy.sum(-2) * frames).sum(-1), whole, 0.5)
+    total_energy = energy.sum((-2, -1))
+    share = _quotient((energy * mask).sum((-2, -1)), total_energy, 0.5)
+    gate = _quotient((energy.sum(-2) * frames).sum(-1), total_energy, 0.5)
     return torch.stack([share, share - gate], -1)
 
 
@@ -314,12 +314,12 @@ def _counting(
 ) -> dict[str, tuple[list[int], list[int]]]:
     """The selective channels of both stems, by layer, where there are some both ways."""
     sounds = torch.cat([pair.stems, pair.mixture[None]])
-    found = {}
+    selective_channels = {}
     for layer, (one, two, both) in zip(layers, hear(sonifier, sounds, layers), strict=True):
         sides = _strongest(one, two, both, channels), _strongest(two, one, both, channels)
         if all(sides):
-            found[layer] = sides
-    return found
+            selective_channels[layer] = sides
+    return selective_channels
 
 
 def _strongest(driver: Tensor, other: Tensor, mixture: Tensor, count: int) -> list[int]:

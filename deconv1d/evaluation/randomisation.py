@@ -26,8 +26,8 @@ def shuffle_weights(
         owners: Paths of the modules that own the weights.
         generator: On the CPU.
     """
-    own = dict(sonifier.model.named_parameters())
-    chosen = {k: w for k, w in own.items() if k.rpartition(".")[0] in owners}
+    parameters = dict(sonifier.model.named_parameters())
+    chosen = {k: w for k, w in parameters.items() if k.rpartition(".")[0] in owners}
     return sonifier.with_weights({k: shuffled(w, generator) for k, w in chosen.items()})
 
 
@@ -59,7 +59,7 @@ def random_seed(activation: Tensor, generator: torch.Generator) -> Tensor:
 
 def cosine_convergence(
     sonifier: Sonifier,
-    found: Sonification,
+    sonification: Sonification,
     *,
     method: str = "deconvnet",
     draws: int = CONVERGENCE_DRAWS,
@@ -72,7 +72,7 @@ def cosine_convergence(
 
     Args:
         sonifier: The one that made the sonification.
-        found: Of the layer, on the waveform whose switches are used.
+        sonification: Of the layer, on the waveform whose switches are used.
         method: As for `Sonifier.sonify`.
         draws: How many sets of maps.
         random_state: Of the draws.
@@ -80,9 +80,11 @@ def cosine_convergence(
     Source: Sixt, Granz, Landgraf, "When explanations lie" (2020), cosine similarity convergence.
     """
     generator = torch.Generator().manual_seed(random_state)
-    deconvnet = sonifier.deconvnet(found.input, found.layer, tap=found.tap, method=method)
-    seeds = torch.randn(draws, *found.activation.shape, generator=generator)
-    sounds = deconvnet(seeds.to(found.activation)).reshape(draws, -1)
+    deconvnet = sonifier.deconvnet(
+        sonification.input, sonification.layer, tap=sonification.tap, method=method
+    )
+    seeds = torch.randn(draws, *sonification.activation.shape, generator=generator)
+    sounds = deconvnet(seeds.to(sonification.activation)).reshape(draws, -1)
     unit = torch.nn.functional.normalize(sounds.float(), dim=1)
     # Above the diagonal: each pair once, and no sound with itself. The clamp takes off rounding.
     pairs = torch.triu_indices(draws, draws, 1)

@@ -31,15 +31,15 @@ def read_recordings(
     root = Path(folder)
     inside = sorted(path for path in root.iterdir() if path.is_dir()) if root.is_dir() else []
     files = {path.name: _sounds(path)[:per_class] for path in inside}
-    found = {name: paths for name, paths in files.items() if paths}
-    if len(found) < 2:
+    classes = {name: paths for name, paths in files.items() if paths}
+    if len(classes) < 2:
         raise FileError(
             f"{str(root)!r} holds no classes to tell apart: expected 2 folders or more with sound "
-            f"files, one for each class, got {len(found)}. Name the folder above them."
+            f"files, one for each class, got {len(classes)}. Name the folder above them."
         )
     return {
         name: [torch.from_numpy(read_audio(path, sample_rate)[0]) for path in paths]
-        for name, paths in found.items()
+        for name, paths in classes.items()
     }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import dataclass
 from operator import getitem
 from typing import TYPE_CHECKING
@@ -40,7 +40,7 @@ def find_module(model: nn.Module, name: str) -> Layer | None:
     """The module that a name means: its dotted path, or any unique suffix of it; with "#n".
 
     Raises:
-        LayerError: If several modules answer to the name.
+        LayerError: If the name means several modules.
     """
     name, call = call_number(_without_wrappers(model, name))
     # A module that is registered twice runs under its first name; the others are aliases of it.
@@ -48,28 +48,20 @@ def find_module(model: nn.Module, name: str) -> Layer | None:
     every = {p: paths[m] for p, m in model.named_modules(remove_duplicate=False) if p}
     # Compiled submodules keep their name with a prefix that the user never wrote.
     every = {**{alias.replace("_orig_mod.", ""): path for alias, path in every.items()}, **every}
-    if name in every:
-        return Layer(every[name], call)
-    found = sorted({path for alias, path in every.items() if alias.endswith(f".{name}")})
-    if len(found) > 1:
-        raise LayerError(_ambiguous(name, found))
-    return Layer(found[0], call) if found else None
+    path = _meant(name, every)
+    return None if path is None else Layer(path, call)
 
 
 def find_op(captured: Capture, model: nn.Module, name: str) -> Layer:
     """The op that a name means: "<module path>.<op>#n", or any unique suffix of it.
 
     Raises:
-        LayerError: If several ops, or neither op nor module, answer to the name.
+        LayerError: If the name means several ops, or neither op nor module.
     """
     calls = [n for n in captured.graph.nodes if n.op == "call_function" and n.target is not getitem]
     ops = [n.meta["name"] for n in calls if depends_on_input(n)]
-    # A full name wins over names that end with it.
-    found = [op for op in ops if op == name] or [op for op in ops if op.endswith(f".{name}")]
-    if len(found) > 1:
-        raise LayerError(_ambiguous(name, found))
-    if found:
-        return Layer(found[0], is_op=True)
+    if (op := _meant(name, {op: op for op in ops})) is not None:
+        return Layer(op, is_op=True)
     modules = [path for path, _ in model.named_modules() if path]
     near = difflib.get_close_matches(name, [*modules, *ops], n=5, cutoff=0.3)
     raise LayerError(
@@ -85,14 +77,26 @@ def call_number(name: str) -> tuple[str, int | None]:
 
 
 def _without_wrappers(model: nn.Module, name: str) -> str:
-    own = {path for path, _ in model.named_modules()}
-    while name.split("#")[0] not in own and name.startswith(WRAPPERS):
+    paths = {path for path, _ in model.named_modules()}
+    while name.split("#")[0] not in paths and name.startswith(WRAPPERS):
         name = name.split(".", 1)[1]
     return name
 
 
-def _ambiguous(name: str, found: Iterable[str]) -> str:
-    return (
-        f"Layer {name!r} is ambiguous: expected a name that one layer answers to, "
-        f"got {', '.join(map(repr, found))}. Give one of these in full."
-    )
+def _meant(name: str, full_names: Mapping[str, str]) -> str | None:
+    """What a name means: a full name, or a unique suffix of one; None: nothing.
+
+    Args:
+        name: What the user wrote.
+        full_names: What each full name means; aliases mean the same.
+    """
+    # A full name wins over names that end with it: "conv" over "encoder.conv".
+    if name in full_names:
+        return full_names[name]
+    matches = sorted({meant for full, meant in full_names.items() if full.endswith(f".{name}")})
+    if len(matches) > 1:
+        raise LayerError(
+            f"Layer {name!r} is ambiguous: expected the name of one layer, got "
+            f"{', '.join(map(repr, matches))}. Give one of these in full."
+        )
+    return matches[0] if matches else None

@@ -34,10 +34,10 @@ def within_budget(scores: Tensor, energy: Tensor, budget: float) -> Tensor:
         Masks of the scores' shape, 0 to 1.
     """
     positive = unit(scores).flatten(-2).double() ** SHARPNESS
-    own = energy.expand_as(scores).flatten(-2).double()
+    energies = energy.expand_as(scores).flatten(-2).double()
     best, order = positive.sort(dim=-1, descending=True, stable=True)
-    sorted_energy = own.gather(-1, order)
-    left = budget * own.sum(-1, keepdim=True) - (sorted_energy.cumsum(-1) - sorted_energy)
+    sorted_energy = energies.gather(-1, order)
+    left = budget * energies.sum(-1, keepdim=True) - (sorted_energy.cumsum(-1) - sorted_energy)
     rest = (best.square() * sorted_energy).flip(-1).cumsum(-1).flip(-1)
     uncut = (left * best.square() <= rest) & (rest > 0)
     first = uncut.long().argmax(-1, keepdim=True)  # the first True

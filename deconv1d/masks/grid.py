@@ -90,7 +90,7 @@ class Grid:
         """The lowest and the highest frequency of each band."""
         step = self.sample_rate / self.window
         bins = [(self.band == band).nonzero() * step for band in range(self.shape[0])]
-        return [(float(own[0]), float(own[-1])) for own in bins]
+        return [(float(frequencies[0]), float(frequencies[-1])) for frequencies in bins]
 
     def spectrum(self, x: Tensor) -> Tensor:
         """The STFT of waveforms, (..., time) -> (..., bins, frames)."""

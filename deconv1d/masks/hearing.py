@@ -40,11 +40,11 @@ class Hearing:
         """The maps of each layer, (sounds, channels, ...), on sounds of the shape it takes."""
         return self.sonifier.all_maps(sounds, layers=self.layers, tap=self.tap)
 
-    def layout(self, found: LayerMaps) -> Layout:
+    def layout(self, layer_maps: LayerMaps) -> Layout:
         """The axes of a layer's own maps."""
         if self.channel_axis is None:
-            return found.layout
-        return Layout(found.layout.batch, self.channel_axis % found.maps.dim())
+            return layer_maps.layout
+        return Layout(layer_maps.layout.batch, self.channel_axis % layer_maps.maps.dim())
 
     def activations(self, sounds: Tensor, at_once: int) -> list[Tensor]:
         """The mean activation of every channel of each layer, (sounds, channels).
@@ -56,10 +56,10 @@ class Hearing:
         parts = [[self.means(m) for m in self.maps(part)] for part in sounds.split(at_once)]
         return [torch.cat(each) for each in zip(*parts, strict=True)]
 
-    def means(self, found: LayerMaps) -> Tensor:
+    def means(self, layer_maps: LayerMaps) -> Tensor:
         """The mean activation of every channel, (sounds, channels)."""
-        own = found.layout.unsorted(found.maps)
-        return means(self.layout(found).sorted(own))
+        maps = layer_maps.layout.unsorted(layer_maps.maps)
+        return means(self.layout(layer_maps).sorted(maps))
 
     def gradients(
         self,

@@ -98,12 +98,12 @@ def listen(
     check_mask_options(budget, rivals, masks)
     waveform = as_waveform(x)
     hearing = Hearing(sonifier, layers, tap, channel_axis)
-    x, found = as_taken(hearing, waveform)
+    x, all_maps = as_taken(hearing, waveform)
     grid = grid_of(sonifier.sample_rate, x.shape[-1])
     draws = torch.Generator().manual_seed(0) if generator is None else generator
     # Spectra are computed in float32 at least, whatever precision the model runs in.
     wide = x.to(torch.promote_types(x.dtype, torch.float32))
-    wanted = [_Wanted.of(hearing, each, channel) for each in found]
+    wanted = [_Wanted.of(hearing, each, channel) for each in all_maps]
     search = _Search(
         hearing,
         random_masks(grid, masks, draws).to(wide),
@@ -116,8 +116,10 @@ def listen(
     with search.bar(len(wide), wanted) as bar:
         rows = [search.masks_of(s, n, wanted, bar) for n, s in enumerate(spectrograms)]
     return [
-        _finished(sonifier, waveform.given, spectrograms, torch.stack(own, 1), each, tap, budget)
-        for each, own in zip(wanted, zip(*rows, strict=True), strict=True)
+        _finished(
+            sonifier, waveform.given, spectrograms, torch.stack(layer_masks, 1), each, tap, budget
+        )
+        for each, layer_masks in zip(wanted, zip(*rows, strict=True), strict=True)
     ]
 
 
@@ -126,26 +128,26 @@ class _Wanted:
     """The channels that are asked for in one layer.
 
     Attributes:
-        found: The layer's maps of the recordings.
+        layer_maps: The layer's maps of the recordings.
         layout: Their axes in the model's own order.
         heard: Activations on the recordings, (batch, channels).
         channels: A number for each recording, (asked, batch); -1: all channels at once.
         channel: As `Sonification.channel`.
     """
 
-    found: LayerMaps
+    layer_maps: LayerMaps
     layout: Layout
     heard: Tensor
     channels: Tensor
     channel: Any
 
     @classmethod
-    def of(cls, hearing: Hearing, found: LayerMaps, channel: Any) -> _Wanted:
+    def of(cls, hearing: Hearing, layer_maps: LayerMaps, channel: Any) -> _Wanted:
         """The channels of a layer that `Sonifier.sonify` was asked for."""
-        heard = hearing.means(found)
+        heard = hearing.means(layer_maps)
         if isinstance(channel, np.ndarray | Tensor):
             channel = channel.tolist()
-        chosen: Any = check_channels(channel, heard.shape[1], found.layer)
+        chosen: Any = check_channels(channel, heard.shape[1], layer_maps.layer)
         if chosen is None:
             numbers = [[-1] * len(heard)]
         elif isinstance(chosen, str):
@@ -154,7 +156,7 @@ class _Wanted:
         else:
             numbers = [[number] * len(heard) for number in chosen]
             chosen = chosen if isinstance(channel, Sequence) else chosen[0]
-        return cls(found, hearing.layout(found), heard, torch.tensor(numbers), chosen)
+        return cls(layer_maps, hearing.layout(layer_maps), heard, torch.tensor(numbers), chosen)
 
 
 @dataclass(frozen=True)
@@ -189,15 +191,15 @@ class _Search:
         for some in self.random.split(self.at_once):
             parts.append(self._hear(recording.masked(some)))
             bar.update()
-        found = []
+        masks = []
         for each, *heard in zip(wanted, *parts, strict=True):
             activations = torch.cat(heard).to(self.random)
-            own = each.heard[number].to(self.random)
-            signed = bool((activations < 0).any() or (own < 0).any())
-            target = target_of(own, each.channels[:, number], self.rivals, signed=signed)
+            on_recording = each.heard[number].to(self.random)
+            signed = bool((activations < 0).any() or (on_recording < 0).any())
+            target = target_of(on_recording, each.channels[:, number], self.rivals, signed=signed)
             scores = effects(self.random, activations @ target.even().T)
-            found.append(self._refined(scores, recording, each, target, bar))
-        return found
+            masks.append(self._refined(scores, recording, each, target, bar))
+        return masks
 
     def _hear(self, sounds: Tensor) -> list[Tensor]:
         return [self.hearing.means(maps) for maps in self.hearing.maps(sounds)]
@@ -213,7 +215,7 @@ class _Search:
             # Bound as a default: a closure would see the weights of whatever round the loop is in.
             def gradients(sounds: Tensor, weights: Any = weights) -> Tensor:
                 bar.update()
-                layer = wanted.found.layer
+                layer = wanted.layer_maps.layer
                 return self.hearing.gradients(sounds, layer, wanted.layout, weights)
 
             parts.append(
@@ -239,7 +241,7 @@ def _finished(
     if not gain.all():
         what = "the input is silent" if not given.any() else "no cell serves the channel"
         warnings.warn(
-            f"The masked recording of layer {wanted.found.layer!r} is silent: {what}.",
+            f"The masked recording of layer {wanted.layer_maps.layer!r} is silent: {what}.",
             SilenceWarning,
             stacklevel=4,
         )
@@ -251,9 +253,9 @@ def _finished(
         waveform=sounds,
         raw=sounds,
         input=given,
-        activation=wanted.found.layout.unsorted(wanted.found.maps).to(given),
+        activation=wanted.layer_maps.layout.unsorted(wanted.layer_maps.maps).to(given),
         gain=gain,
-        layer=wanted.found.layer,
+        layer=wanted.layer_maps.layer,
         channel=wanted.channel,
         sample_rate=sonifier.sample_rate,
         flagged=0.0,

@@ -21,22 +21,22 @@ class Target:
     Attributes:
         scale: What each channel's activation is divided by, (channels,); infinite for a channel
             that is not active on the recording, so that it counts as 0.
-        own: (asked, channels), 1 at each asked channel; or equal shares of all of them.
+        asked: (asked, channels), 1 at each asked channel; or equal shares of all of them.
         rivals: (asked, channels), whether a channel is a rival.
     """
 
     scale: Tensor
-    own: Tensor
+    asked: Tensor
     rivals: Tensor
 
     def of(self, some: Tensor) -> Target:
         """The target of some of the asked channels."""
-        return replace(self, own=self.own[some], rivals=self.rivals[some])
+        return replace(self, asked=self.asked[some], rivals=self.rivals[some])
 
     def even(self) -> Tensor:
         """Weights of the channels with all rivals equal, (asked, channels)."""
         count = self.rivals.sum(1, keepdim=True)
-        return (self.own - self.rivals / count.clamp(min=1)) / self.scale
+        return (self.asked - self.rivals / count.clamp(min=1)) / self.scale
 
     def hard(self, activations: Tensor) -> Tensor:
         """Weights of the channels with the rivals weighed by how active they are, as `even`.
@@ -47,7 +47,7 @@ class Target:
         relative = HARDNESS * activations.to(self.scale) / self.scale
         # A row without rivals is -inf throughout and its softmax NaN; `where` below makes it 0.
         odds = relative.masked_fill(~self.rivals, -torch.inf).softmax(1)
-        weights = (self.own - torch.where(self.rivals, odds, 0)) / self.scale
+        weights = (self.asked - torch.where(self.rivals, odds, 0)) / self.scale
         return weights.to(activations)
 
 
@@ -66,11 +66,13 @@ def target_of(activation: Tensor, asked: Tensor, rivals: int | None, *, signed: 
     everything = torch.full_like(activation, 1 / channels)
     ones = torch.eye(channels, dtype=activation.dtype, device=activation.device)
     numbers = asked.tolist()
-    own = torch.stack([ones[channel] if channel >= 0 else everything for channel in numbers])
-    found = torch.zeros_like(own, dtype=torch.bool)
+    asked_weights = torch.stack(
+        [ones[channel] if channel >= 0 else everything for channel in numbers]
+    )
+    is_rival = torch.zeros_like(asked_weights, dtype=torch.bool)
     ranked = activation.argsort(descending=True, stable=True)
     active = ranked[torch.isfinite(scale[ranked])].tolist()
-    for row, channel in zip(found, numbers, strict=True):
+    for row, channel in zip(is_rival, numbers, strict=True):
         if channel in active:
             row[[other for other in active if other != channel][: rivals or 0]] = True
-    return Target(scale, own, found)
+    return Target(scale, asked_weights, is_rival)
