@@ -34,7 +34,7 @@ UNKNOWN_LENGTH = 2**31 - 2**16  # bytes; programs that write to a pipe declare a
 def write_audio(
     path: str | Path, waveform: Waveform, sample_rate: int, *, subtype: str | None = None
 ) -> None:
-    """Write a waveform to a sound file, replacing the file if there is one.
+    """Writes a waveform to a sound file, replacing the file if there is one.
 
     Samples are written as they are, never scaled or clipped. Float formats hold any peak, but
     players clip at 1, so a higher peak warns. The other formats hold at most 1, so a higher peak
@@ -83,7 +83,7 @@ def format_of(path: str | Path) -> tuple[str, str]:
 def read_audio(
     path: str | Path, sample_rate: int | None = None, *, mono: bool = True
 ) -> tuple[npt.NDArray[np.float32], int]:
-    """Read a sound file of any kind that libsndfile reads.
+    """Reads a sound file of any kind that libsndfile reads.
 
     Args:
         path: The file.
@@ -113,7 +113,7 @@ def read_audio(
 
 
 def write_whole(path: str | Path, content: bytes) -> None:
-    """Write a file so that it is either whole or as it was before, also when interrupted.
+    """Writes a file so that it is either whole or as it was before, also when interrupted.
 
     Args:
         path: Where to write; a regular file that is there is replaced and keeps its mode. A device
@@ -232,7 +232,7 @@ def whole_rate(sample_rate: int) -> int:
 
 
 def _check_peak(peak: float, subtype: str, path: str | Path) -> None:
-    """Raise if the format has clipped the samples, warn if players will."""
+    """Raises if the format has clipped the samples, warns if players will."""
     if peak <= 1 + 1e-6:  # scaling to peak 1 may round to so much
         return
     if subtype not in FLOAT_SUBTYPES:

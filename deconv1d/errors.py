@@ -17,7 +17,7 @@ class InputError(Deconv1dError, ValueError):
 
 
 class LayerError(Deconv1dError, LookupError):
-    """No layer, or no single layer, answers to this name."""
+    """No layer, or no single layer, has this name."""
 
 
 class ChannelError(Deconv1dError, IndexError):

@@ -231,7 +231,7 @@ class _Writer:
     ReLU(), MaxPool1d(2))` the mirror of the pool's map reads
 
         switches_0 = self.switches_0                  # where each maximum was
-        unpool = deconv1d_rules_adjoints_unpool(seed, switches_0, 2, 2, 0, 1, 96)
+        unpool = deconv1d_rules_adjoints_unpool(seed, switches_0, 2, 0, 1, 96)
         relu = torch.relu_(unpool)
         weight_1 = self.weight_1                      # Deconvnet.names: {"weight_1": "0.weight"}
         conv_transpose = deconv1d_rules_adjoints_conv_transpose(relu, weight_1, ...)

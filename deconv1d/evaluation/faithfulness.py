@@ -217,13 +217,8 @@ def deletion_and_insertion(
     # with holes of one sample is a sound that no model was trained on.
     place = torch.arange(x.shape[-1], device=x.device) * segments // x.shape[-1]
     energy = sound.square().reshape(-1, x.shape[-1]).sum(0)
-    by_energy = torch.zeros(segments, dtype=energy.dtype, device=x.device).index_add(
-        0, place, energy
-    )
-    generator = torch.Generator().manual_seed(random_state)
-    # Random orders show what is lost by deleting anything: a curve means little without them.
-    ranked = [by_energy.argsort(descending=True, stable=True)]
-    ranked += [torch.randperm(segments, generator=generator).to(x.device) for _ in range(orders)]
+    by_energy = energy.new_zeros(segments).index_add(0, place, energy)
+    ranked = _orders(by_energy, orders, random_state)
     # How many parts are deleted at each point of the curve, from none to all.
     counts = [round(step * segments / steps) for step in range(steps + 1)]
 
@@ -244,6 +239,14 @@ def deletion_and_insertion(
     random_deletion, random_insertion = torch.stack(curves[1:]).mean(0)
     fraction = torch.tensor(counts, dtype=deletion.dtype, device=x.device) / segments
     return Curves(fraction, deletion, insertion, random_deletion, random_insertion)
+
+
+def _orders(energy: Tensor, count: int, random_state: int) -> list[Tensor]:
+    """Returns orders of the parts: by falling energy, then `count` random ones."""
+    draws = torch.Generator().manual_seed(random_state)
+    # Random orders show what is lost by deleting anything: a curve means little without them.
+    drawn = [torch.randperm(len(energy), generator=draws).to(energy.device) for _ in range(count)]
+    return [energy.argsort(descending=True, stable=True), *drawn]
 
 
 def _heard(sonifier: Sonifier, x: Tensor, sonification: Sonification) -> Tensor:

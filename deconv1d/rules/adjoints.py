@@ -92,7 +92,6 @@ def pool_switches(
 def unpool(
     signal: Tensor,
     switches: Tensor,
-    kernel: int,
     stride: int,
     padding: int,
     dilation: int,

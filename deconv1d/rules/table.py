@@ -461,9 +461,9 @@ def _pool_switches(op: Op, value: Values, pooled: Any) -> Tensor:
 
 
 def _unpool(op: Op, signal: Node, emit: Emit) -> Signals:
-    size, geometry = shape_of(op["self"])[-1], _pool_geometry(op)
-    if geometry[0] <= SHORT_WINDOW:
-        back = emit(adjoints.unpool, signal, emit.recorded(op), *geometry, size)
+    size, (kernel, *places) = shape_of(op["self"])[-1], _pool_geometry(op)
+    if kernel <= SHORT_WINDOW:
+        back = emit(adjoints.unpool, signal, emit.recorded(op), *places, size)
     else:
         back = emit(adjoints.unpool_at, signal, emit.recorded(op), (size,))
     yield op["self"], back
