@@ -58,7 +58,7 @@ class Sonifier:
         dtype: Run model and mirror in this dtype; None: the model's own. The model's parameters
             are cast for the run, and stay as they are.
         verify: "once" compares each layer's capture with a plain forward pass and with autograd,
-            the first time that it is visited (`Sonification.verified`); "always" does so every
+            the first time that it is heard (`Sonification.verified`); "always" does so every
             time; False never.
     """
 
@@ -130,7 +130,7 @@ class Sonifier:
         Raises:
             InputError: If the waveform or an argument cannot be used; a waveform that is too short
                 says how many samples are needed.
-            LayerError: If no layer, or more than one, answers to the name.
+            LayerError: If no layer, or more than one, has the name.
             ChannelError: If the layer has no such channel.
             PathError: If no signal can be carried back from the layer.
 
@@ -351,7 +351,7 @@ class Sonifier:
 
     @property
     def verified(self) -> dict[str, Verified]:
-        """How far each layer that was visited is from the model itself, by its name."""
+        """How far each layer that was heard is from the model itself, by its name."""
         return dict(self._forward_pass.verification.outcomes)
 
     def _verified(self, outcomes: Mapping[str, Verified]) -> str:

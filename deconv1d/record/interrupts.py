@@ -1,7 +1,7 @@
 """Ctrl-C waits while the state of a model or of the process is half changed.
 
 Python runs a signal's handler between two instructions of the main thread, wherever that is. In the
-middle of entering or leaving a visit the exception would skip what puts things back:
+middle of entering or leaving a pass the exception would skip what puts things back:
 
     held_back()                 from here on a signal is noted
         enter                   modules to eval, hooks on, recorder on torch's dispatch stack
@@ -24,7 +24,7 @@ SIGNALS = ("SIGINT", "SIGTERM", "SIGALRM", "SIGHUP", "SIGUSR1", "SIGUSR2")
 
 
 class _Signals:
-    """The handlers of one visit in the main thread; in other threads Python runs none."""
+    """The handlers of one pass in the main thread; in other threads Python runs none."""
 
     def __init__(self) -> None:
         self.passing = False
@@ -63,7 +63,7 @@ class _Signals:
 
 
 _visits: list[_Signals] = []
-"""Of the main thread; more than one if a model's forward pass visits another model."""
+"""Of the main thread; more than one if a model's forward pass runs another model."""
 
 
 @contextmanager

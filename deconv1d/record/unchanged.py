@@ -1,8 +1,9 @@
-"""The model is a guest: whatever a forward pass changes is put back, also after an interrupt.
+"""The model stays unchanged: what a forward pass changes is put back, also after an interrupt.
 
-A visit switches modules from training to evaluation. Other threads see that: it is the one change
-that a plain run at the same time can notice (its dropout is off meanwhile). Visits wait for one
-another; altered weights, in contrast, live in copies that no other thread can reach.
+A forward pass of ours switches modules from training to evaluation. Other threads see that: it is
+the one change that a plain run at the same time can notice (its dropout is off meanwhile). Our
+passes wait for one another; altered weights, in contrast, live in copies that no other thread can
+reach.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ from deconv1d.record.belongings import restorers
 from deconv1d.record.interrupts import held_back
 
 FORWARD_LOCK = threading.RLock()
-"""Held during a visit. One for the process: models may share layers, and all share the random state
-and torch's global switches. The mirror runs outside it."""
+"""Held during a forward pass. One for the process: models may share layers, and all share the
+random state and torch's global switches. The mirror runs outside it."""
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
@@ -45,21 +46,21 @@ def unchanged(model: nn.Module) -> Iterator[None]:
 
     Ctrl-C waits inside, except in `deconv1d.record.interrupts.interruptible`.
     """
-    visit = _Visit(model)
+    taken = _Taken(model)
     # Both `try` come before anything is taken: CPython does not protect the line of a `try` itself.
     # The second `leave` does nothing if the first has come to its end. An exception may be raised
     # between any two instructions (by a debugger, or from another thread), also in `leave`.
     try:
         try:
-            visit.enter()
+            taken.enter()
             yield
         finally:
-            visit.leave()
+            taken.leave()
     finally:
-        visit.leave()
+        taken.leave()
 
 
-class _Visit:
+class _Taken:
     """The lock, Ctrl-C held back, and the state to put back; `leave` may be called again."""
 
     def __init__(self, model: nn.Module) -> None:
@@ -78,14 +79,14 @@ class _Visit:
     def leave(self) -> None:
         if self.state is not None:
             self.state.restore()
-            self.state = None  # before the lock is free: another visit may begin then
+            self.state = None  # before the lock is free: another pass may begin then
         self.contexts.close()
         if self.locked:
             self.locked = FORWARD_LOCK.release()  # type: ignore[func-returns-value]  # None: free
 
 
 class _State:
-    """All that a visit changes, as it was before."""
+    """All that a forward pass changes, as it was before."""
 
     def __init__(self, model: nn.Module) -> None:
         modules = list(model.modules())
