@@ -35,14 +35,14 @@ HEAD = (
 
 def rows(name: str, sonifier: Sonifier, layer: str, clips: list[Tensor]) -> list[list[str]]:
     """One layer's lines: means over the clips, of the most active map of each."""
-    found = [compare(sonifier, clip, layer) for clip in clips]
+    comparisons = [compare(sonifier, clip, layer) for clip in clips]
     lines = []
     for method in METHODS:
-        own = [comparison[method] for comparison in found]
+        own = [comparison[method] for comparison in comparisons]
         worked = [one for one in own if one.answer is not None]
         numbers = ["-"] * 6
         if worked:
-            seconds = [c[method].seconds / c["deconvnet"].seconds for c in found]
+            seconds = [c[method].seconds / c["deconvnet"].seconds for c in comparisons]
             selectivity = median(one.selectivity for one in worked)
             means = (
                 f"{fmean(one.answer for one in worked):.2f}",

@@ -25,14 +25,14 @@ HEAD = ("op", "kind", "law", "reach", "channel axis", "block goes on", "gate", "
 
 def rules_by_op() -> dict[str, list[Rule]]:
     """The rules that each op of the table has in any case, in the table's order."""
-    found: dict[str, list[Rule]] = {op.__name__: [] for op in RULES}
+    by_op: dict[str, list[Rule]] = {op.__name__: [] for op in RULES}
     for case in CASES:
         for node in captured(case.run, case.x).graph.nodes:
             op = Op.of(node)
             name = getattr(packet(node), "__name__", "")
-            if op.dependent and name in found:
-                found[name].append(rule_for(RULES, op))
-    return found
+            if op.dependent and name in by_op:
+                by_op[name].append(rule_for(RULES, op))
+    return by_op
 
 
 def row(op: str, rule: Rule) -> tuple[str, ...]:
@@ -61,11 +61,11 @@ def _meanings(functions: set[Callable[..., Any]]) -> str:
 
 def body() -> str:
     """The page without its title and date."""
-    found = rules_by_op()
-    rows = [r for op, rules in found.items() for r in dict.fromkeys(row(op, one) for one in rules)]
-    every = [rule for rules in found.values() for rule in rules]
+    by_op = rules_by_op()
+    rows = [r for op, rules in by_op.items() for r in dict.fromkeys(row(op, one) for one in rules)]
+    every = [rule for rules in by_op.values() for rule in rules]
     return (
-        f"The {len(found)} ops of `deconv1d/rules/table.py`. Any other op is carried by its exact "
+        f"The {len(by_op)} ops of `deconv1d/rules/table.py`. Any other op is carried by its exact "
         "gradient and flagged. A column that is empty says no; an op without a channel axis leaves "
         "channels where its reach puts their axis.\n\n"
         "A test holds every rule to its law; how each kind carries a signal stands at the top of "

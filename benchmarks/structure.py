@@ -79,7 +79,7 @@ def _name(path: Path, root: Path) -> str:
 
 def _imported(tree: ast.Module, modules: dict[str, ast.Module]) -> set[str]:
     """The library's modules that this one imports when it is imported."""
-    found = set()
+    modules_imported = set()
     for node in _run_on_import(tree):
         names: list[str] = []
         if isinstance(node, ast.Import):
@@ -93,8 +93,8 @@ def _imported(tree: ast.Module, modules: dict[str, ast.Module]) -> set[str]:
             # "deconv1d.rules.op.Op" names something in the module "rules.op".
             while inside not in modules:
                 inside = inside.rpartition(".")[0]
-            found.add(inside)
-    return found - {""}
+            modules_imported.add(inside)
+    return modules_imported - {""}
 
 
 def _run_on_import(tree: ast.AST) -> Iterator[ast.AST]:
@@ -141,20 +141,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="how the library is built")
     here = Path(__file__).resolve().parents[1]
     parser.add_argument("checkout", nargs="?", type=Path, default=here)
-    found = measure(parser.parse_args().checkout)
-    lengths = sorted(found.lengths)
-    comments, lines = map(sum, zip(*found.comments.values(), strict=True))
-    print(f"rooms     {len(found.files) + len(found.folders)}")
-    print(f"  {len(found.files)} files: {', '.join(found.files)}")
-    print(f"  {len(found.folders)} folders: {', '.join(found.folders)}")
-    print(f"arrows    {len(found.arrows)}")
-    print(f"floors    {len(found.chain)}: {' -> '.join(found.chain)}")
+    structure = measure(parser.parse_args().checkout)
+    lengths = sorted(structure.lengths)
+    comments, lines = map(sum, zip(*structure.comments.values(), strict=True))
+    print(f"rooms     {len(structure.files) + len(structure.folders)}")
+    print(f"  {len(structure.files)} files: {', '.join(structure.files)}")
+    print(f"  {len(structure.folders)} folders: {', '.join(structure.folders)}")
+    print(f"arrows    {len(structure.arrows)}")
+    print(f"floors    {len(structure.chain)}: {' -> '.join(structure.chain)}")
     print(
         f"functions {len(lengths)}: median {statistics.median(lengths):g} lines, "
         f"90 % within {lengths[int(0.9 * len(lengths))]}, longest {lengths[-1]}"
     )
     print(f"comments  {100 * comments / lines:.1f} in 100 of {lines} lines; by file:")
-    for name, (count, total) in sorted(found.comments.items()):
+    for name, (count, total) in sorted(structure.comments.items()):
         print(f"  {100 * count / max(total, 1):5.1f}  {total:4}  {name or PACKAGE}")
 
 

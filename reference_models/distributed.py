@@ -20,13 +20,13 @@ def processes(device: str) -> Iterator[torch.device]:
     if "LOCAL_RANK" not in os.environ:
         yield torch.device(device)
         return
-    own = torch.device(device)
-    if own.type == "cuda":
-        own = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
-        torch.cuda.set_device(own)
-    dist.init_process_group("nccl" if own.type == "cuda" else "gloo")
+    named = torch.device(device)
+    if named.type == "cuda":
+        named = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        torch.cuda.set_device(named)
+    dist.init_process_group("nccl" if named.type == "cuda" else "gloo")
     try:
-        yield own
+        yield named
     finally:
         dist.destroy_process_group()
 

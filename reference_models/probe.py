@@ -204,7 +204,7 @@ def _minimise(
         value, gradient = objective(turned(coordinates / root, standard.vectors.T))
         return value.item(), (turned(gradient, standard.vectors) / root).cpu().numpy().ravel()
 
-    found = minimize(
+    minimum = minimize(
         along_axes,
         (turned(start, standard.vectors) * root).cpu().numpy().ravel(),
         jac=True,
@@ -217,5 +217,5 @@ def _minimise(
             "ftol": 0,
         },
     )
-    coordinates = torch.from_numpy(found.x).to(root.device).view(start.shape)
-    return turned(coordinates / root, standard.vectors.T), int(found.nit)
+    coordinates = torch.from_numpy(minimum.x).to(root.device).view(start.shape)
+    return turned(coordinates / root, standard.vectors.T), int(minimum.nit)

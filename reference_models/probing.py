@@ -67,7 +67,7 @@ def probe_blocks(
     splits = {split: clips.subset(split) for split in ("train", "val", "test")}
     features = {split: block_means(encoder, own) for split, own in splits.items()}
     labels = {split: own.labels() for split, own in splits.items()}
-    found = {}
+    results = {}
     for block in blocks:
         probe = choose_probe(
             features["train"][block].to(device),
@@ -78,9 +78,9 @@ def probe_blocks(
         )
         with torch.no_grad():
             scores = {s: probe.head(features[s][block].to(device)).cpu() for s in ("val", "test")}
-        found[block] = {split: metrics(scores[split], labels[split]) for split in scores}
-        found[block]["fit"] = probe.about()
-    return found
+        results[block] = {split: metrics(scores[split], labels[split]) for split in scores}
+        results[block]["fit"] = probe.about()
+    return results
 
 
 def untrained(width: float, draw: int) -> CNN12:

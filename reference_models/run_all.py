@@ -123,17 +123,17 @@ def _run_alone(study: Study, jobs: int) -> Path:
 
 def needed(experiments: Iterable[Experiment], study: Study) -> list[Network]:
     """Every network that the experiments need, each once, after the one that it starts from."""
-    found: dict[Network, None] = {}
+    networks: dict[Network, None] = {}
 
     def add(network: Network) -> None:
         if network.start:
             add(network.start)
-        found[network] = None
+        networks[network] = None
 
     for experiment in experiments:
         for network in experiment.networks(study.preset):
             add(network)
-    return list(found)
+    return list(networks)
 
 
 def planned(study: Study, stages: Sequence[Stage]) -> str:
@@ -291,12 +291,12 @@ def _sources(given: argparse.Namespace) -> dict[str, Path]:
     Raises:
         SystemExit: `--source recordings` without a folder that holds them.
     """
-    found: dict[str, Path] = {}
+    folders: dict[str, Path] = {}
     if given.source == "recordings":
         folder = given.recordings and Path(given.recordings)
         if folder:
-            found = {n: folder / name for n, name in SOURCES.items() if (folder / name).is_dir()}
-        if not found:
+            folders = {n: folder / name for n, name in SOURCES.items() if (folder / name).is_dir()}
+        if not folders:
             raise SystemExit(
                 f"--source recordings found none in '{folder}': expected a folder that holds "
                 f"{', '.join(SOURCES.values())}; give it by --recordings DIR or $DECONV1D_DATA"
@@ -307,7 +307,7 @@ def _sources(given: argparse.Namespace) -> dict[str, Path]:
         "words": given.speech_commands,
         "esc10": given.esc10,
     }
-    return found | {name: path for name, path in named.items() if path}
+    return folders | {name: path for name, path in named.items() if path}
 
 
 _HELP = {

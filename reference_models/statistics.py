@@ -279,9 +279,9 @@ def judge(comparisons: Sequence[Comparison]) -> Verdict:
     It fails with one comparison; else it is open while one is open; else it is only equal within
     the margin if one is; else it holds. None at all: not enough runs.
     """
-    found = {verdict_of(comparison) for comparison in corrected(comparisons)}
+    verdicts = {verdict_of(comparison) for comparison in corrected(comparisons)}
     ranked = (Verdict.FAILS, Verdict.FEW, Verdict.EQUAL, Verdict.HOLDS)
-    return next((verdict for verdict in ranked if verdict in found), Verdict.FEW)
+    return next((verdict for verdict in ranked if verdict in verdicts), Verdict.FEW)
 
 
 def networks_needed(comparison: Comparison) -> int | None:

@@ -220,14 +220,14 @@ def _locate(
         Clip(id, audio.get(id, ""), 0, 0, 0, labels, split, "unread" if id in audio else "missing")
         for id, labels, split in listed
     )
-    found = sum(clip.status == "unread" for clip in clips)
-    if not found:
+    usable = sum(clip.status == "unread" for clip in clips)
+    if not usable:
         first = clips[0].id if clips else "*"
         raise FileNotFoundError(
             f"'{root}' holds the lists of {name} but none of its {len(clips)} clips: looked for "
             f"audio named {first!r} with .wav, .flac, .ogg or .mp3, and so on; "
             f"give the folder that holds the lists and the audio"
         )
-    if found < (expected := max(expected, len(clips))):
-        warnings.warn(f"{name}: '{root}' holds {found} of {expected} clips", stacklevel=3)
+    if usable < (expected := max(expected, len(clips))):
+        warnings.warn(f"{name}: '{root}' holds {usable} of {expected} clips", stacklevel=3)
     return clips

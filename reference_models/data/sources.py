@@ -39,14 +39,14 @@ def list_files(root: str | Path) -> list[str]:
     """
     if not os.path.isdir(root):
         raise NotADirectoryError(f"'{root}' is no folder; expected the folder of a data set")
-    found = []
+    places = []
     for folder, folders, files in os.walk(root, followlinks=True):
         folders.sort()
         for path in (os.path.join(folder, file) for file in sorted(files)):
             archive = ARCHIVES.get(Path(path).suffix)
             members = sorted(archive.list(path)) if archive else ()
-            found += [f"{path}/{member}" for member in members] or [path]
-    return found
+            places += [f"{path}/{member}" for member in members] or [path]
+    return places
 
 
 def is_audio(path: str) -> bool:

@@ -99,10 +99,10 @@ def answer(sonifier: Sonifier, x: Tensor, *, layer: str, channels: Sequence[int]
         that are silent, and means over the others of bandwidth and centroid in hertz and of
         spectral entropy: None if all are silent.
     """
-    found = sonified(sonifier, x, layer=layer, channel=list(channels))
-    active = found.activation[0] > ACTIVE * found.activation.max()
-    sounding = found.gain > 0
-    sounds, rate = found.waveform[sounding], sonifier.sample_rate
+    sonification = sonified(sonifier, x, layer=layer, channel=list(channels))
+    active = sonification.activation[0] > ACTIVE * sonification.activation.max()
+    sounding = sonification.gain > 0
+    sounds, rate = sonification.waveform[sounding], sonifier.sample_rate
     spectra: dict[str, float | None] = dict.fromkeys(SPECTRA)
     if len(sounds):
         spectra = {
@@ -143,9 +143,9 @@ def _row(study: Study, regime: Regime, random_state: int, layer: str) -> Row:
     """One network's layer: means over the clips."""
     key = f"{regime}-s{random_state}-{layer}"
     answers = part(study, NAME, key, partial(_heard, study, regime, random_state, layer))
-    found = means(answers)
+    numbers = means(answers)
     place = {"regime": regime, "random_state": random_state, "layer": layer, "clips": len(answers)}
-    return {**place, **{name: found[name] for name in UNITS}}
+    return {**place, **{name: numbers[name] for name in UNITS}}
 
 
 def claim_d(rows: Sequence[Row]) -> Claim:
@@ -175,9 +175,9 @@ def _picture(study: Study) -> "Figure":
         sonifier = listen(study, pretrained(regime))
         sounds[f"{regime}: input"] = x
         for layer in PICTURED:
-            found = sonified(sonifier, x, layer=layer, channel="most_active")
-            title = f"{regime}: {layer}, filter {int(found.channel)}"
-            sounds[title] = found.waveform
+            sonification = sonified(sonifier, x, layer=layer, channel="most_active")
+            title = f"{regime}: {layer}, filter {int(sonification.channel)}"
+            sounds[title] = sonification.waveform
     return plot_spectrograms(sounds, SAMPLE_RATE, columns=1 + len(PICTURED))
 
 

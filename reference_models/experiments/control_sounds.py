@@ -43,15 +43,15 @@ def sounds(
         By the names above, the shape of `x` each, `SONIFICATION` first. Each is scaled to the peak
         of its clip, as sonifications are; `without` chooses how much of it is subtracted.
     """
-    found = sonified(sonifier, x, layer=layer, channel="most_active")
-    maps, channel = found.activation, found.channel
+    sonification = sonified(sonifier, x, layer=layer, channel="most_active")
+    maps, channel = sonification.activation, sonification.channel
     assert isinstance(channel, Tensor)
     seeds = only(random_seed(maps, draws), channel), another(maps, channel)
     seeded, other = sonifier.deconvnet(x, layer)(torch.stack(seeds))
     unlearnt = sonified(twin, x, layer=layer, channel="most_active").waveform
     controls = unlearnt, seeded, other, noise_like(x, draws)
     scaled = {k: to_peak_of(x, v)[0] for k, v in zip(CONTROLS, controls, strict=True)}
-    return {SONIFICATION: found.waveform, **scaled}
+    return {SONIFICATION: sonification.waveform, **scaled}
 
 
 def another(maps: Tensor, channel: Tensor) -> Tensor:
@@ -64,8 +64,8 @@ def another(maps: Tensor, channel: Tensor) -> Tensor:
         channel: The channels that are not to be kept, (batch,).
     """
     activity = maps.mean(-1)
-    own = activity.gather(1, channel[:, None])
-    apart = (activity - own).abs().masked_fill(activity <= 0, torch.inf)
+    activity_of_channel = activity.gather(1, channel[:, None])
+    apart = (activity - activity_of_channel).abs().masked_fill(activity <= 0, torch.inf)
     likest = apart.scatter(1, channel[:, None], torch.inf).argmin(1)
     active = activity > 0
     active = active.scatter(1, channel[:, None], False)
@@ -90,7 +90,7 @@ def audible(x: Tensor, sample_rate: float, lowest: float = LOWEST) -> Tensor:
     return torch.fft.irfft(spectrum * (frequencies >= lowest), x.shape[-1])
 
 
-def without(x: Tensor, found: Mapping[str, Tensor], sample_rate: float) -> dict[str, Tensor]:
+def without(x: Tensor, named_sounds: Mapping[str, Tensor], sample_rate: float) -> dict[str, Tensor]:
     """Clips without each of `sounds`, so that the sonification's and the controls' rests compare.
 
     All of it is done above 50 Hz; what lies below stays in every rest. There
@@ -105,17 +105,17 @@ def without(x: Tensor, found: Mapping[str, Tensor], sample_rate: float) -> dict[
 
     Args:
         x: The clips, (batch, 1, time).
-        found: What `sounds` returns.
+        named_sounds: What `sounds` returns.
         sample_rate: Of the clips, in hertz.
     """
     heard = audible(x, sample_rate)
     low = x - heard
-    own = _unit(audible(found[SONIFICATION], sample_rate))
-    taken = _dot(heard, own)
-    left = {SONIFICATION: heard - taken * own}
+    direction = _unit(audible(named_sounds[SONIFICATION], sample_rate))
+    taken = _dot(heard, direction)
+    left = {SONIFICATION: heard - taken * direction}
     loudness = _energy(left[SONIFICATION]).sqrt()
     for name in CONTROLS:
-        control = _unit(audible(found[name], sample_rate))
+        control = _unit(audible(named_sounds[name], sample_rate))
         rest = heard - taken.abs() * torch.where(_dot(heard, control) < 0, -1, 1) * control
         left[name] = loudness * _unit(rest)
     return {name: low + rest for name, rest in left.items()}

@@ -143,9 +143,9 @@ def _is_named(
     x: Tensor,
     right: Callable[[Tensor], bool],
 ) -> bool:
-    found = sonified(sonifier, x, layer=layer, channel="most_active", method=method)
-    sound, _ = to_peak_of(x, audible(found.waveform, SAMPLE_RATE))
-    return bool(found.gain > 0) and right(sound)
+    sonification = sonified(sonifier, x, layer=layer, channel="most_active", method=method)
+    sound, _ = to_peak_of(x, audible(sonification.waveform, SAMPLE_RATE))
+    return bool(sonification.gain > 0) and right(sound)
 
 
 def _network(regime: str, random_state: int) -> Network:

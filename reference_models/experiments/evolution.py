@@ -112,8 +112,9 @@ def numbers(place: Place, series: Mapping[int, Sonification], random_state: int)
     last = series[max(series)]
     named = {min(series): "first", max(series): "last"}
     rows: list[Row] = []
-    for epoch, found in series.items():
-        sound, sounding = found.waveform, bool(found.gain > 0)
+    for epoch, sonification in series.items():
+        heard, sound = sonification.input, sonification.waveform
+        sounding = bool(sonification.gain > 0)
         bandwidth = spectral_bandwidth(sound, sample_rate=SAMPLE_RATE)
         like_last = log_mel_correlation(sound, last.waveform, sample_rate=SAMPLE_RATE)
         rows.append(
@@ -122,12 +123,12 @@ def numbers(place: Place, series: Mapping[int, Sonification], random_state: int)
                 **place._asdict(),
                 "epoch": epoch,
                 "checkpoint": named.get(epoch, ""),
-                "peak": float(found.activation[0, place.filter].max()),
+                "peak": float(sonification.activation[0, place.filter].max()),
                 "silent": int(not sounding),
-                "coherence": float(found.coherence()) if sounding else None,
+                "coherence": float(sonification.coherence()) if sounding else None,
                 "bandwidth_hz": float(bandwidth) if sounding else None,
                 "entropy": float(spectral_entropy(sound)) if sounding else 0.0,
-                "input_entropy": float(spectral_entropy(found.input)) if found.input.any() else 0.0,
+                "input_entropy": float(spectral_entropy(heard)) if heard.any() else 0.0,
                 "like_last": float(like_last) if sounding and last.gain > 0 else None,
             }
         )
@@ -149,7 +150,7 @@ def claim_r(rows: Sequence[Row]) -> Claim:
 
 def _tracks(place: Place, series: Mapping[int, Sonification]) -> dict[str, Tensor]:
     """The input and the sonification after each epoch, by title."""
-    sounds = {f"{place}: epoch {epoch}": found.waveform for epoch, found in series.items()}
+    sounds = {f"{place}: epoch {epoch}": each.waveform for epoch, each in series.items()}
     return {f"{place}: input": series[max(series)].input, **sounds}
 
 

@@ -158,23 +158,23 @@ def perform(experiment: Experiment, study: Study) -> None:
         return
     folder = study.folder / experiment.name
     folder.mkdir(parents=True, exist_ok=True)
-    found = experiment.run(study)
-    write_whole(folder / "numbers.csv", _csv(found.rows).encode())
-    for name, figure in found.figures.items():
+    finding = experiment.run(study)
+    write_whole(folder / "numbers.csv", _csv(finding.rows).encode())
+    for name, figure in finding.figures.items():
         save_figure(figure, folder / f"{name}.png")
     sounds = {}
-    for number, (title, (waveform, rate)) in enumerate(found.sounds.items()):
+    for number, (title, (waveform, rate)) in enumerate(finding.sounds.items()):
         sounds[title] = f"sound-{number:02d}.flac"
         write_audio(folder / sounds[title], _quiet(waveform), rate, subtype="PCM_16")
     facts = {
         "title": experiment.title,
-        "claims": [asdict(claim) for claim in found.claims],
-        "gates": [asdict(gate) for gate in found.gates],
-        "numbers": [asdict(number) for number in found.numbers],
-        "figures": [f"{name}.png" for name in found.figures],
+        "claims": [asdict(claim) for claim in finding.claims],
+        "gates": [asdict(gate) for gate in finding.gates],
+        "numbers": [asdict(number) for number in finding.numbers],
+        "figures": [f"{name}.png" for name in finding.figures],
         "sounds": sounds,
-        "n": found.n,
-        "differs": found.differs,
+        "n": finding.n,
+        "differs": finding.differs,
     }
     write_json(folder / FINDING, facts)
 
@@ -209,18 +209,18 @@ def numbers_of(
     places: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:
         places.setdefault(tuple(row[column] for column in where), []).append(row)
-    found = []
-    for place, own in places.items():
+    numbers = []
+    for place, rows_there in places.items():
         for column, unit in units.items():
-            held = [row for row in own if row[column] is not None]
+            held = [row for row in rows_there if row[column] is not None]
             by_network = [
                 fmean(row[column] for row in held if row[by] == network)
                 for network in sorted({row[by] for row in held})
             ]
             if by_network:
                 name = ", ".join(map(str, (*place, column)))
-                found.append(Number(name, unit, over_networks(by_network)))
-    return found
+                numbers.append(Number(name, unit, over_networks(by_network)))
+    return numbers
 
 
 def over_layers(
@@ -237,15 +237,15 @@ def over_layers(
     Returns:
         As many numbers as there are random states; NaN for a network without any.
     """
-    own = [
+    rows_there = [
         row
         for row in rows
         if all(row[name] == value for name, value in where.items())
         and (layers is None or row["layer"] in layers)
     ]
-    random_states = sorted({row["random_state"] for row in own})
+    random_states = sorted({row["random_state"] for row in rows_there})
     by_random_state = [
-        [r[column] for r in own if r["random_state"] == random_state]
+        [r[column] for r in rows_there if r["random_state"] == random_state]
         for random_state in random_states
     ]
     kept = [[value for value in values if value is not None] for values in by_random_state]

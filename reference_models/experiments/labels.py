@@ -54,14 +54,14 @@ def labels_of_strongest(study: Study) -> Finding:
         for random_state in random_states(study.preset):
             for layer, ranking in strongest(study, regime, random_state).items():
                 labels, among = _labels(clips, ranking)
-                found = label_entropy(labels).tolist()
+                entropies = label_entropy(labels).tolist()
                 place = {
                     "regime": regime,
                     "random_state": random_state,
                     "layer": layer,
-                    "filters": len(found),
+                    "filters": len(entropies),
                 }
-                bits = mean(found) if found else None
+                bits = mean(entropies) if entropies else None
                 rows.append(
                     place | {"entropy_bits": bits, "random_bits": random, "layer_bits": among}
                 )

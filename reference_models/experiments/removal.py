@@ -108,19 +108,21 @@ def scores(
     return {name: torch.cat([outputs[name] for outputs in heard])[ranked] for name in heard[0]}
 
 
-def residuals(x: Tensor, found: Mapping[str, Tensor], sample_rate: float) -> dict[str, Tensor]:
+def residuals(
+    x: Tensor, named_sounds: Mapping[str, Tensor], sample_rate: float
+) -> dict[str, Tensor]:
     """The clips without each of `control_sounds.sounds`, and without sonification in its own way.
 
     Args:
         x: The clips, (batch, 1, time).
-        found: What `sounds` returns.
+        named_sounds: What `sounds` returns.
         sample_rate: Of the clips, in hertz.
 
     Returns:
         By the names of `WITHOUT`.
     """
-    rest = x - found[SONIFICATION]
-    return {**without(x, found, sample_rate), PAPER: rest, LOUD: to_peak_of(x, rest)[0]}
+    rest = x - named_sounds[SONIFICATION]
+    return {**without(x, named_sounds, sample_rate), PAPER: rest, LOUD: to_peak_of(x, rest)[0]}
 
 
 def claims_a(rows: Sequence[Row], unit: str) -> list[Claim]:
@@ -182,9 +184,10 @@ def _drops(rows: Sequence[Row]) -> list[list[float]]:
 def _row(study: Study, random_state: int, mode: str, layer: str) -> Row:
     """One layer of one network: mAP on the clips, and without each sound."""
     run = f"{mode}-s{random_state}"
-    whole = part(study, NAME, run, lambda: _mean_precision(study, random_state, mode, _as_it_is))
-    found = part(study, NAME, f"{run}-{layer}", partial(_without, study, random_state, mode, layer))
-    return {"mode": mode, "random_state": random_state, "layer": layer, **whole, **found}
+    place = study, random_state, mode
+    unchanged = part(study, NAME, run, lambda: _mean_precision(*place, _as_it_is))
+    without = part(study, NAME, f"{run}-{layer}", partial(_without, *place, layer))
+    return {"mode": mode, "random_state": random_state, "layer": layer, **unchanged, **without}
 
 
 def _without(study: Study, random_state: int, mode: str, layer: str) -> dict[str, float]:
@@ -195,8 +198,8 @@ def _without(study: Study, random_state: int, mode: str, layer: str) -> dict[str
     def change(x: Tensor) -> dict[str, Tensor]:
         return residuals(x, sounds(sonifier, twin, x, layer=layer, draws=draws), SAMPLE_RATE)
 
-    found = _mean_precision(study, random_state, mode, change)
-    return {name: found[name] for name in WITHOUT}
+    precisions = _mean_precision(study, random_state, mode, change)
+    return {name: precisions[name] for name in WITHOUT}
 
 
 def _mean_precision(study: Study, random_state: int, mode: str, change: Change) -> dict[str, float]:

@@ -38,8 +38,8 @@ def write_report(study: Study, experiments: Sequence[Experiment]) -> Path:
     Returns:
         The path of the page.
     """
-    found = findings(study, experiments)
-    lines = judged(found) if study.preset.evidence else []
+    by_name = findings(study, experiments)
+    lines = judged(by_name) if study.preset.evidence else []
     facts = _facts(study)
     content = {
         "title": "Revisiting transposed convolutions: this reproduction beside the paper",
@@ -51,16 +51,16 @@ def write_report(study: Study, experiments: Sequence[Experiment]) -> Path:
         "unseen": [claim.text for letter, claim in CLAIMS.items() if not _seen(letter, lines)]
         if study.preset.evidence
         else [],
-        "gates": _gates(found) if study.preset.evidence else [],
+        "gates": _gates(by_name) if study.preset.evidence else [],
         "margins": ", ".join(f"{margin:g} {unit}" for unit, margin in MARGINS.items()),
         "sections": [
-            _section(study, e, found[e.name], lines) for e in experiments if e.name in found
+            _section(study, e, by_name[e.name], lines) for e in experiments if e.name in by_name
         ],
-        "left_out": [_left_out(e) for e in experiments if e.name not in found],
+        "left_out": [_left_out(e) for e in experiments if e.name not in by_name],
     }
     for name in ("report.md", "report.html"):
         write_whole(study.folder / name, _render(name, content).encode())
-    results = results_of(facts, found, lines)
+    results = results_of(facts, by_name, lines)
     text = json.dumps(results, indent=1, allow_nan=False) + "\n"
     write_whole(study.folder / "results.json", text.encode())
     return study.folder / "report.html"
@@ -89,7 +89,7 @@ def _line(line: Judged) -> dict[str, str]:
     }
 
 
-def _gates(found: Mapping[str, Mapping[str, Any]]) -> list[dict[str, str]]:
+def _gates(findings_by_name: Mapping[str, Mapping[str, Any]]) -> list[dict[str, str]]:
     """Each gate with its comparisons and, where it is not passed, what it would take."""
     return [
         {
@@ -99,7 +99,7 @@ def _gates(found: Mapping[str, Mapping[str, Any]]) -> list[dict[str, str]]:
             "evidence": "; ".join(filter(None, [*map(str, gate.comparisons), gate.unmet])),
             "takes": "" if gate.passed else takes_of(gate.name, gate),
         }
-        for gate in read_gates(found).values()
+        for gate in read_gates(findings_by_name).values()
     ]
 
 
@@ -152,15 +152,15 @@ def _data(study: Study, name: str) -> dict[str, Any]:
 
 
 def _section(
-    study: Study, experiment: Experiment, found: dict[str, Any], lines: Sequence[Judged]
+    study: Study, experiment: Experiment, finding: dict[str, Any], lines: Sequence[Judged]
 ) -> dict[str, Any]:
     """One experiment: its pictures, sounds, what it says, and its table."""
     rows = read_rows(study.folder / experiment.name / "numbers.csv")
-    own = [line for line in lines if line.experiment == experiment.name]
-    return found | {
+    claims = [line for line in lines if line.experiment == experiment.name]
+    return finding | {
         "name": experiment.name,
         "title": experiment.title,
-        "claims": [_line(line) | {"comparisons": _compared(line)} for line in own],
+        "claims": [_line(line) | {"comparisons": _compared(line)} for line in claims],
         "columns": list(rows[0]),
         "rows": [[_short(*cell) for cell in row.items()] for row in rows[:SHOWN]],
         "count": len(rows),

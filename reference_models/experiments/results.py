@@ -10,13 +10,13 @@ from reference_models.statistics import Comparison, Estimate, judge, verdict_of
 
 
 def results_of(
-    facts: Mapping[str, Any], found: Mapping[str, Mapping[str, Any]], lines: Sequence[Judged]
+    facts: Mapping[str, Any], findings: Mapping[str, Mapping[str, Any]], lines: Sequence[Judged]
 ) -> dict[str, Any]:
     """What `results.json` says.
 
     Args:
         facts: Of the study: date, commit, sizes.
-        found: What the experiments wrote, by name.
+        findings: What the experiments wrote, by name.
         lines: The verdicts on the claims; none where the preset is no evidence.
     """
     return {
@@ -31,7 +31,7 @@ def results_of(
                 "takes": "" if gate.passed else takes_of(gate.name, gate),
                 "comparisons": [_comparison(one) for one in gate.comparisons],
             }
-            for gate in read_gates(found).values()
+            for gate in read_gates(findings).values()
         ],
         "claims": [
             {
@@ -55,7 +55,7 @@ def results_of(
                 **_estimate(Estimate(**number["estimate"])),
                 **_of_experiment([line for line in lines if line.experiment == name]),
             }
-            for name, held in found.items()
+            for name, held in findings.items()
             for number in held["numbers"]
         ],
     }

@@ -179,11 +179,13 @@ def claim_n(rows: Sequence[Row]) -> Claim:
 
 def _unmoved(letter: str, rows: Sequence[Row], shifts: Sequence[int], **how: Any) -> Claim:
     """The claim that errors are 0, over the networks of both regimes: it is about neither."""
-    unit, found = "share of the peak", []
+    unit, comparisons = "share of the peak", []
     for shift in shifts:
         errors = [e for r in REGIMES for e in over_layers(rows, f"shift {shift}", regime=r)]
-        found.append(paired(f"error at a shift of {shift}", unit, errors, claimed="equal", **how))
-    return Claim(letter, found)
+        comparisons.append(
+            paired(f"error at a shift of {shift}", unit, errors, claimed="equal", **how)
+        )
+    return Claim(letter, comparisons)
 
 
 def claim_f(rows: Sequence[Row]) -> Claim:
@@ -239,8 +241,10 @@ def _errors(study: Study, network: Network, layer: str) -> Numbers:
         errors: Numbers = {str(shift): [] for shift in OFFSETS}
         for recording in _recordings(study):
             channel = loudest_map(sonifier, recording, layer=layer)
-            found = shift_errors(sonifier, recording, layer=layer, channel=channel, shifts=OFFSETS)
-            for shift, error in found.items():
+            errors_of_layer = shift_errors(
+                sonifier, recording, layer=layer, channel=channel, shifts=OFFSETS
+            )
+            for shift, error in errors_of_layer.items():
                 errors[str(shift)] += [] if error is None else [error]
         return errors
 
@@ -288,8 +292,8 @@ def _coherences(study: Study, network: Network, layer: str) -> list[float]:
     sonifier, values = listen(study, network), []
     for _, x in heard_clips(study).whole(_chosen(study), batch_size=BATCH, shortest=SHORTEST):
         x = x.to(study.device)
-        found = sonified(sonifier, x, layer=layer, channel="most_active")
-        values += found.coherence().tolist()
+        sonification = sonified(sonifier, x, layer=layer, channel="most_active")
+        values += sonification.coherence().tolist()
     return values
 
 

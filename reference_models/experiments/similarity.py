@@ -63,22 +63,22 @@ def figure_7(study: Study) -> Finding:
     )
 
 
-def coherences(x: Tensor, found: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def coherences(x: Tensor, named_sounds: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Mean of the five highest coherences of each clip and each of its sounds, (batch,), by name.
 
     Args:
         x: The clips, (batch, 1, time).
-        found: What `control_sounds.sounds` returns.
+        named_sounds: What `control_sounds.sounds` returns.
     """
-    return {name: mean_top_coherence(x, sound)[:, 0] for name, sound in found.items()}
+    return {name: mean_top_coherence(x, sound)[:, 0] for name, sound in named_sounds.items()}
 
 
 def falls(rows: Sequence[Row], regime: str, measure: str) -> list[float]:
     """The `fall` of a measure in each run."""
-    own = [row for row in rows if row["regime"] == regime]
-    random_states = sorted({row["random_state"] for row in own})
+    of_regime = [row for row in rows if row["regime"] == regime]
+    random_states = sorted({row["random_state"] for row in of_regime})
     return [
-        fall([row[measure] for row in own if row["random_state"] == random_state])
+        fall([row[measure] for row in of_regime if row["random_state"] == random_state])
         for random_state in random_states
     ]
 
@@ -108,9 +108,9 @@ def claim_c(rows: Sequence[Row]) -> Claim:
 
 def _row(study: Study, regime: Regime, random_state: int, layer: str) -> Row:
     key = f"{regime}-s{random_state}-{layer}"
-    found = part(study, NAME, key, partial(_mean_coherences, study, regime, random_state, layer))
-    own, silent = found[SONIFICATION], found["silent"]
-    less = {column: own - found[name] for name, column in MINUS.items()}
+    means = part(study, NAME, key, partial(_mean_coherences, study, regime, random_state, layer))
+    own, silent = means[SONIFICATION], means["silent"]
+    less = {column: own - means[name] for name, column in MINUS.items()}
     place = {"regime": regime, "random_state": random_state, "layer": layer}
     return {**place, SONIFICATION: own, **less, "silent": silent}
 
@@ -125,8 +125,8 @@ def _mean_coherences(
     batches = []
     for _, x in clips.whole(chosen, batch_size=BATCH, shortest=SHORTEST):
         x = x.to(study.device)
-        found = sounds(sonifier, twin, x, layer=layer, draws=draws)
-        batches.append(coherences(x, found))
+        named_sounds = sounds(sonifier, twin, x, layer=layer, draws=draws)
+        batches.append(coherences(x, named_sounds))
     every = {name: torch.cat([batch[name] for batch in batches]) for name in batches[0]}
     silent = (every[SONIFICATION] == 0).double().mean().item()
     return {**{name: values.mean().item() for name, values in every.items()}, "silent": silent}
@@ -134,8 +134,10 @@ def _mean_coherences(
 
 def _picture(rows: Sequence[Row]) -> "Figure":
     def curve(regime: str, measure: str) -> list[Interval]:
-        own = [row for row in rows if row["regime"] == regime]
-        return [over_runs([r[measure] for r in own if r["layer"] == layer]) for layer in LAYERS]
+        of_regime = [row for row in rows if row["regime"] == regime]
+        return [
+            over_runs([r[measure] for r in of_regime if r["layer"] == layer]) for layer in LAYERS
+        ]
 
     panels = {
         measure: {regime: curve(regime, measure) for regime in REGIMES} for measure in MEASURES

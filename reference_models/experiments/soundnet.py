@@ -204,13 +204,13 @@ def _over_clips(removed: Mapping[str, Answers], baseline: Answers) -> list[Numbe
     def number(name: str, unit: str, values: Sequence[float]) -> Number:
         return Number(name, unit, mean_over_clips(values))
 
-    found = [number(BASELINE, "accuracy", [fmean(clip) for clip in baseline["right"]])]
+    numbers = [number(BASELINE, "accuracy", [fmean(clip) for clip in baseline["right"]])]
     for layer, answers in removed.items():
         for name, right in answers["right"].items():
-            found.append(number(f"{layer}, {name}", "accuracy", [fmean(c) for c in right]))
+            numbers.append(number(f"{layer}, {name}", "accuracy", [fmean(c) for c in right]))
         for name, coherent in answers["coherence"].items():
-            found.append(number(f"{layer}, {name}", "coherence", coherent))
-    return found
+            numbers.append(number(f"{layer}, {name}", "coherence", coherent))
+    return numbers
 
 
 def _trial(study: Study) -> _Trial:
@@ -269,10 +269,10 @@ def _removed(trial: _Trial, layer: str) -> Answers:
     coherent: dict[str, list[float]] = {name: [] for name in (SONIFICATION, *CONTROLS)}
     for path in trial.test:
         x = trial.clip(path)
-        found = sounds(sonifier, twin, x, layer=layer, draws=draws)
-        for name, sound in residuals(x, found, SAMPLE_RATE).items():
+        named_sounds = sounds(sonifier, twin, x, layer=layer, draws=draws)
+        for name, sound in residuals(x, named_sounds, SAMPLE_RATE).items():
             right[name].append(trial.right(sound, path))
-        for name, value in coherences(x, found).items():
+        for name, value in coherences(x, named_sounds).items():
             coherent[name] += value.tolist()
     return {"right": right, "coherence": coherent}
 

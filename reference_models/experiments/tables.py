@@ -293,12 +293,12 @@ def _counted(study: Study, data: str, lines: Sequence[Line]) -> str:
 
 def claim_j(study: Study, lines: Sequence[Line]) -> Claim:
     """Claim j: each augmentation helps, and a low temperature, in table A.1, frozen and full."""
-    found = []
+    comparisons = []
     for one, two in BETTER:
         for way in range(len(WAYS)):
             better, other = (lines[len(WAYS) * step + way] for step in (one, two))
-            found.append(_compared_lines(study, better, other))
-    return Claim("j", found)
+            comparisons.append(_compared_lines(study, better, other))
+    return Claim("j", comparisons)
 
 
 def in_order(study: Study, letter: str, lines: Sequence[Line]) -> Claim:
@@ -364,16 +364,16 @@ def _experiment(
         printed_lines = lines(study.preset)
         ours = beside(printed_lines, on, study.preset)
         places = [(line, metric) for line in ours for metric in _measured(study, on, ours)]
-        found = [_estimate(study, name, on, *place) for place in places]
+        estimates = [_estimate(study, name, on, *place) for place in places]
         return Finding(
             [
                 _row(study, line, metric, estimate)
-                for (line, metric), estimate in zip(places, found, strict=True)
+                for (line, metric), estimate in zip(places, estimates, strict=True)
             ],
             claims(study, printed_lines),
             numbers=[
                 Number(line.name, metric, estimate, line.paper.get(metric, DASH))
-                for (line, metric), estimate in zip(places, found, strict=True)
+                for (line, metric), estimate in zip(places, estimates, strict=True)
                 if estimate
             ],
             n=_counted(study, on, ours),

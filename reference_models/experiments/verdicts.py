@@ -77,21 +77,21 @@ def findings(study: Study, experiments: Sequence[Experiment]) -> dict[str, dict[
     return {name: json.loads(path.read_text()) for name, path in paths.items() if path.exists()}
 
 
-def read_gates(found: Mapping[str, Mapping[str, Any]]) -> dict[str, Gate]:
+def read_gates(findings: Mapping[str, Mapping[str, Any]]) -> dict[str, Gate]:
     """All gates that were measured, by name."""
-    gates = (gate for facts in found.values() for gate in facts["gates"])
+    gates = (gate for facts in findings.values() for gate in facts["gates"])
     return {
         gate["name"]: Gate(**gate | {"comparisons": _comparisons(gate["comparisons"])})
         for gate in gates
     }
 
 
-def judged(found: Mapping[str, Mapping[str, Any]]) -> list[Judged]:
+def judged(findings: Mapping[str, Mapping[str, Any]]) -> list[Judged]:
     """Every claim that was looked at, in the order of `CLAIMS`."""
-    gates = read_gates(found)
+    gates = read_gates(findings)
     lines = [
         judge_claim(name, _claim(claim), gates)
-        for name, facts in found.items()
+        for name, facts in findings.items()
         for claim in facts["claims"]
     ]
     order = list(CLAIMS)
