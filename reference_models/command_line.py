@@ -1,5 +1,6 @@
 """The command line that both training programs share: an option for every setting."""
 
+import argparse
 import shlex
 import sys
 from collections.abc import Callable, Mapping
@@ -28,9 +29,11 @@ def run_program(
         about: The first lines of its help.
     """
     shown = {"prog": f"python -m {program}", "description": about}
-    # Read twice: the preset that the first reading finds gives the defaults of the second.
-    preset = _read(presets, next(iter(presets)), **shown).preset
-    given = _read(presets, preset, **shown)
+    # The preset is looked up first: its settings are the defaults of what is read then.
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    first.add_argument("--preset")
+    preset = first.parse_known_args()[0].preset
+    given = _read(presets, preset if preset in presets else next(iter(presets)), **shown)
     try:
         with processes(given.device) as device:
             result = train(open_cache(given.cache), given.settings, given.out, device=device)

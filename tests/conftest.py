@@ -1,4 +1,4 @@
-"""What every test shares: where real recordings lie, and what rendering needs."""
+"""What tests share: real recordings, what rendering needs, and every architecture in turn."""
 
 import os
 from importlib.util import find_spec
@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
+
+from benchmarks.architectures import ARCHITECTURES, Architecture
 
 torch.set_num_threads(1)  # small tensors: more threads only wait for each other
 
@@ -24,6 +26,14 @@ def recordings() -> Path:
 def soundfont() -> None:
     if not (find_spec("tinysoundfont") and find_spec("pretty_midi")):
         pytest.skip("no tinysoundfont, or no pretty_midi with its soundfont")
+
+
+@pytest.fixture(params=ARCHITECTURES)
+def architecture(request: pytest.FixtureRequest) -> Architecture:
+    entry = ARCHITECTURES[request.param]
+    if not entry.installed:
+        pytest.skip(f"needs the package {entry.requires}")
+    return entry
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -24,14 +24,6 @@ pytestmark = [
 SMALLEST_SENSITIVITY = 0.01  # of a layer; with weights that let the signal decay, it is far less
 
 
-@pytest.fixture(params=ARCHITECTURES)
-def architecture(request):
-    entry = ARCHITECTURES[request.param]
-    if not entry.installed:
-        pytest.skip(f"needs the package {entry.requires}")
-    return entry
-
-
 def floating_tensors(output):
     if isinstance(output, torch.Tensor):
         return [output] if output.is_floating_point() else []

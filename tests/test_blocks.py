@@ -6,8 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 from oracles import random
-from test_architectures import architecture, built, waveforms  # noqa: F401 (a fixture)
 from torch import Tensor, nn
+from zoo import built, waveforms
 
 from deconv1d import PathError, Sonifier
 from deconv1d.layers.axes import layout_of
@@ -32,7 +32,7 @@ def request_of(name: str, model: nn.Module) -> TapRequest:
     return TapRequest(name, is_op=True)
 
 
-def test_the_table_of_layers_tells_the_truth(architecture):  # noqa: F811 (a fixture)
+def test_the_table_of_layers_tells_the_truth(architecture):
     """Each row's channels, axis and end of block are those of the map that is heard.
 
     The maps are taken while the model runs, all in one forward pass; the rows come from the graph

@@ -3,8 +3,8 @@
 import pytest
 import scipy.signal
 import torch
+from bands import BANDS, RATE, bank, tones
 from command import enter, samples, sonify, sound, write
-from test_faithfulness import BANDS, RATE, bank, tones
 
 from deconv1d import InputError, Sonifier
 from deconv1d.low_cut import ORDER, cut_lows

@@ -4,8 +4,8 @@ import json
 
 import pytest
 import torch
+from bands import BANDS, RATE, bank, tones
 from command import check_refused, enter, options, write
-from test_faithfulness import BANDS, RATE, bank, tones
 from torch import nn
 
 from deconv1d import FileError, InputError, Sonifier
