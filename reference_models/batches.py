@@ -4,7 +4,8 @@ So a run that is resumed at some step draws what it would have drawn without the
 """
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
@@ -32,6 +33,8 @@ class Batches:
         clips: Number of clips.
         batch_size: Clips in a batch, of all processes together.
         random_state: Of the shuffles.
+        groups: A name for each clip, such as its speaker: a batch then holds clips of one group
+            only, and the batches of all groups come in random order. None: all are one group.
 
     Raises:
         ValueError: The clips fill no batch, or the processes cannot share one equally.
@@ -40,8 +43,15 @@ class Batches:
     clips: int
     batch_size: int
     random_state: int
+    groups: tuple[str, ...] | None = None
 
     def __post_init__(self):
+        if self.groups is not None and max(Counter(self.groups).values()) < self.batch_size:
+            raise ValueError(
+                f"cannot make batches of {self.batch_size} clips of one group: the largest of "
+                f"{len(set(self.groups))} groups has {max(Counter(self.groups).values())}; choose "
+                "a smaller batch size"
+            )
         if not 1 <= self.batch_size <= self.clips:
             raise ValueError(
                 f"cannot make batches of {self.batch_size} clips from {self.clips} training clips: "
@@ -55,17 +65,38 @@ class Batches:
 
     def __len__(self) -> int:
         """Number of steps in an epoch."""
-        return self.clips // self.batch_size
+        if self.groups is None:
+            return self.clips // self.batch_size
+        return sum(size // self.batch_size for size in Counter(self.groups).values())
 
     def __getitem__(self, step: int) -> Tensor:
         epoch, place = divmod(step, len(self))
-        batch = _shuffle(self.clips, self.random_state, epoch).split(self.batch_size)[place]
-        return batch[rank() :: world_size()]
+        return _epoch(self, epoch)[place][rank() :: world_size()]
 
 
 @lru_cache(maxsize=2)
-def _shuffle(clips: int, random_state: int, epoch: int) -> Tensor:
-    return torch.randperm(clips, generator=seeded("cpu", "shuffle", random_state, epoch))
+def _epoch(batches: Batches, epoch: int) -> list[Tensor]:
+    generator = seeded("cpu", "shuffle", batches.random_state, epoch)
+    return full_batches(batches.clips, batches.batch_size, batches.groups, generator=generator)
+
+
+def full_batches(
+    clips: int,
+    batch_size: int,
+    groups: Sequence[str] | None = None,
+    *,
+    generator: torch.Generator,
+) -> list[Tensor]:
+    """Cuts the shuffled numbers 0 to `clips` - 1 into full batches; see `Batches`."""
+    shuffled = torch.randperm(clips, generator=generator)
+    of_group: dict[str, list[int]] = {}
+    for clip in shuffled.tolist():
+        of_group.setdefault("" if groups is None else groups[clip], []).append(clip)
+    cut = [batch for group in of_group.values() for batch in torch.tensor(group).split(batch_size)]
+    full = [batch for batch in cut if len(batch) == batch_size]
+    if groups is None:  # in a random order already
+        return full
+    return [full[i] for i in torch.randperm(len(full), generator=generator)]
 
 
 def seeded(device: str | torch.device, *key: str | int) -> torch.Generator:

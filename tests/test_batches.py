@@ -23,7 +23,7 @@ def test_learning_rate_is_a_line_and_a_cosine():
 
 
 def test_an_epoch_holds_every_clip_once():
-    batches = Batches(clips=14, batch_size=4, seed=0)
+    batches = Batches(clips=14, batch_size=4, random_state=0)
     assert len(batches) == 3
     epochs = [torch.cat([batches[3 * e + s] for s in range(3)]).tolist() for e in range(40)]
     assert all(len(set(epoch)) == 12 for epoch in epochs)
@@ -36,22 +36,39 @@ def test_an_epoch_holds_every_clip_once():
 
 
 def test_processes_share_a_batch(monkeypatch):
-    whole = Batches(clips=14, batch_size=6, seed=0)[5]
+    whole = Batches(clips=14, batch_size=6, random_state=0)[5]
     monkeypatch.setattr(batches_module, "world_size", lambda: 3)
     shares = []
     for rank in range(3):
         monkeypatch.setattr(batches_module, "rank", lambda rank=rank: rank)
-        shares.append(Batches(clips=14, batch_size=6, seed=0)[5])
+        shares.append(Batches(clips=14, batch_size=6, random_state=0)[5])
     assert [len(share) for share in shares] == [2, 2, 2]
     assert sorted(torch.cat(shares).tolist()) == sorted(whole.tolist())
     with pytest.raises(ValueError, match="batches of 4 clips among 3 processes"):
-        Batches(clips=14, batch_size=4, seed=0)
+        Batches(clips=14, batch_size=4, random_state=0)
+
+
+def test_a_batch_holds_clips_of_one_group():
+    groups = (*"aaaaaaa", "b", *"aa", *"ccccc")
+    batches = Batches(15, 2, 0, groups)
+    assert len(batches) == 4 + 0 + 2
+    epochs = [[batches[6 * e + s].tolist() for s in range(6)] for e in range(40)]
+    assert all(len({groups[clip] for clip in b}) == 1 for epoch in epochs for b in epoch)
+    assert all(len({c for b in epoch for c in b}) == 12 for epoch in epochs)
+    assert {clip for epoch in epochs for b in epoch for clip in b} == {*range(15)} - {7}
+    orders = {tuple(groups[b[0]] for b in epoch) for epoch in epochs}
+    assert len(orders) > 5, "the batches of the groups come in random order"
+
+
+def test_a_group_must_fill_a_batch():
+    with pytest.raises(ValueError, match="batches of 3 clips of one group: the largest of 2 .* 2;"):
+        Batches(4, 3, 0, tuple("aabb"))
 
 
 @pytest.mark.parametrize("batch_size", [0, 15])
 def test_a_batch_must_fill(batch_size):
     with pytest.raises(ValueError, match=f"batches of {batch_size} clips from 14"):
-        Batches(clips=14, batch_size=batch_size, seed=0)
+        Batches(clips=14, batch_size=batch_size, random_state=0)
 
 
 def test_seeded_draws_depend_on_the_whole_key():

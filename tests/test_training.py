@@ -10,7 +10,7 @@ import sys
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import asdict, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -125,6 +125,30 @@ def test_the_simclr_loop_once_more(clips, tmp_path):
         return nt_xent(projections[:4], projections[4:], temperature=0.1)
 
     check_by_hand(model, tmp_path, loss)
+
+
+def test_simclr_takes_a_batch_of_one_speaker(clips, tmp_path, monkeypatch):
+    settings = replace(CONTRASTIVE, one_speaker=True, batch_size=2, epochs=1)
+    with pytest.raises(ValueError, match="clip '0' names no speaker"):
+        simclr.train(clips, settings, tmp_path / "unnamed")
+
+    def named(self: ClipSet) -> tuple[str, ...]:
+        self.ids = [f"word/{'ab'[int(id) % 2]}_nohash_{id}" for id in self.ids]
+        return speakers(self)
+
+    speakers, seen = ClipSet.speakers, []
+    monkeypatch.setattr(ClipSet, "speakers", named)
+    two_crops = ClipSet.two_crops
+
+    def watched(self: ClipSet, indices: torch.Tensor, *args: Any, **options: Any) -> Any:
+        seen.append({int(i) % 2 for i in indices})
+        return two_crops(self, indices, *args, **options)
+
+    monkeypatch.setattr(ClipSet, "two_crops", watched)
+    simclr.train(clips, settings, tmp_path / "named")
+    # 7 clips of each speaker in training, and 3 and 2 in validation.
+    assert len(seen) == 2 * 3 + 2
+    assert all(len(speakers) == 1 for speakers in seen)
 
 
 def die_at(step: int, run: str, folder: str, out: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -78,6 +79,20 @@ class ClipSet:
             ValueError: If the data set has no such split.
         """
         return ClipSet(self.index.select(*splits), self._folder)
+
+    def speakers(self) -> tuple[str, ...]:
+        """Who speaks in each clip, by the file names of Speech Commands: `<speaker>_nohash_<n>`.
+
+        Raises:
+            ValueError: If the data set's ids do not name speakers.
+        """
+        names = [re.search(r"([^/]+)_nohash_\d+$", id) for id in self.ids]
+        if None in names:
+            raise ValueError(
+                f"{self.index.name}: clip {self.ids[names.index(None)]!r} names no speaker, "
+                f"expected an id such as 'yes/004ae714_nohash_0'; mix all clips in a batch instead"
+            )
+        return tuple(name[1] for name in names if name)
 
     def labels(self, indices: Indices | None = None) -> torch.Tensor:
         """Labels of some clips (default: all).

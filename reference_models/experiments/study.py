@@ -380,7 +380,10 @@ class Study:
             return replace(settings, epochs=0)
         if network.regime == "contrastive":
             used = tuple(AUGMENTATIONS)[: network.augmentations]
-            return replace(settings, temperature=network.temperature, augmentations=used)
+            # Of what an encoder is pretrained on, only Arabic Commands names its speakers.
+            apart = settings.one_speaker and self._layout(network.data) == "arabic"
+            changes = {"temperature": network.temperature, "augmentations": used}
+            return replace(settings, one_speaker=apart, **changes)
         encoder = str(self.checkpoint(network.start)) if network.start else ""
         return replace(settings, encoder=encoder, frozen=network.frozen, layers=network.layers)
 
