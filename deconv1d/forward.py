@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -13,6 +13,7 @@ from deconv1d.checks.verification import VERIFY, Verification, Verified
 from deconv1d.errors import Deconv1dError, InputError, LayerError, ModelError, check_word
 from deconv1d.layers.names import Layer, find_module, find_op
 from deconv1d.record.capture import Capture, capture
+from deconv1d.record.copies import check_not_read
 from deconv1d.record.request import Failure, TapRequest
 from deconv1d.record.waveform import Waveform, as_waveform, shortest
 from deconv1d.rules.op import shape_of
@@ -68,6 +69,20 @@ class ForwardPass:
             model, forward=forward, rules=rules, dtype=dtype, verify=verify
         )
         self._ops: dict[str, Layer] = {}
+        self._replaced: Mapping[str, Tensor] = {}
+
+    def runs_a_copy(self, of: ForwardPass, replaced: Mapping[str, Tensor]) -> None:
+        """Says that this model is a copy of another pass's, with other weights.
+
+        A run that reads one of the other model's is refused then. What the other pass has verified
+        counts here.
+
+        Args:
+            of: The other pass.
+            replaced: The other model's tensors that this one has others of, by name.
+        """
+        self._replaced = {**of._replaced, **replaced}
+        self.verification.share(of.verification)
 
     def run_whole(self, x: Any) -> Capture:
         """Runs the whole forward pass.
@@ -208,7 +223,7 @@ class ForwardPass:
     ) -> Capture:
         parameter = next((p for p in self.model.parameters() if p.is_floating_point()), None)
         like = x if parameter is None else parameter
-        return capture(
+        captured = capture(
             self.model,
             x.to(device=like.device, dtype=self._dtype or like.dtype),
             target=target,
@@ -218,6 +233,8 @@ class ForwardPass:
             dtype=self._dtype,
             run_on=run_on,
         )
+        check_not_read(captured, self._replaced)
+        return captured
 
     def _check_length(
         self, waveform: Waveform, target: Sequence[TapRequest] | None, method: str

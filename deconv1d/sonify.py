@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from deconv1d.channels import chunk_of
 from deconv1d.checks.silence import why_silent
@@ -26,6 +25,7 @@ from deconv1d.prepared.halves import trace
 from deconv1d.prepared.local import local_mirror
 from deconv1d.prepared.program import Program
 from deconv1d.prepared.reuse import Mirrors
+from deconv1d.record.copies import copy_with, own_tensors
 from deconv1d.record.unchanged import unwrapped
 from deconv1d.rules.table import RULES, Rules
 from deconv1d.seeds import SEEDS, Seed
@@ -531,39 +531,29 @@ class Sonifier:
     def with_weights(self, weights: Mapping[str, Tensor]) -> Sonifier:
         """Returns a sonifier of the same model, with other weights in place of some.
 
-        They live in a functional call (`torch.func`): the model keeps its own.
+        Its model is a copy of the modules that shares all other tensors. So neither this model nor
+        another thread that runs it sees the weights.
 
         Args:
             weights: By their names in the model's `named_parameters` and `named_buffers`.
+
+        Raises:
+            InputError: If the model has no tensor of a name.
+            ModelError: When it runs, if the model's own weight is used: `forward=`, or a function
+                that the model keeps, holds the model itself.
         """
-        # A functional call swaps tensors for the time of one call only. `_Call` makes one module
-        # of the model and how it is called; its parameters have the prefix "model.".
-        forward = self.forward
-        tensors = {f"model.{name}": w.to(self._dtype or w.dtype) for name, w in weights.items()}
-
-        def other(model: nn.Module, x: Tensor) -> Any:
-            return functional_call(_Call(model, forward), tensors, (x,))
-
-        return Sonifier(
-            self.model,
+        replaced = own_tensors(self.model, weights)
+        other = Sonifier(
+            copy_with(self.model, weights),
             sample_rate=self.sample_rate,
-            forward=other,
+            forward=None if self.forward is _call_model else self.forward,
             rules=self.rules,
             dtype=self._dtype,
             verify=self._verify,
         )
+        other._forward_pass.runs_a_copy(self._forward_pass, replaced)
+        return other
 
 
 def _call_model(model: Any, x: Tensor) -> Any:
     return model(x)
-
-
-class _Call(nn.Module):
-    """A model and how to call it, as one module."""
-
-    def __init__(self, model: nn.Module, call: Callable[[Any, Tensor], Any]) -> None:
-        super().__init__()
-        self.model, self.call = model, call
-
-    def forward(self, x: Tensor) -> Any:
-        return self.call(self.model, x)

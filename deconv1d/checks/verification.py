@@ -30,7 +30,7 @@ from deconv1d.errors import ModelError, PathError
 from deconv1d.layers.names import call_number
 from deconv1d.mirror import mirror
 from deconv1d.record.aliasing import before_write, storage_of, undo_writes
-from deconv1d.record.capture import Capture, capture, cast, replay_all
+from deconv1d.record.capture import Capture, capture, cast, castable, replay_all
 from deconv1d.record.interrupts import interruptible
 from deconv1d.record.recorder import Recorder, Stop
 from deconv1d.record.request import TapRequest
@@ -102,6 +102,14 @@ class Verification:
         own = {op: RULES.get(op, GRADIENT) for op in rules}
         self._model, self._forward, self._rules, self._dtype = model, forward, own, dtype
         self._done: dict[tuple[TapRequest, str], Verified] = {}
+
+    def share(self, other: Verification) -> None:
+        """Counts as verified what the other one checks, and the other way round.
+
+        Args:
+            other: Of the same model with other weights: no structure depends on their values.
+        """
+        self._done = other._done
 
     def check(
         self, captured: Capture, node: Node, request: TapRequest, layer: str, *, signal: bool
@@ -342,13 +350,15 @@ class _Job:
         What it wrote into the model is put back at the end: autograd may have saved it.
         """
         plain = _Plain(x.detach().to(dtype or x.dtype, copy=True).requires_grad_(grad), {})
+        running = castable(self._model, dtype)
         with (
-            unchanged(self._model),
+            unchanged(running),
             _put_back_after(recorded.captured.written),
             torch.set_grad_enabled(grad),
         ):
             try:
-                self._run(plain, recorded, None if every else recorded.module, every, dtype)
+                module = None if every else recorded.module
+                self._run(running, plain, recorded, module, every, dtype)
             except Exception as error:
                 raise _Unable(_first_line(error)) from error
             with torch.no_grad():
@@ -356,6 +366,7 @@ class _Job:
 
     def _run(
         self,
+        running: nn.Module,
         plain: _Plain,
         recorded: _Recorded,
         module: str | None,
@@ -364,13 +375,13 @@ class _Job:
     ) -> None:
         given = plain.x.clone()  # the model may write into it
         with (
-            cast(self._model, dtype),
+            cast(running, dtype),
             interruptible(),
-            _returned_by(self._model, module, recorded.node, plain),
+            _returned_by(running, module, recorded.node, plain),
             nullcontext() if module else _Calls(_keeping(recorded, plain, every)),
             suppress(Stop),
         ):
-            self._model(given) if self._forward is None else self._forward(self._model, given)
+            running(given) if self._forward is None else self._forward(running, given)
 
     # --- the outcome ----------------------------------------------------------------------------
 

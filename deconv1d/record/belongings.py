@@ -62,7 +62,7 @@ def _parts(value: Any) -> Iterator[Any]:
         yield from value.values()
     elif isinstance(value, (list, tuple, set, frozenset, deque)):
         yield from value
-    elif _has_fields(value):
+    elif has_fields(value):
         yield vars(value)
 
 
@@ -76,7 +76,7 @@ def _restorer(value: Any) -> Restore | None:
         return _sequence(value)
     if isinstance(value, set):
         return _set(value)
-    if isinstance(value, (tuple, frozenset)) or _has_fields(value):
+    if isinstance(value, (tuple, frozenset)) or has_fields(value):
         return _nothing
     if isinstance(value, np.ndarray):
         return _array(value)
@@ -87,7 +87,7 @@ def _nothing() -> None:
     """A tuple does not change, but what it holds may."""
 
 
-def _has_fields(value: Any) -> bool:
+def has_fields(value: Any) -> bool:
     """Plain records: of other objects nobody knows what a change of them does."""
     record = is_dataclass(value) or isinstance(value, SimpleNamespace)
     return record and not isinstance(value, type | nn.Module) and hasattr(value, "__dict__")

@@ -22,6 +22,7 @@ from torch.nn.modules.module import (
 )
 
 from deconv1d.record.axes import Axes, axes_of
+from deconv1d.record.copies import copy_with
 from deconv1d.record.interception import custom_functions, threads
 from deconv1d.record.interrupts import interruptible
 from deconv1d.record.receptive_fields import ReceptiveField, receptive_fields_of
@@ -120,6 +121,7 @@ def capture(
     """
     # A copy: the model may write into its input, which is the user's.
     x = x.detach().clone()
+    model = castable(model, dtype)
     state = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     with unchanged(model):
         recorder = Recorder(
@@ -243,9 +245,19 @@ def _hooks(model: nn.Module, recorder: Recorder) -> Iterator[None]:
             handle.remove()
 
 
+def castable(model: nn.Module, dtype: torch.dtype | None) -> nn.Module:
+    """The module to run in this dtype: the model, or a copy for `cast` that nobody else sees."""
+    return model if dtype is None else copy_with(model, {})
+
+
 @contextmanager
 def cast(model: nn.Module, dtype: torch.dtype | None) -> Iterator[None]:
-    """The model's floating tensors in another dtype, as ops of the graph: they stay tied."""
+    """The floating tensors of a copy in another dtype, as ops of the graph: they stay tied.
+
+    Args:
+        model: From `castable`, since other threads would see what is swapped in the user's model.
+        dtype: None: they stay as they are.
+    """
     if dtype is None:
         yield
         return
