@@ -332,7 +332,10 @@ def test_a_card_prints_and_goes_into_json_and_html(card):
         "complexity_rise": card.full.complexity_rise,
         "smooth": card.full.smooth,
     }
+    assert facts["verified"]["signal"] == card.verified.signal < 1e-4
+    assert str(card.verified) in text
     html = card._repr_html_()
+    assert str(card.verified) in html
     assert html.count("<audio") == len(card.sounds) == len(card.controls) + 1
     assert card.verdict in html
     assert "<script" not in html

@@ -149,6 +149,7 @@ def _layer(
             **_facts(row, channel),
             "place on its sonification": _place(sonifier, sonification.waveform, row, channel),
             "place on masked": _place(sonifier, masked, row, channel),
+            "verified (value, signal)": str(sonification.verified),
         },
         sounds={
             "input": f"{folder.name}/{INPUT}",

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
 from deconv1d.table import Table
+
+if TYPE_CHECKING:
+    from deconv1d.checks.verification import Verified
 
 FILTER = "this filter permuted"
 EVERYTHING = "all weights permuted (MPRT)"
@@ -94,6 +97,7 @@ class ControlCard:
         full: More, if it was asked for.
         sounds: The sonification and one sound of each control, (time,), by name.
         sample_rate: In hertz.
+        verified: How far the capture is from the model itself; None: it was not verified.
     """
 
     layer: str
@@ -111,6 +115,7 @@ class ControlCard:
     full: Full | None
     sounds: dict[str, Tensor]
     sample_rate: int
+    verified: Verified | None = None
 
     def __getitem__(self, name: str) -> Control:
         """The control of that name."""
@@ -154,10 +159,12 @@ class ControlCard:
 
     def to_dict(self) -> dict[str, Any]:
         """Everything but the sounds, for JSON."""
-        # Sounds belong in sound files. The other two hold records, which become dicts below.
-        facts = {k: v for k, v in vars(self).items() if k not in ("sounds", "controls", "full")}
+        # Sounds belong in sound files. The others hold records, which become dicts below.
+        apart = ("sounds", "controls", "full", "verified")
+        facts = {k: v for k, v in vars(self).items() if k not in apart}
         return {
             **facts,
+            "verified": None if self.verified is None else vars(self.verified),
             "specific": self.specific,
             "full": None if self.full is None else vars(self.full),
             "controls": [vars(control) for control in self.controls],
@@ -191,6 +198,11 @@ class ControlCard:
                 f"With all weights permuted: change in complexity (eMPRT) "
                 f"{'silent' if rise is None else f'{rise:+.0%}'}, similarity of the means over "
                 f"noisy inputs (sMPRT) {'silent' if smooth is None else f'{smooth:.2f}'}."
+            )
+        if self.verified is not None:
+            sentences.append(
+                f"Largest difference of the forward pass from the plain model’s, and of the "
+                f"gradient from autograd’s, as shares of their peaks: {self.verified}."
             )
         return " ".join(sentences)
 
