@@ -218,7 +218,7 @@ def test_a_random_seed_is_positive_with_the_maps_energy_and_support(x, monkeypat
         assert float(seed.square().sum()) == pytest.approx(float(own.square().sum()))
 
 
-def test_redrawn_weights_are_the_same_numbers_in_a_functional_call(x, monkeypatch):
+def test_redrawn_weights_are_the_same_numbers_in_a_copy(x, monkeypatch):
     model = random_tower(2)
     sonifier = Sonifier(model, sample_rate=RATE)
     given = []

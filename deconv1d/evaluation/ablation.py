@@ -33,8 +33,7 @@ def ablation(
     the norm of the output.
 
     Args:
-        sonifier: Of the model, which keeps its weights: others take their place in a functional
-            call.
+        sonifier: Of the model, which keeps its weights: a copy of it has others.
         x: One clip, as for `Sonifier.sonify`.
         weight: Name of the weight that makes the layer's channels.
         axis: Which of its axes counts them.

@@ -18,6 +18,7 @@ import functools
 import random
 from collections import deque
 from collections.abc import Mapping
+from itertools import chain
 from types import MethodType
 from typing import TYPE_CHECKING, Any
 
@@ -114,7 +115,7 @@ def _span(x: Tensor) -> tuple[int, int]:
     """The first byte of a tensor in its storage, and the byte after its last."""
     size, begin = x.element_size(), x.storage_offset()
     last = begin + sum((n - 1) * step for n, step in zip(x.shape, x.stride(), strict=True))
-    return begin * size, (last + 1) * size
+    return int(begin) * size, (int(last) + 1) * size
 
 
 class _Copier:
@@ -195,10 +196,10 @@ class _Copier:
         new = copy.copy(inside)  # shares submodules and tensors
         for name, part in torch._C.ModuleDict(inside).items():
             new.setattr(name, self._inside_script(part))
-        for tensors in (torch._C.ParameterDict(inside), torch._C.BufferDict(inside)):
-            for name, tensor in tensors.items():
-                if id(tensor) in self._replacements:
-                    new.setattr(name, self._replacements[id(tensor)])
+        tensors: Any = (torch._C.ParameterDict(inside), torch._C.BufferDict(inside))  # untyped
+        for name, tensor in chain.from_iterable(part.items() for part in tensors):
+            if id(tensor) in self._replacements:
+                new.setattr(name, self._replacements[id(tensor)])
         return new
 
 
