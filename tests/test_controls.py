@@ -21,6 +21,7 @@ from deconv1d.evaluation.controls import BASELINES, OTHER_SWITCHES
 from deconv1d.evaluation.faithfulness import activations
 from deconv1d.evaluation.randomisation import cosine_convergence
 from deconv1d.mirror import Deconvnet
+from deconv1d.prepared.halves import PreparedMirror
 from deconv1d.table import Table
 
 
@@ -307,8 +308,20 @@ def test_a_card_costs_at_most_forty_sonifications(x, monkeypatch):
         return forward(self, seed)
 
     monkeypatch.setattr(forward_module, "capture", counted_capture)
+    bound = PreparedMirror.bound  # mirrors of graphs that ran before are used again, by this
+
+    def counted_again(self, held):
+        carry = bound(self, held)
+
+        def counted_carry(seed):
+            count["seeds"] += seed.shape[0] if seed.dim() > 3 else 1
+            return carry(seed)
+
+        return counted_carry
+
     monkeypatch.setattr(Deconvnet, "__call__", counted_forward)
-    # The verification of each twin has captures of its own, once; they are not the card's.
+    monkeypatch.setattr(PreparedMirror, "bound", counted_again)
+    # Verification has captures of its own, once; they are not the card's.
     sonifier = Sonifier(random_tower(4), sample_rate=RATE, verify=False)
     sonifier.sonify(x, layer="12", channel="most_active")
     assert count["seeds"] == 1
