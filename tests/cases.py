@@ -292,6 +292,8 @@ ADJOINT = cases(
         -1, PLACES[:2].repeat(2, 3, 1), x[..., :2] + x[..., 1:3]
     ),
     strided=lambda x: x.mT.as_strided((3, 4), (7, 2), 1),
+    with_real=lambda x: (z := analytic(x), z.real.mul_(2), z.abs())[2],
+    with_imag=lambda x: (z := analytic(x), z[:, 1:].imag.mul_(2), z.abs())[2],
     strided_scatter=lambda x: (y := x * 1, y.as_strided((3, 4), (4, 1), 1).mul_(3), y)[2],
     revalued=lambda x: (y := x * 2, y.data.mul_(1), y)[2],
     diagonal=lambda x: x.diagonal(1, 1, 2),

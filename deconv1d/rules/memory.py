@@ -24,6 +24,12 @@ def strided(x: Tensor, layout: Layout, view: Layout) -> Tensor:
     return x.reshape(-1)[_indices(x, layout, view)]
 
 
+def covers(layout: Layout, view: Layout) -> bool:
+    """Whether every element that a view reads is one of the value that is laid out so."""
+    here = torch.device("cpu")
+    return bool(torch.isin(_places(view, here), _places(layout, here)).all())
+
+
 def strided_scatter(x: Tensor, piece: Tensor, layout: Layout, view: Layout) -> Tensor:
     """X after `piece` was written into a strided view of it."""
     flat = x.reshape(-1)
@@ -84,5 +90,16 @@ def held(x: Tensor) -> Tensor:
     return x
 
 
+def with_real(z: Tensor, part: Tensor) -> Tensor:
+    """A complex value after its real part was written into."""
+    return torch.complex(part, z.imag)
+
+
+def with_imag(z: Tensor, part: Tensor) -> Tensor:
+    """A complex value after its imaginary part was written into."""
+    return torch.complex(z.real, part)
+
+
 held.tags = (torch.Tag.pointwise,)  # type: ignore[attr-defined]  # read as an op's
 revalued.tags = held.tags  # type: ignore[attr-defined]  # read as an op's
+with_real.tags = with_imag.tags = held.tags  # type: ignore[attr-defined]  # read as an op's

@@ -879,7 +879,8 @@ RULES: Rules = {
     ),
     **_each("add sub rsub", Rule("adjoint", _add_back, holds=_held_terms)),
     **_each("copy", Rule("adjoint", _copy_back, holds=_overwritten)),
-    **_each("_conj _conj_physical", Rule("adjoint", _conjugate_back)),
+    **_each("_conj", Rule("adjoint", _conjugate_back, put_back=views.conjugate_back)),
+    **_each("_conj_physical", Rule("adjoint", _conjugate_back)),
     **_each("neg", Rule("adjoint", _negate_back)),
     **_each("native_dropout", Rule("adjoint", _dropout_back, record=_dropped)),
     **_each("mul", _multiplication),
@@ -927,7 +928,8 @@ RULES: Rules = {
         _linear(reach.resampled),
     ),
     **_each("expand", _linear(reshapes=True)),
-    **_each("masked_fill fill zero tril triu complex real imag", _linear()),
+    **_each("masked_fill fill zero tril triu complex", _linear()),
+    **_each("real imag", _linear(put_back=views.part_back)),
     **_each("repeat", _linear(reach.everywhere, reshapes=True)),
     **_each(
         "flip roll index index_put index_select gather scatter scatter_add"
@@ -944,6 +946,8 @@ RULES: Rules = {
     memory.strided: Rule("adjoint", _stride_back, reach.everywhere, put_back=views.strided_back),
     memory.strided_scatter: Rule("adjoint", _scatter_strided_back, reach.everywhere),
     memory.revalued: Rule("adjoint", _pass),
+    memory.with_real: _linear(),
+    memory.with_imag: _linear(),
     # switch
     **_each("max_pool1d", MAX_POOL),
     **_each("max_pool2d_with_indices max_pool3d_with_indices", _indexed_pool(reach.windowed)),

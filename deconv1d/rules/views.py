@@ -15,7 +15,7 @@ import torch
 from torch._ops import OpOverload
 from torch.fx import Node
 
-from deconv1d.rules.memory import strided_scatter
+from deconv1d.rules.memory import strided_scatter, with_imag, with_real
 
 aten = torch.ops.aten
 
@@ -75,6 +75,17 @@ def permute_back(cut: Node, output: int, base: Node, view: Node) -> Call:
 def complex_back(cut: Node, output: int, base: Node, view: Node) -> Call:
     """Two real values as a complex one."""
     return aten.view_as_complex.default, (view,)
+
+
+def part_back(cut: Node, output: int, base: Node, view: Node) -> Call:
+    """A real or imaginary part beside the other one."""
+    target: Any = cut.target
+    return with_real if target.overloadpacket is aten.real else with_imag, (base, view)
+
+
+def conjugate_back(cut: Node, output: int, base: Node, view: Node) -> Call:
+    """A conjugate, conjugated once more."""
+    return aten._conj_physical.default, (view,)
 
 
 def strided_back(cut: Node, output: int, base: Node, view: Node) -> Call:
