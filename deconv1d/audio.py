@@ -9,10 +9,12 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shutil
 import stat
 import tempfile
 import uuid
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -116,31 +118,54 @@ def write_whole(path: str | Path, content: bytes) -> None:
     """Writes a file so that it is either whole or as it was before, also when interrupted.
 
     Args:
-        path: Where to write; a regular file that is there is replaced and keeps its mode. A device
-            or a pipe is written into; a link stays, and what it names is replaced.
+        path: Where to write; see `whole_file`.
         content: All of the file.
 
     Raises:
         FileError: If the file cannot be written.
     """
-    target = Path(os.path.realpath(path))  # through a link: the link stays, its target is replaced
-    part = target.with_name(f".{uuid.uuid4().hex}.part")
     try:
-        if target.exists() and not target.is_file():
-            target.write_bytes(content)  # a device or a pipe takes bytes and is not replaced
-            return
-        mode = stat.S_IMODE(target.stat().st_mode) if target.exists() else None
-        # Closed to others from the start: a private file is not open for the time of a rename.
-        os.close(os.open(part, _NEW, 0o666 if mode is None else 0o600))
-        part.write_bytes(content)
-        if mode is not None:
-            part.chmod(mode)
-        os.replace(part, target)
+        with whole_file(path) as part:
+            part.write_bytes(content)
     except OSError as error:
         raise FileError(
             f"{str(path)!r} cannot be written: {error.strerror}. Give the path of a file in a "
             "folder that exists, may be written to and has space."
         ) from error
+
+
+@contextlib.contextmanager
+def whole_file(path: str | Path) -> Iterator[Path]:
+    """Gives an empty file to fill, which takes its place when it is whole.
+
+    Args:
+        path: The place. A regular file that is there is replaced and keeps its mode. A link stays,
+            and what it names is replaced. A device or a pipe is written into.
+
+    Yields:
+        The file to fill, in the same folder; for a device or a pipe, in the folder for temporary
+        files.
+
+    Raises:
+        OSError: If it cannot be written.
+    """
+    target = Path(os.path.realpath(path))  # through a link: the link stays, its target is replaced
+    special = target.exists() and not target.is_file()
+    # Nobody wants a new file in /dev, and few may make one.
+    folder = Path(tempfile.gettempdir()) if special else target.parent
+    part = folder / f".{uuid.uuid4().hex}.part"
+    mode = stat.S_IMODE(target.stat().st_mode) if target.is_file() else None
+    try:
+        # Closed to others from the start: a private file is not open for the time of a rename.
+        os.close(os.open(part, _NEW, 0o600 if mode is not None or special else 0o666))
+        yield part
+        if special:
+            with open(part, "rb") as whole, open(target, "wb") as device:
+                shutil.copyfileobj(whole, device)
+            return
+        if mode is not None:
+            part.chmod(mode)
+        os.replace(part, target)
     finally:
         with contextlib.suppress(OSError):
             part.unlink()

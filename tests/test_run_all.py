@@ -24,6 +24,7 @@ from reference_models.experiments.finding import (
     Experiment,
     Finding,
     is_finished,
+    part,
     perform,
 )
 from reference_models.experiments.report import NO_EVIDENCE
@@ -274,7 +275,20 @@ def test_a_second_run_in_the_same_folder_says_so(tmp_path, monkeypatch):
             run_all(Study(tmp_path, PRESETS["smoke"]))
 
 
-@pytest.mark.parametrize("content", ["", '{"title": "a', "nonsense"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b'{"title": "a',
+        b"nonsense",
+        b"null",
+        b"[]",
+        b"{}",
+        b'{"title": 1}',
+        b"\xff\xfe",
+        b"\0" * 9,
+    ],
+)
 def test_an_experiment_whose_mark_is_damaged_is_done_anew(tmp_path, capsys, content):
     found = Finding(rows=[{"value": 1}])
     experiment = Experiment("one", "One", networks=lambda preset: (), run=lambda study: found)
@@ -282,8 +296,25 @@ def test_an_experiment_whose_mark_is_damaged_is_done_anew(tmp_path, capsys, cont
     perform(experiment, study)
     mark = tmp_path / "one" / FINDING
     whole = mark.read_text()
-    mark.write_text(content)
+    mark.write_bytes(content)
     assert not is_finished(experiment, study)
     assert str(mark) in capsys.readouterr().err
     perform(experiment, study)
     assert mark.read_text() == whole
+
+
+@pytest.mark.parametrize("content", [b"", b"[1, 2", b"\xff"])
+def test_a_damaged_part_of_an_experiment_is_done_anew(tmp_path, capsys, content):
+    study, computed = Study(tmp_path, PRESETS["smoke"]), []
+
+    def compute():
+        computed.append(1)
+        return [1, 2]
+
+    assert part(study, "one", "key", compute) == [1, 2]
+    path = tmp_path / "one" / "parts" / "key.json"
+    path.write_bytes(content)
+    assert part(study, "one", "key", compute) == [1, 2]
+    assert part(study, "one", "key", compute) == [1, 2]
+    assert len(computed) == 2
+    assert str(path) in capsys.readouterr().err

@@ -7,8 +7,9 @@ import torch
 from strided import NETWORKS, RATE, last_layer, padded, sonifier_of
 from torch import nn
 
-from deconv1d import FileError, InputError, ModelError, Sonifier, stream
+from deconv1d import FileError, InputError, ModelError, Sonifier
 from deconv1d.audio import read_audio, write_audio
+from deconv1d.prepared import stream
 from deconv1d.prepared.stream import Tiling, raw_stretches, tiles, tiling_of
 
 

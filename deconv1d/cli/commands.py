@@ -280,7 +280,7 @@ def _like(x: Samples, arguments: argparse.Namespace) -> Samples:
 
 def _write_page(name: str | None, title: str, part: str) -> None:
     if name is not None:
-        write_whole(name, render_document(title, part).encode())
+        write_whole(name, render_document(title, part).encode("utf-8", "replace"))
 
 
 def _word(channel: int | list[int] | None) -> str:

@@ -19,10 +19,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import tempfile
 import uuid
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from math import ceil
 from pathlib import Path
@@ -33,7 +35,7 @@ import numpy.typing as npt
 from torch.fx import Node
 from tqdm import tqdm
 
-from deconv1d.audio import format_of, is_cut, whole_rate
+from deconv1d.audio import format_of, is_cut, whole_file, whole_rate
 from deconv1d.errors import FileError, InputError, ModelError, SilenceWarning
 from deconv1d.record.capture import Capture
 from deconv1d.record.receptive_fields import total_stride
@@ -152,7 +154,7 @@ def stream(
     format_of(out)  # before hours of work, not after
     check_channel(channel)
     total, blocks = _opened(source, rate)
-    part = Path(out).with_name(f".{uuid.uuid4().hex}.part")
+    part = _beside(out)
     try:
         with tqdm(total=total, unit=" s", disable=not progress, bar_format=BAR) as bar:
             runs = raw_stretches(
@@ -285,7 +287,7 @@ def _write_raw(
 ) -> tuple[float, float, int]:
     """Writes the raw sonification as bare numbers; returns both peaks and the length."""
     peak, raw_peak, samples = 0.0, 0.0, 0
-    with _writing(part), open(part, "wb") as file:
+    with _writing(part), open(part, "xb", opener=partial(os.open, mode=0o600)) as file:
         for x, raw in runs:
             raw.astype(np.float64).tofile(file)
             peak, raw_peak = max(peak, _peak(x)), max(raw_peak, _peak(raw))
@@ -303,18 +305,23 @@ def _write_scaled(part: Path, out: str | Path, gain: float, rate: int) -> None:
     import soundfile
 
     file_format, subtype = format_of(out)
-    whole = Path(out).with_name(f".{uuid.uuid4().hex}.part")
-    try:
-        with _writing(out), open(part, "rb") as numbers:
-            with soundfile.SoundFile(
-                whole, "w", rate, 1, format=file_format, subtype=subtype
-            ) as file:
-                while len(raw := np.fromfile(numbers, np.float64, BLOCK)):
-                    file.write(raw * gain)
-            os.replace(whole, out)
-    finally:
-        with contextlib.suppress(OSError):
-            whole.unlink()
+    settings = {"format": file_format, "subtype": subtype}
+    with (
+        _writing(out),
+        whole_file(out) as whole,
+        open(part, "rb") as numbers,
+        soundfile.SoundFile(whole, "w", rate, 1, **settings) as file,
+    ):
+        while len(raw := np.fromfile(numbers, np.float64, BLOCK)):
+            file.write(raw * gain)
+
+
+def _beside(out: str | Path) -> Path:
+    """Where the raw samples wait: beside the file, or where there is room for it if it is none."""
+    target = Path(os.path.realpath(out))
+    special = target.exists() and not target.is_file()
+    folder = Path(tempfile.gettempdir()) if special else target.parent
+    return folder / f".{uuid.uuid4().hex}.part"
 
 
 @contextlib.contextmanager

@@ -137,16 +137,25 @@ class Experiment:
 
 def is_finished(experiment: Experiment, study: Study) -> bool:
     """Whether an experiment was performed before."""
-    path = study.folder / experiment.name / FINDING
-    if not path.exists():
+    facts = _whole_json(path := study.folder / experiment.name / FINDING)
+    if facts is None and not path.exists():
         return False
+    if isinstance(facts, dict) and facts.keys() >= {"title", "claims", "gates", "numbers"}:
+        return True
+    print(f"{path} is no finding and is made anew.", file=sys.stderr)
+    return False
+
+
+def _whole_json(path: Path) -> Any:
+    """What a file says; None if there is none, or if it is damaged: then it is named and goes."""
+    if not path.exists():
+        return None
     try:
-        json.loads(path.read_text())
+        return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:  # empty or cut: the disk was full, or the machine went down
         print(f"{path} is damaged ({error}) and is made anew.", file=sys.stderr)
         path.unlink()
-        return False
-    return True
+        return None
 
 
 def perform(experiment: Experiment, study: Study) -> None:
@@ -189,10 +198,11 @@ def part(study: Study, experiment: str, key: str, compute: Callable[[], Any]) ->
         compute: Gives what JSON can say.
     """
     path = study.folder / experiment / "parts" / f"{key}.json"
-    if not path.exists():
+    if (found := _whole_json(path)) is None:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, json.dumps(compute()).encode())
-    return json.loads(path.read_text())
+        found = json.loads(path.read_text(encoding="utf-8"))
+    return found
 
 
 def numbers_of(
