@@ -414,7 +414,8 @@ class _Job:
             node = (_first_value if by_value else self._first_signal)(found, plain) or node
         return (
             f"The capture of layer {self._layer!r} is not what the model computes: expected the "
-            f"{what} of a plain forward pass at {node.meta['name']!r} ({node.meta['source']}), "
+            f"{what} of a plain forward pass at {node.meta.get('name', str(node))!r} "
+            f"({node.meta.get('source', 'a view')}), "
             f"got a difference of {error:.2g} of the peak. Please report this model; "
             f"Sonifier(model, verify=False) leaves the check out."
         )
@@ -511,15 +512,22 @@ def _returned_by(model: nn.Module, call: str | None, node: Node, plain: _Plain) 
 @contextmanager
 def _put_back_after(written: Sequence[Tensor]) -> Iterator[None]:
     """Puts back what the plain pass writes into the model: the recorded pass showed where."""
-    before = [before_write(tensor) for tensor in written]
+    # A view into a buffer that had grown for a time may now reach beyond the buffer's memory.
+    before = [before_write(tensor) for tensor in written if _fits(tensor)]
     try:
         yield
     finally:
         for tensor in written:
             # A write with gradients on has made the model's tensor part of an autograd graph.
-            if tensor.grad_fn is not None:
-                tensor.detach_()
+            own = tensor if tensor._base is None else tensor._base  # views cannot be detached
+            if own.grad_fn is not None:
+                own.detach_()
         undo_writes(before)
+
+
+def _fits(x: Tensor) -> bool:
+    last = x.storage_offset() + sum((n - 1) * s for n, s in zip(x.shape, x.stride(), strict=True))
+    return x.numel() == 0 or (last + 1) * x.element_size() <= x.untyped_storage().nbytes()
 
 
 def _apart_from_the_model(captured: Capture) -> Capture:

@@ -183,10 +183,13 @@ class Aliases:
         storage.views.setdefault(at, _View(node, version, base, derive, restore))
 
     def root(self, x: Tensor, branch: int) -> Place:
-        """The place from which, in the end, this view was cut; its own if the dtype changed."""
+        """The place in its branch from which, in the end, this view was cut.
+
+        Its own place if the dtype changed.
+        """
         views, here = self._storages[storage_of(x)].views, place_of(x, branch)
         place = here
-        while (base := views[place].base) is not None:
+        while (base := views[place].base) is not None and base.branch == branch:
             place = base
         # Fields 3 to 5 are dtype, conjugate and negative. If they differ (after view_as_real or
         # conj()), the root's elements are not this tensor's: strides would read other values.

@@ -7,7 +7,7 @@ or write into an array. `restorers` looks at all of it once and returns one func
     self.state["h"].append(h)              containers, also within containers
     self.noise = torch.randn(..., generator=self.generator)         generators of three libraries
     self.window *= 0.5                     NumPy arrays
-    self.memory.last = h                   dataclasses and namespaces
+    self.memory.last = h                   dataclasses, namespaces, objects of own classes
     self.scale.requires_grad_(False)       flags and gradients of tensors
 
 A restorer changes only what has changed: another thread may be running the model. It can be called
@@ -17,8 +17,11 @@ again, also after an interrupt in the middle of it.
 from __future__ import annotations
 
 import random
+import sys
+from array import array
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from copy import copy
 from dataclasses import is_dataclass
 from functools import partial
 from operator import is_
@@ -62,8 +65,10 @@ def _parts(value: Any) -> Iterator[Any]:
         yield from value.values()
     elif isinstance(value, (list, tuple, set, frozenset, deque)):
         yield from value
-    elif has_fields(value):
+    elif _has_fields(value):
         yield vars(value)
+    elif slots := _slots(value):
+        yield from (getattr(value, name) for name in slots)
 
 
 def _restorer(value: Any) -> Restore | None:
@@ -76,8 +81,12 @@ def _restorer(value: Any) -> Restore | None:
         return _sequence(value)
     if isinstance(value, set):
         return _set(value)
-    if isinstance(value, (tuple, frozenset)) or has_fields(value):
+    if isinstance(value, (tuple, frozenset)) or _has_fields(value):
         return _nothing
+    if slots := _slots(value):
+        return partial(_set_slots, value, {name: getattr(value, name) for name in slots})
+    if isinstance(value, (bytearray, array)):
+        return _bytes(value)
     if isinstance(value, np.ndarray):
         return _array(value)
     return _generator(value)
@@ -87,10 +96,47 @@ def _nothing() -> None:
     """A tuple does not change, but what it holds may."""
 
 
-def has_fields(value: Any) -> bool:
-    """Plain records: of other objects nobody knows what a change of them does."""
+def is_record(value: Any) -> bool:
+    """Plain records: a dataclass or a namespace."""
     record = is_dataclass(value) or isinstance(value, SimpleNamespace)
     return record and not isinstance(value, type | nn.Module) and hasattr(value, "__dict__")
+
+
+def _has_fields(value: Any) -> bool:
+    """Records, and objects of the model's own classes; of a library's nobody knows what it does."""
+    if isinstance(value, type | nn.Module) or not hasattr(value, "__dict__"):
+        return False
+    return is_record(value) or _is_own(value)
+
+
+def _is_own(value: Any) -> bool:
+    root = type(value).__module__.partition(".")[0]
+    return root not in sys.stdlib_module_names | {"torch", "numpy"}
+
+
+def _slots(value: Any) -> list[str]:
+    """The attributes of an object of the model's own classes that has no dictionary."""
+    if isinstance(value, type | nn.Module) or hasattr(value, "__dict__") or not _is_own(value):
+        return []
+    names = [getattr(kind, "__slots__", ()) for kind in type(value).__mro__]
+    flat = [name for own in names for name in ([own] if isinstance(own, str) else own)]
+    return [name for name in flat if hasattr(value, name)]
+
+
+def _set_slots(value: Any, before: dict[str, Any]) -> None:
+    for name, content in before.items():
+        if getattr(value, name, None) is not content:
+            object.__setattr__(value, name, content)
+
+
+def _bytes(now: Any) -> Restore:
+    before = copy(now)
+
+    def restore() -> None:
+        if now != before:
+            now[:] = before
+
+    return restore
 
 
 def _mapping(now: dict[Any, Any]) -> Restore:
@@ -171,6 +217,8 @@ def _generator(value: Any) -> Restore | None:
         bits = value.bit_generator
         before = bits.state
         return partial(setattr, bits, "state", before)
+    if isinstance(value, np.random.BitGenerator):
+        return partial(setattr, value, "state", value.state)
     if isinstance(value, np.random.RandomState):
         old = value.get_state()
         return partial(value.set_state, old)

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from deconv1d.errors import InputError, ModelError
 from deconv1d.record.aliasing import storage_of
-from deconv1d.record.belongings import has_fields
+from deconv1d.record.belongings import is_record
 from deconv1d.record.unchanged import FORWARD_LOCK
 
 if TYPE_CHECKING:
@@ -154,7 +154,7 @@ class _Copier:
             return functools.partial(
                 self.copied(function), *self.copied(args), **self.copied(words)
             )
-        if has_fields(value):
+        if is_record(value):
             return self._filled(copy.copy(value), value)
         return _own(value)
 

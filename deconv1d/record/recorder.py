@@ -60,7 +60,7 @@ from deconv1d.record.schema import (
     is_shaped,
     schema_of,
 )
-from deconv1d.rules.memory import held, revalued, strided
+from deconv1d.rules.memory import covers, held, revalued, strided
 from deconv1d.rules.op import Op, arguments_of, converted, depends_on_input, first_tensor, leaves
 from deconv1d.rules.table import Rule, Rules, packet, rule_for
 
@@ -130,7 +130,8 @@ class Recorder(TorchDispatchMode):
         # Storages that this run made. A write into any other changes the model and is undone. The
         # waveform counts as made here: it is a copy of what the user gave (see `capture`).
         self._fresh = {storage_of(x)}
-        self._branches: dict[int, tuple[TensorWeakRef, int]] = {}
+        # With the storage: `b.data = h` gives an object other memory without an op.
+        self._branches: dict[int, tuple[TensorWeakRef, int, int]] = {}
         self._last_branch = 0
         self._outer_grad: bool | None = None
         self._stacks = {threading.get_ident(): [_Frame("", 1)]}
@@ -369,12 +370,19 @@ class Recorder(TorchDispatchMode):
             raise
         self._made(output, sources)
         results = self._settle(op, sources, places, output, written)
+        self._updated(schema.statistics(args))
         if rule is not None and rule.record is not None:
             self.recorded[node] = rule.record(op, before.__getitem__, output)
         going_on = self._going_on(node, rule, followed)
         if taps := going_on + self._asked(node.meta["name"], is_op=True):
             self._advance(taps, *results[0])
         return output
+
+    def _updated(self, statistics: list[Tensor]) -> None:
+        """Running statistics that a normalisation has changed are other constants from now on."""
+        for x in statistics:
+            self._node(x)  # known, also if only the normalisation read it
+            self.aliases.write(x, self._branch(x) or 0, self._constant(x.clone()))
 
     def _by_values(
         self, args: Any, kwargs: Any, inputs: dict[Node, Tensor]
@@ -387,6 +395,12 @@ class Recorder(TorchDispatchMode):
         inputs.clear()
         inputs[node := self.aliases.at(x, root)] = x
         view = (place.offset if offset is None else offset, tuple(sizes), tuple(strides))
+        if not covers(root.layout, view):
+            raise PathError(
+                f"A view by strides reads beyond the value that it is made from (in "
+                f"{self._stack[-1].label or 'the model'}, {_source_line()}): expected strides "
+                f"within {root.layout}, got {view}. Make it from the whole value, before detach()."
+            )
         return (node, root.layout, view), {storage_of(x): root}
 
     def peek(self, x: Tensor) -> Node | None:
@@ -454,16 +468,20 @@ class Recorder(TorchDispatchMode):
 
     def _branch(self, x: Tensor) -> int | None:
         """Autograd's branch of a tensor object; None for an object that no op returned."""
-        reference, branch = self._branches.get(id(x), (None, 0))
-        if reference is not None and reference() is x:
+        reference, storage, branch = self._branches.get(id(x), (None, 0, 0))
+        if reference is not None and reference() is x and storage == storage_of(x):
             return branch
-        return 0 if id(x) in self._names else None
+        own = id(x) in self._names and storage_of(x) not in self._fresh
+        return 0 if own else None
 
     def _remember(self, x: Tensor, branch: int) -> None:
-        self._branches[id(x)] = (TensorWeakRef(x), branch)
+        self._branches[id(x)] = (TensorWeakRef(x), storage_of(x), branch)
 
     def _unseen(self, x: Tensor) -> int:
-        """The branch of an object that no op returned: `nn.Parameter(h)` is a detached h."""
+        """The branch of an object that no op returned: `nn.Parameter(h)` is a detached h.
+
+        So is a buffer after `self.b.data = h`.
+        """
         place = place_of(x)
         if self.aliases.read(x) is None:
             return 0
@@ -494,7 +512,13 @@ class Recorder(TorchDispatchMode):
         tracked, undetached = history.meta["tracked"], history.meta["undetached"]
         # Only one of the two may carry the signal, or it would count twice. Autograd goes back by
         # the history, the deconvnet by the value that the forward pass went on with.
-        if self.method == "gradient":
+        # A value that carries nothing, such as codes that were looked up, leaves the history to
+        # both: `y.data.copy_(codes)` is a straight-through estimator. Zeros are no codes.
+        source = value.args[1] if packet(value) is aten.copy else value
+        looked_up = isinstance(source, Node) and not (
+            depends_on_input(source) or source.meta["constant"] or source.meta["zero"]
+        )
+        if self.method == "gradient" or looked_up:
             value = self._held(value)
         else:
             history = self._held(history)
@@ -590,7 +614,9 @@ class Recorder(TorchDispatchMode):
         wanted = set(rule.keeps(op))
         for node, x in inputs.items():
             if node in wanted or not (node.meta["depends_on_input"] or node.meta["constant"]):
-                self.kept.setdefault(node, x)
+                # A buffer after `self.b.data = h` gets its own memory back at the end.
+                lent = id(x) in self._names and storage_of(x) in self._fresh
+                self.kept.setdefault(node, x.detach() if lent else x)
         if rule.record is None:
             return inputs
         # `record` is called after the op. An input that the op wrote into holds the result by then.
@@ -640,7 +666,8 @@ class Recorder(TorchDispatchMode):
         """
         node = op.node
         if isinstance(node.target, OpOverload) and written:
-            output = written[0]  # the pure twin returns what the op wrote
+            # The pure twin returns what the op wrote: of _foreach_mul_ a list.
+            output = written if _returns_several(node.target) else written[0]
         elif written:
             # Without a twin the node returns the op's results and then what it wrote into, in this
             # order (see `_on_copies` in `schema`).
@@ -841,6 +868,11 @@ def _before_views(node: Node) -> Node:
             break
         node = node.all_input_nodes[0]
     return node
+
+
+def _returns_several(target: OpOverload) -> bool:
+    returns = target._schema.returns
+    return len(returns) > 1 or str(returns[0].type).startswith("List")
 
 
 def _is_zero(node: Node, x: Tensor) -> bool:

@@ -31,7 +31,7 @@ def structure_of(graph: Graph, last: Node | None = None) -> str:
     places: dict[Node, int] = {}
     for place, node in enumerate(graph.nodes):
         places[node] = place
-        digest.update(_line(node, places).encode())
+        digest.update(_line(node, places).encode("utf-8", "surrogatepass"))
         if node is last:
             break
     return digest.hexdigest()
