@@ -31,7 +31,8 @@ pytestmark = [
 
 @pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: f"{attack.kind}: {attack.name}")
 def test_every_attack_comes_out_right(attack):
-    assert judge(attack) == "right"
+    outcome = judge(attack)
+    assert outcome == "right" or (attack.refused and outcome.startswith("refused: ")), outcome
 
 
 # --- call counts ----------------------------------------------------------------------------------

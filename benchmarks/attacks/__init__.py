@@ -1,5 +1,32 @@
-"""Small models that are hard to record, by the kind of fault that they provoke."""
+"""Models that are hard to record and files that are hard to write, by the kind of fault."""
 
-from . import detached, elsewhere, memory
+from . import (
+    axes,
+    detached,
+    drawn,
+    elsewhere,
+    files,
+    guests,
+    memory,
+    names,
+    operands,
+    precision,
+    singular,
+    spectra,
+)
+from .attack import Attack, Check
 
-ATTACKS = (*memory.ATTACKS, *detached.ATTACKS, *elsewhere.ATTACKS)
+ATTACKS: tuple[Attack | Check, ...] = (
+    *memory.ATTACKS,
+    *axes.ATTACKS,
+    *detached.ATTACKS,
+    *operands.ATTACKS,
+    *spectra.ATTACKS,
+    *drawn.ATTACKS,
+    *elsewhere.ATTACKS,
+    *precision.ATTACKS,
+    *guests.ATTACKS,
+    *singular.ATTACKS,
+    *names.ATTACKS,
+    *files.ATTACKS,
+)

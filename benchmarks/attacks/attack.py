@@ -21,7 +21,11 @@ class Attack:
         name: Unique within its kind.
         build: Makes the body: a module or a function of the waveform.
         x: The waveform.
-        twin: A plain function with the same deconvnet; None: only maps and gradient are compared.
+        twin: A plain function with the same deconvnet, what is held being detached; None: only
+            maps and gradient are compared.
+        finite: A function with the same values and a gradient that is finite everywhere; None:
+            the model's own gradient is.
+        refused: Why the attack may be refused by an error of this library; None: it may not.
     """
 
     kind: str
@@ -29,13 +33,38 @@ class Attack:
     build: Callable[[], Function]
     x: Tensor
     twin: Function | None = None
+    finite: Function | None = None
+    refused: str | None = None
 
     def model(self) -> nn.Module:
         """The model, in eval mode; a fresh one every time."""
-        torch.manual_seed(0)
-        body = self.build()
-        layer = body if isinstance(body, nn.Module) else Body(body)
-        return nn.Sequential(OrderedDict(body=layer)).eval()
+        return model_of(self.build)
+
+
+@dataclass(frozen=True)
+class Check:
+    """An attack that is no matter of one map and its gradient: it judges itself.
+
+    Attributes:
+        kind: The kind of fault that it provokes.
+        name: Unique within its kind.
+        run: Raises AssertionError, or another error that is not of this library, if all is not
+            well.
+        refused: As of `Attack`.
+    """
+
+    kind: str
+    name: str
+    run: Callable[[], None]
+    refused: str | None = None
+
+
+def model_of(build: Callable[[], Function]) -> nn.Module:
+    """A model whose one layer is called "body"."""
+    torch.manual_seed(0)
+    body = build()
+    layer = body if isinstance(body, nn.Module) else Body(body)
+    return nn.Sequential(OrderedDict(body=layer)).eval()
 
 
 class Body(nn.Module):

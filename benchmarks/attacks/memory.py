@@ -84,6 +84,198 @@ def _data_of_a_buffer(s: Any, h: Tensor) -> Tensor:
     return h * s.b
 
 
+def _data_replaced(s: Any, h: Tensor) -> Tensor:
+    s.b.data = h * 2
+    return s.b * h.cos()
+
+
+def _set(s: Any, h: Tensor) -> Tensor:
+    with torch.no_grad():
+        s.b.set_((h * 2).detach())
+    return s.b * h.cos()
+
+
+def _rebound(s: Any, h: Tensor) -> Tensor:
+    s.b = torch.roll(s.b, 1, -1)
+    s.b[..., 0] = h[..., -1]
+    return s.b.sin() + h
+
+
+def _ring(s: Any, h: Tensor) -> Tensor:
+    for moment in h.split(3, -1):
+        place = int(s.place) * 3
+        s.b[..., place : place + 3] = moment
+        s.place.add_(1).remainder_(3)
+    return s.b.cos()
+
+
+def _masked_write(s: Any, h: Tensor) -> Tensor:
+    s.b[h > 0] = h[h > 0].sin()
+    s.b.masked_fill_(h < -1, 3.0)
+    return s.b * 2
+
+
+def _indexed_writes(s: Any, h: Tensor) -> Tensor:
+    places = torch.tensor([3, 0, 3])
+    s.b.index_add_(2, places, h[..., :3])
+    s.b.index_copy_(2, torch.tensor([5, 6]), h[..., 5:7].exp())
+    s.b.scatter_(2, torch.zeros(2, 4, 1, dtype=torch.long), h[..., :1] * 2)
+    return s.b.sin()
+
+
+def _accumulated(s: Any, h: Tensor) -> Tensor:
+    s.b.index_put_((torch.tensor([0, 1, 1]),), h[[0, 1, 0]], accumulate=True)
+    return s.b.cos()
+
+
+def _given_as_out(s: Any, h: Tensor) -> Tensor:
+    with torch.no_grad():
+        torch.mul(h, 3, out=s.b)
+    return F.relu(s.b) * h
+
+
+def _many_at_once(s: Any, h: Tensor) -> Tensor:
+    with torch.no_grad():
+        torch._foreach_copy_([s.b, s.c], [h, h.cos()])
+        torch._foreach_mul_([s.b, s.c], 2.0)
+    return s.b * s.c * h
+
+
+def _single_precision(s: Any, h: Tensor) -> Tensor:
+    s.b.copy_(h)
+    return s.b.relu() * 2
+
+
+def _logical(s: Any, h: Tensor) -> Tensor:
+    s.b.logical_or_(h > 0.3)
+    return h.masked_fill(s.b, 0.0)
+
+
+def _counted(s: Any, h: Tensor) -> Tensor:
+    s.b.add_((h > 0).sum(-1))
+    return h * s.b[..., None]
+
+
+def _through_a_view(s: Any, h: Tensor) -> Tensor:
+    s.b.mT[:, 1:].view(2, 8, 4).copy_(h.mT[:, 1:])
+    return s.b.sin()
+
+
+def _expanded(s: Any, h: Tensor) -> Tensor:
+    s.b.copy_(h.mean((0, 2)))
+    return s.b[:, None].expand(2, 4, 9) * h
+
+
+def _swapped(s: Any, h: Tensor) -> Tensor:
+    s.b.copy_(h)
+    s.b, s.c = s.c, s.b
+    return s.c * 2 + s.b
+
+
+def _put_back_by_itself(s: Any, h: Tensor) -> Tensor:
+    before = s.b.clone()
+    s.b.copy_(h)
+    y = s.b.relu()
+    s.b.copy_(before)
+    return y * 3
+
+
+def _transposed_in_place(s: Any, h: Tensor) -> Tensor:
+    s.b.copy_(h)
+    y = s.b.transpose_(1, 2)
+    return y.relu().mT
+
+
+def _code_book(s: Any, h: Tensor) -> Tensor:
+    nearest = torch.cdist(h.mT, s.b).argmin(-1)
+    hot = F.one_hot(nearest, len(s.b)).double()
+    with torch.no_grad():
+        s.b.mul_(0.9).add_(0.1 * (hot.flatten(0, 1).T @ h.mT.flatten(0, 1)))
+    return s.b[nearest].mT * h
+
+
+def _filled(s: Any, h: Tensor) -> Tensor:
+    s.b.fill_(h.abs().max())
+    return h / s.b
+
+
+def _learnt_by_hand(s: Any, h: Tensor) -> Tensor:
+    s.b.data.add_(0.1 * (h.mean(0) @ h.mean(0).T)[..., None])
+    return F.conv1d(h, s.b, padding=1)
+
+
+def _resized_and_back(s: Any, h: Tensor) -> Tensor:
+    with torch.no_grad():
+        s.b.resize_(2, 4, 12).zero_()
+        s.b[..., :9] = h
+        y = s.b[..., :9] * 1
+        s.b.resize_(2, 4, 9)
+    return y * h
+
+
+class Attributes(nn.Module):
+    """Memory in a list, a dict and a view that is an attribute."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("b", _zeros(2, 4, 12))
+        self.view = self.b[..., 3:]
+        self.past: list[Tensor] = [_zeros(2, 4, 9)]
+        self.named = {"last": _zeros(2, 4, 9)}
+
+    def forward(self, h: Tensor) -> Tensor:
+        """Reads from there what it has just written."""
+        self.view.copy_(h * 3)
+        self.past[-1].copy_(h.sin())
+        self.past.append(h.cos())
+        self.named["last"].add_(h)
+        return self.b[..., 3:].relu() + self.past[0] * self.past[1] + self.named["last"]
+
+
+class Writer(nn.Module):
+    """Writes into the memory that it is given."""
+
+    def __init__(self, memory: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("memory", memory)
+
+    def forward(self, h: Tensor) -> None:
+        """Returns nothing."""
+        self.memory.copy_(h * 2)
+
+
+class Nested(nn.Module):
+    """One module writes, another, which shares the buffer, reads; one writes a parameter."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        memory = _zeros(2, 4, 9)
+        self.writer, self.register = Writer(memory), nn.ModuleDict({"writer": Writer(memory)})
+        self.gain = nn.Parameter(torch.ones(4, 1, dtype=torch.float64))
+
+    def forward(self, h: Tensor) -> Tensor:
+        """The map lies in a buffer of another module."""
+        self.writer(h)
+        with torch.no_grad():
+            self.gain.copy_(h.abs().mean((0, 2))[:, None])
+        return F.relu(self.register["writer"].memory) * self.gain
+
+
+class Statistics(nn.Module):
+    """Normalisation that adapts to what it hears, also in eval mode."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm1d(4).double()
+
+    def forward(self, h: Tensor) -> Tensor:
+        """Adapts, then uses what it knows."""
+        self.norm.train()
+        first = self.norm(h)
+        self.norm.eval()
+        return first + self.norm(h.sin())  # type: ignore[no-any-return]  # untyped
+
+
 class Plain(nn.Module):
     """Memory that is an attribute, not a buffer."""
 
@@ -127,11 +319,51 @@ def _written() -> list[Attack]:
         "a running statistic": (_statistic, _zeros(4), None),
         "written twice": (_written_twice, _zeros(2, 4, 9), None),
         "data of a buffer": (_data_of_a_buffer, _zeros(2, 4, 9), None),
+        "data replaced": (_data_replaced, _zeros(2, 4, 9), None),
+        "set to other memory": (_set, _zeros(2, 4, 9), None),
+        "rebound": (_rebound, noise(2, 4, 9), None),
+        "written by a mask": (_masked_write, noise(2, 4, 9), None),
+        "written by indices": (_indexed_writes, noise(2, 4, 9), None),
+        "accumulated": (_accumulated, noise(2, 4, 9), None),
+        "given as out=": (_given_as_out, _zeros(2, 4, 9), lambda h: (X * 3).relu() * h),
+        "in single precision": (
+            _single_precision,
+            _zeros(2, 4, 9, dtype=torch.float32),
+            lambda h: h.float().relu() * 2,
+        ),
+        "a logical buffer": (
+            _logical,
+            _zeros(2, 4, 9, dtype=torch.bool),
+            lambda h: h.masked_fill(X > 0.3, 0.0),
+        ),
+        "a counter": (
+            _counted,
+            _zeros(2, 4, dtype=torch.int64),
+            lambda h: h * (X > 0).sum(-1)[..., None],
+        ),
+        "through a view of a view": (_through_a_view, noise(2, 4, 9), None),
+        "expanded": (_expanded, _zeros(4), None),
+        "put back by itself": (_put_back_by_itself, noise(2, 4, 9), lambda h: h.relu() * 3),
+        "transposed in place": (_transposed_in_place, _zeros(2, 4, 9), lambda h: h.relu()),
+        "a code book": (_code_book, noise(5, 4), None),
+        "filled": (_filled, _zeros(1), None),
+        "weights learnt by hand": (_learnt_by_hand, noise(4, 4, 3), None),
+        "resized and back": (_resized_and_back, _zeros(2, 4, 9), None),
     }
+    pairs = {"many at once": _many_at_once, "swapped": _swapped}
+    modules = {"attributes": Attributes, "modules that share": Nested, "statistics": Statistics}
     return [
         Attack(WRITTEN, name, lambda f=function, b=buffer: Body(f, b=b.clone()), X, twin)
         for name, (function, buffer, twin) in buffers.items()
-    ] + [Attack(WRITTEN, "an attribute", Plain, X, lambda h: F.relu(h * 3))]
+    ] + [
+        Attack(WRITTEN, "an attribute", Plain, X, lambda h: F.relu(h * 3)),
+        Attack(WRITTEN, "a ring", lambda: Body(_ring, b=_zeros(2, 4, 9), place=torch.tensor(1)), X),
+        *(
+            Attack(WRITTEN, n, lambda f=f: Body(f, b=_zeros(2, 4, 9), c=_zeros(2, 4, 9)), X)
+            for n, f in pairs.items()
+        ),
+        *(Attack(WRITTEN, name, module, X) for name, module in modules.items()),
+    ]
 
 
 # --- geometry -----------------------------------------------------------------------------------
@@ -170,6 +402,60 @@ GEOMETRIES: dict[str, tuple[Function, Tensor]] = {
     "unfold of a view": (lambda h: h.mT[:, 3:, 1].unfold(-1, 5, 2).sin(), LONG),
     "a view that only strides allow": (
         lambda h: h.permute(2, 0, 1).contiguous().permute(1, 2, 0).flatten(0, 1)[::2].view(4, 41),
+        LONG,
+    ),
+    "stft of a slice in time": (lambda h: _stft(h[:, 2, 3:37]), LONG),
+    "stft of a reversed recording": (lambda h: _stft(h.flip(-1)[:, 0]), LONG),
+    "stft of a narrowed turned one": (lambda h: _stft(h.permute(1, 0, 2)[1:3, 1]), LONG),
+    "stft in single precision": (
+        lambda h: torch.stft(
+            h[:, 1], 8, 3, window=WINDOW.float(), center=False, return_complex=True
+        ),
+        LONG.float(),
+    ),
+    "stft of a waveform of one rank": (lambda h: _stft(h[1, 2])[None], LONG),
+    "frames of a view": (lambda h: h[:, 1:3].unfold(-1, 8, 3) * WINDOW, LONG),
+    "frames in two axes": (lambda h: h.unfold(1, 2, 1).unfold(2, 6, 5).sin(), LONG),
+    "frames of frames": (lambda h: h[:, ::2].unfold(-1, 9, 4).unfold(-2, 3, 2).cos(), LONG),
+    "a strided view of a strided view": (
+        lambda h: (
+            h[1:].as_strided((4, 20), (41, 2), 165).as_strided((2, 4), (82, 4), 167)[None] * 2
+        ),
+        LONG,
+    ),
+    "a strided view of complex values": (
+        lambda h: torch.fft.fft(h)[:, 1].as_strided((2, 5), (164, 3)).abs(),
+        LONG,
+    ),
+    "a diagonal, strided": (lambda h: h[0].as_strided((4,), (42,), 1).sin()[None], LONG),
+    "windows in pixels": (
+        lambda h: h.as_strided((2, 2, 3, 2, 5), (164, 41, 7, 41, 1)).tanh(),
+        LONG,
+    ),
+    "turned, made contiguous, strided": (
+        lambda h: h.mT.contiguous().as_strided((2, 5, 4), (164, 8, 1), 2) ** 2,
+        LONG,
+    ),
+    "a strided view of memory": (
+        lambda h: (
+            m := torch.zeros_like(h).mT,
+            m.copy_(h.mT),
+            m.as_strided((2, 4, 9), (164, 41, 2)),
+        )[2].sin(),
+        LONG,
+    ),
+    "channels last": (
+        lambda h: F.conv2d(
+            h[:, :, None].contiguous(memory_format=torch.channels_last), noise(3, 4, 1, 3)
+        ).as_strided((2, 3, 5), (117, 1, 6)),
+        LONG,
+    ),
+    "half overlapping writes": (
+        lambda h: (
+            g := h * 1,
+            [g.as_strided((2, 4, 3), (164, 41, 1), n).mul_(n + 1) for n in range(0, 8, 2)],
+            g.sin(),
+        )[2],
         LONG,
     ),
     "expanded and strided": (
