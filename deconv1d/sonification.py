@@ -36,8 +36,8 @@ class Sonification:
         layout: Which axes of the map count examples and channels.
         method: As `Sonifier.sonify` was told. With "mask", `waveform` and `raw` are the input heard
             through a mask, at its own level, and the residual is the masked-out part.
-        mask: With "mask": the value of each cell, 0 to 1, ([channels,] [batch,] bands, columns), on
-            the grid that `deconv1d.masks.grid.Grid` describes; else None.
+        mask: With "mask": the value of each cell, 0 to 1, `([channels,] [batch,] bands,
+            columns)`, on the grid that `deconv1d.masks.grid.Grid` describes; else None.
         budget: With "mask": the share of the input's energy that the mask may keep; else None.
         verified: How far the capture is from the model itself; None: it was not to be verified.
 
