@@ -145,7 +145,7 @@ def _stems(axes: Axes, values: Tensor, colour: str, title: str) -> None:
     axes.axhline(0, color="#8c959f", linewidth=0.8)
     axes.set_title(title, fontsize=9, loc="left", color=colour)
     axes.tick_params(labelsize=7)
-    axes.set_ylim(-2.2, 2.2)
+    axes.set_ylim(-2.8, 2.8)
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.spines[["top", "right"]].set_visible(False)
 

@@ -2,8 +2,8 @@
 
 Pages lie where they are read in the repository: the README at its root, docs/, and the tables that
 programs write in benchmarks/. They are copied into one folder with the same layout, notebooks as
-pages with their outputs, and Zensical builds build/site/<version> from mkdocs.yml. A warning, such as
-a link that leads nowhere, fails the build.
+pages with their outputs, and Zensical builds build/site/<version> from mkdocs.yml. A warning, such
+as a link that leads nowhere, fails the build.
 """
 
 from __future__ import annotations
