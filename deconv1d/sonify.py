@@ -107,7 +107,7 @@ class Sonifier:
         Args:
             x: Waveform, floating: what the model takes, batch first; or 1-D for one mono clip.
             layer: The model's own dotted path, or any unique suffix; "relu#2" for the second call
-                of a module called more than once; "<module path>.<op>#n" for an op without module.
+                of a module called more than once; `<module path>.<op>#n` for an op without module.
             channel: A number, a list of them, "all", "most_active" (for each example the map with
                 the largest mean), or None: every map at once.
             tap: "block": where the layer's normalisation, activation and max-pooling end;
