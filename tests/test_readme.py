@@ -15,8 +15,13 @@ SHOWN = {"text"}
 """Languages of blocks that are run, and of those that are output."""
 
 
+def without_code(page: Path) -> str:
+    """`layers[0](x)` in a block of code looks like a link."""
+    return re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+
+
 def links() -> list[tuple[Path, str]]:
-    text = {page: page.read_text(encoding="utf-8") for page in PAGES}
+    text = {page: without_code(page) for page in PAGES}
     return [
         (page, link.partition("#")[0])
         for page in PAGES
