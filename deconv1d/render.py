@@ -11,6 +11,7 @@ import io
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -66,7 +67,7 @@ def plot_spectrograms(
     """
     rate, tracks, theme = whole_rate(sample_rate), _tracks(waveforms), DARK if dark else LIGHT
     figure, rows = _rows(tracks, rate, theme, columns)
-    spectrograms = [_mel_spectrogram(samples, rate) for samples in tracks.values()]
+    spectrograms = [mel_spectrogram(samples, rate) for samples in tracks.values()]
     # One scale for all pictures: a quiet residual looks quiet.
     levels = _decibels([power for power, _ in spectrograms])
     top = max(0.0, *(level.max() for level in levels))
@@ -140,7 +141,7 @@ def player_html(waveform: Waveform, sample_rate: int, *, title: str) -> str:
     # 16-bit WAV clips above 1. A quiet sound stays quiet: levels of several players compare.
     samples = samples / max(1.0, np.abs(samples).max())
     sound = encode_audio(samples, sample_rate, file_format="WAV", subtype="PCM_16")
-    return rendered("player.html", title=title, sound=_data_uri("audio/wav", sound))
+    return rendered("player.html", title=title, sound=data_uri("audio/wav", sound))
 
 
 def pair_html(
@@ -180,12 +181,18 @@ def pair_html(
         title=title,
         facts=facts,
         players=players,
-        picture=_data_uri("image/png", picture),
+        picture=data_uri("image/png", picture),
         names=list(waveforms),
     )
 
 
-def _data_uri(kind: str, content: bytes) -> str:
+def data_uri(kind: str, content: bytes) -> str:
+    """The address that holds a file's content itself.
+
+    Args:
+        kind: Its media type, such as "image/png".
+        content: The file.
+    """
     return f"data:{kind};base64,{base64.b64encode(content).decode()}"
 
 
@@ -259,21 +266,26 @@ def _decibels(powers: list[Samples]) -> list[Samples]:
     return [10 * np.log10(np.maximum(power / reference, floor)) for power in powers]
 
 
-def _mel_spectrogram(samples: Samples, rate: int) -> tuple[Samples, int]:
+def mel_spectrogram(samples: Samples, rate: int, *, frames: int = FRAMES) -> tuple[Samples, int]:
     """Returns power, (mel band, frame), and the hop in samples; frame i is centred on i * hop.
 
-    Windows are 30 ms or more, and longer for long sounds: there are about FRAMES of them, and every
-    sample is in two at least.
+    Windows are 30 ms or more, and longer for long sounds: every sample is in two at least.
+
+    Args:
+        samples: (time,).
+        rate: In hertz.
+        frames: About how many there are.
     """
     # A longer sound has longer windows and hops: the picture has as many pixels either way.
-    window = 2 ** max(6, math.ceil(math.log2(max(0.03 * rate, 2 * len(samples) / FRAMES))))
-    hop = max(1, len(samples) // FRAMES)
+    window = 2 ** max(6, math.ceil(math.log2(max(0.03 * rate, 2 * len(samples) / frames))))
+    hop = max(1, len(samples) // frames)
     padded = np.pad(samples, window // 2)
-    frames = np.lib.stride_tricks.sliding_window_view(padded, window)[::hop]
-    power = np.abs(np.fft.rfft(frames * np.hanning(window + 1)[:-1])) ** 2
+    windows = np.lib.stride_tricks.sliding_window_view(padded, window)[::hop]
+    power = np.abs(np.fft.rfft(windows * np.hanning(window + 1)[:-1])) ** 2
     return _mel_filters(rate, window) @ power.T, hop
 
 
+@cache
 def _mel_filters(rate: int, window: int) -> Samples:
     """Triangles on the mel axis, shape (mel band, frequency), each adding up to 1.
 

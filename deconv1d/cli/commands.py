@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -18,8 +18,11 @@ from torch import Tensor
 import deconv1d
 from deconv1d.audio import Samples, read_audio, write_audio, write_whole
 from deconv1d.cli import options
+from deconv1d.cli.answer import Answer
 from deconv1d.cli.models import blaming, load_model
 from deconv1d.cli.options import MARK
+from deconv1d.cli.report import report_options, run_report
+from deconv1d.cli.tuning import run_tuning, tuning_options
 from deconv1d.errors import Deconv1dError, InputError
 from deconv1d.render import plot_spectrograms, save_figure
 from deconv1d.report import render_document
@@ -57,13 +60,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         return INTERRUPTED
     print(json.dumps(answer.facts) if arguments.json else answer.text)
     return 0
-
-
-class Answer(NamedTuple):
-    """What a command has to say: for people, and for programs (`--json`)."""
-
-    text: str
-    facts: dict[str, Any]
 
 
 # --- commands ------------------------------------------------------------------------------------
@@ -355,6 +351,14 @@ COMMANDS = {
         "put explanations and controls to a test with a known answer",
         (options.trust_options,),
         _benchmark_trust,
+    ),
+    "tuning": Command(
+        "say what a layer's channels are tuned to",
+        (options.model_alone, options.layer_options, tuning_options),
+        run_tuning,
+    ),
+    "report": Command(
+        "write a page to listen on, from what was mined", (report_options,), run_report
     ),
     "demo": Command("write a page to look at and listen to", (options.demo_options,), _demo),
 }

@@ -27,10 +27,11 @@ class Parser(argparse.ArgumentParser):
 def model_options(parser: argparse.ArgumentParser) -> None:
     """Adds the recording and the model."""
     parser.add_argument("audio", metavar="AUDIO", help="sound file of any kind libsndfile reads")
-    _model(parser)
+    model_alone(parser)
 
 
-def _model(parser: argparse.ArgumentParser) -> None:
+def model_alone(parser: argparse.ArgumentParser) -> None:
+    """Adds the model, without a recording."""
     parser.add_argument(
         "--model",
         required=True,
@@ -152,7 +153,7 @@ def compare_options(parser: argparse.ArgumentParser) -> None:
 
 def trust_options(parser: argparse.ArgumentParser) -> None:
     """The model, the recordings of two classes or more, and how long to test."""
-    _model(parser)
+    model_alone(parser)
     parser.add_argument(
         "--data",
         required=True,

@@ -98,7 +98,7 @@ def control_card(
         full=Full(rise, trial.smooth()) if full else None,
         sounds={name: _flat(w) for name, w in named.items() if w.any()},
         sample_rate=trial.rate,
-        verified=found.verified,
+        verified=sonification.verified,
     )
 
 

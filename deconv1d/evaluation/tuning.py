@@ -63,6 +63,17 @@ class TuningRow:
     best_level_db: float | None = field(metadata={"none": "-"})
     response: float
 
+    @property
+    def sentence(self) -> str:
+        """The row in plain words."""
+        if self.centre_hertz is None:
+            return "No tone or band of noise that was played raises its activation above silence."
+        return (
+            f"It responds most to {self.centre_hertz:.0f} Hz at {self.best_level_db:g} dB; in a "
+            f"band of {self.bandwidth_hertz:.0f} Hz around that the response is half as large or "
+            f"more (Q {self.q:.2g})."
+        )
+
 
 @dataclass(frozen=True)
 class Filter:
@@ -114,6 +125,17 @@ class Tuning:
 
     def __str__(self) -> str:
         return str(self.rows)
+
+    def csv(self) -> str:
+        """The curves as comma-separated values: a line for each channel, level and frequency."""
+        lines = ["layer,channel,stimuli,level_db,hertz,activation_above_silence"]
+        above = self.activation - self.silence[:, None, None]
+        for channel, curves in zip(self.channels, above, strict=True):
+            for level, curve in zip(self.levels, curves, strict=True):
+                start = f'"{self.layer}",{channel},{self.stimuli},{level:g}'
+                points = zip(self.frequencies, curve, strict=True)
+                lines += [f"{start},{hertz:.6g},{value:.6g}" for hertz, value in points]
+        return "\n".join(lines) + "\n"
 
     def plot(self, channel: int | None = None) -> Figure:
         """Draws one channel's curves, a line for each level.

@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -94,8 +95,8 @@ def whole_folder(folder: str | Path, *, names: Collection[str]) -> Iterator[Path
 
     Args:
         folder: Its name. There is no such folder, an empty one, or one with an older page.
-        names: The names that files beside an older page may have: it is replaced only if there
-            are no others.
+        names: The names that files beside an older page may have, or patterns of them ("*" and
+            "[0-9]"): it is replaced only if there are no others.
 
     Yields:
         The folder under a temporary name, next to `folder`.
@@ -158,4 +159,8 @@ def _may_go(folder: Path, names: Collection[str]) -> bool:
     page = folder / PAGE
     # A folder of the user's with an index.html of their own must never be replaced.
     made_by_us = page.is_file() and MADE_BY in page.read_text("utf-8", "replace")
-    return not files or (made_by_us and all(path.name in names for path in files))
+    return not files or (made_by_us and all(_named(path.name, names) for path in files))
+
+
+def _named(name: str, names: Collection[str]) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in names)

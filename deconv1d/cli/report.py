@@ -1,0 +1,78 @@
+"""`deconv1d report`: a page to listen on, from what `deconv1d mine` found."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import TYPE_CHECKING
+
+from deconv1d.cli.answer import Answer
+from deconv1d.cli.models import blaming, load_model
+from deconv1d.errors import InputError
+
+if TYPE_CHECKING:
+    from deconv1d.evaluation.tuning import Tuning
+
+
+def report_options(parser: argparse.ArgumentParser) -> None:
+    """Adds what was mined, the model for tuning curves, and where the page goes."""
+    parser.add_argument("mined", metavar="MINED", help="folder that `deconv1d mine` wrote")
+    parser.add_argument(
+        "other", metavar="OTHER", nargs="?", help="another one, of another model, to show beside it"
+    )
+    parser.add_argument(
+        "--model",
+        metavar="FACTORY",
+        help="the mined model, as for `deconv1d mine`: adds tuning curves of all channels",
+    )
+    parser.add_argument("--weights", metavar="FILE", help="its state dict")
+    parser.add_argument(
+        "--sample-rate", type=int, metavar="HZ", help="what the model was trained at"
+    )
+    parser.add_argument(
+        "-o",
+        "--output",
+        default="deconv1d-report",
+        metavar="FOLDER",
+        help="folder to write, which opens from disk (default: %(default)s)",
+    )
+
+
+def run_report(arguments: argparse.Namespace) -> Answer:
+    """Writes the report.
+
+    Args:
+        arguments: As `report_options` reads them.
+    """
+    from deconv1d.report.mined_report import write_report
+
+    page = write_report(
+        arguments.mined,
+        arguments.other,
+        folder=arguments.output,
+        tuning=_tuning(arguments),
+        progress=sys.stderr.isatty(),
+    )
+    return Answer(f"Open {page} in a browser.", {"page": str(page)})
+
+
+def _tuning(arguments: argparse.Namespace) -> dict[str, Tuning] | None:
+    """Tuning curves of the mined layers, if a model is given."""
+    from tqdm import tqdm
+
+    from deconv1d.report.mined_folder import read_mined_folder
+    from deconv1d.sonify import Sonifier
+
+    if arguments.model is None:
+        return None
+    source = read_mined_folder(arguments.mined)
+    rate = arguments.sample_rate or source.sample_rate
+    if rate is None:
+        raise InputError(
+            "Tuning curves need a sample rate: expected one in hertz, got none, and the mined "
+            "folder has none. Give --sample-rate 8000."
+        )
+    sonifier = Sonifier(load_model(arguments.model, arguments.weights), sample_rate=rate)
+    layers = tqdm([layer.name for layer in source.layers], desc="tuning", disable=None)
+    with blaming(f"The model {arguments.model!r} on tones", "Give the model that was mined."):
+        return {name: sonifier.tuning(name) for name in layers}
