@@ -4,13 +4,12 @@ import importlib.util
 import os
 from html.parser import HTMLParser
 from pathlib import Path
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 import numpy as np
 import pytest
 import soundfile
 import torch
-from matplotlib.image import imread
 
 from deconv1d import Sonifier
 from deconv1d.audio import read_audio
@@ -18,6 +17,7 @@ from deconv1d.cli.commands import main
 from deconv1d.cli.demo import FILES, LEVEL, SAMPLE_RATE
 from deconv1d.errors import FileError
 from deconv1d.report import PAGE, LayerEntry, Recording, render_page, whole_folder
+from deconv1d.report.sounds import PlayerSound
 from deconv1d.sounding import to_peak_of
 from reference_models.clips import spoken_words
 from reference_models.cnn12 import demo
@@ -109,7 +109,7 @@ def test_each_layer_has_its_sounds_and_pictures(elements):
     assert len(elements.all("audio")) == 2 * 4 * len(LAYERS)
     sounds = ["input", "sonification", "masked", "residual"]
     assert [t for t in text if t in sounds] == sounds * len(2 * LAYERS)
-    assert len(elements.all("img")) == len(elements.all("source")) == len(2 * LAYERS)
+    assert len(elements.all("img")) == len(elements.all("audio"))
     assert all("alt" in image for image in elements.all("img"))
     assert all("controls" in audio and audio["aria-label"] for audio in elements.all("audio"))
 
@@ -118,7 +118,8 @@ def test_the_page_needs_its_own_files_and_nothing_else(page, elements):
     there = {p.relative_to(page.parent).as_posix() for p in page.parent.rglob("*") if p.is_file()}
     assert set(elements.files()) | {PAGE} == there
     assert {Path(name).name for name in there} == set(FILES)
-    assert not {"script", "link", "iframe", "base", "object"} & {tag for tag, _ in elements.tags}
+    assert not {"link", "iframe", "base", "object"} & {tag for tag, _ in elements.tags}
+    assert elements.all("script") == [{}]  # inside
     assert not [a for _, a in elements.tags if any(name.startswith("on") for name in a)]
     assert "://" not in page.read_text("utf-8")
     assert "url(" not in page.read_text("utf-8")
@@ -152,16 +153,9 @@ def test_the_sounds_are_the_librarys(page, layer, regime):
     assert facts[facts.index("channel") + 1] == str(int(found.channel))
 
 
-def test_pictures_are_light_and_dark(page):
-    places = list(page.parent.glob("*/conv*"))
-    assert len(places) == 2 * len(LAYERS)
-    for place in places:
-        assert imread(place / "light.webp")[0, 0, :3].min() > 230
-        assert imread(place / "dark.webp")[0, 0, :3].max() < 50
-
-
 def elements_of_a_page(text: str) -> Elements:
-    layer = LayerEntry(text, {text: text}, {text: f"{text}.wav"}, f"{text}.png", f"{text}-dark.png")
+    sound = PlayerSound(text, quote(f"{text}.wav"), quote(f"{text}.png"), 1.0)
+    layer = LayerEntry(text, {text: text}, [sound], 1.0)
     return Elements(render_page(text, [text], [Recording(text, text, [layer])]))
 
 
@@ -169,7 +163,7 @@ def test_names_are_escaped():
     plain, hostile = elements_of_a_page("name"), elements_of_a_page(HOSTILE)
     assert [tag for tag, _ in hostile.tags] == [tag for tag, _ in plain.tags]
     assert hostile.text.count(HOSTILE) == plain.text.count("name")
-    assert hostile.files() == [f"{HOSTILE}{end}" for end in (".wav", "-dark.png", ".png")]
+    assert hostile.files() == [f"{HOSTILE}{end}" for end in (".wav", ".png")]
     assert not [a for _, a in hostile.tags if {"?", "#", " "} & set(a.get("src", ""))]
 
 
@@ -269,7 +263,7 @@ def test_ctrl_c_leaves_no_folder(tmp_path, monkeypatch, capsys):
     def stop(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("deconv1d.cli.demo.save_figure", stop)
+    monkeypatch.setattr("deconv1d.cli.demo.picture_png", stop)
     assert main(["demo", "-o", str(tmp_path / "out")]) == 130
     assert capsys.readouterr().err == "deconv1d: interrupted\n"
     assert not os.listdir(tmp_path)

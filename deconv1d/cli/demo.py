@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
+from urllib.parse import quote
 
 import torch
 from torch import Tensor
 
-from deconv1d.audio import read_audio, write_audio, write_whole
+from deconv1d.audio import as_samples, read_audio, write_audio, write_whole
 from deconv1d.channels import means
 from deconv1d.layers.table import LayerRow
-from deconv1d.render import plot_spectrograms, save_figure
 from deconv1d.report import PAGE, LayerEntry, Recording, render_page, whole_folder
+from deconv1d.report.sounds import PlayerSound, levels_of, picture_png, power_peak
 from deconv1d.sonify import Sonifier
 from deconv1d.sounding import to_peak_of
 
@@ -26,11 +27,8 @@ REGIMES: tuple[Regime, ...] = ("supervised", "contrastive")
 SAMPLE_RATE = 8000
 LEVEL = 0.5
 """Peak of the input as the page plays it; the residual's is at most twice that."""
-INPUT, SONIFICATION, RESIDUAL = "input.wav", "sonification.wav", "residual.wav"
-MASKED = "masked.wav"
-PICTURE, DARK_PICTURE = "light.webp", "dark.webp"
-FILES = (PAGE, INPUT, SONIFICATION, MASKED, RESIDUAL, PICTURE, DARK_PICTURE)
-PICTURE_SIZE = (7.6, 5.4)  # inches
+SOUNDS = ("input", "sonification", "masked", "residual")
+FILES = (PAGE, *(f"{sound}{ending}" for sound in SOUNDS for ending in (".wav", ".png")))
 
 TITLE = "What a network hears in a word"
 PARAGRAPHS = (
@@ -49,9 +47,10 @@ PARAGRAPHS = (
     "does so hardly more than that of a network with shuffled weights. Beside each layer stands "
     "the channel’s place among all of its layer when the network hears the one or the other.",
     "The hop is the time from one value of the map to the next; each value reads the given stretch "
-    "of the recording. Every sonification is scaled to its input’s peak. All sounds are played at "
-    "half their level, so that no residual is clipped, and the colours of one picture share one "
-    "scale.",
+    "of the recording. Every sonification is scaled to its input’s peak, and the files have half "
+    "that level, so that no residual is clipped; the player makes the sounds of a layer equally "
+    "loud until you tell it not to. Pictures show frequency (mel) upwards over the waveform, in "
+    "decibels re the loudest point of the recording.",
     "A sonification that resembles its input need not say much about its channel: compare channels "
     "and layers before you conclude. The words are synthetic speech (eSpeak NG), in voices that "
     "neither network was trained on.",
@@ -88,7 +87,6 @@ def _recording(sonifier: Sonifier, regime: Regime, spoken: SpokenWord, part: Pat
     waveform = torch.from_numpy(read_audio(spoken.path, SAMPLE_RATE)[0])
     folder = part / f"{spoken.word}-{regime}"
     folder.mkdir()
-    _write_sound(folder / INPUT, waveform)
     # The page has one row of sounds for each convolution; linear layers have no time axis to hear.
     rows = [row for row in sonifier.layers(waveform) if row.type == "Conv1d"]
     bar = tqdm(rows, desc=folder.name, unit="layer", disable=None)
@@ -135,14 +133,6 @@ def _layer(
         "masked": masked,
         "residual": sonification.residual,
     }
-    _write_sound(place / SONIFICATION, sonification.waveform)
-    _write_sound(place / MASKED, masked)
-    _write_sound(place / RESIDUAL, sonification.residual)
-    # A browser chooses between the two by the colour scheme of the reader's system.
-    for picture, dark in ((PICTURE, False), (DARK_PICTURE, True)):
-        figure = plot_spectrograms(tracks, SAMPLE_RATE, dark=dark)
-        figure.set_size_inches(PICTURE_SIZE)
-        save_figure(figure, place / picture)
     return LayerEntry(
         name=name,
         facts={
@@ -151,15 +141,24 @@ def _layer(
             "place on masked": _place(sonifier, masked, row, channel),
             "verified (value, signal)": str(sonification.verified),
         },
-        sounds={
-            "input": f"{folder.name}/{INPUT}",
-            "sonification": f"{folder.name}/{name}/{SONIFICATION}",
-            "masked": f"{folder.name}/{name}/{MASKED}",
-            "residual": f"{folder.name}/{name}/{RESIDUAL}",
-        },
-        picture=f"{folder.name}/{name}/{PICTURE}",
-        dark_picture=f"{folder.name}/{name}/{DARK_PICTURE}",
+        sounds=_sounds(tracks, folder, name),
+        seconds=len(waveform) / SAMPLE_RATE,
     )
+
+
+def _sounds(tracks: Mapping[str, Tensor], folder: Path, layer: str) -> list[PlayerSound]:
+    """Writes a layer's sounds and their pictures; the input lies beside all layers."""
+    samples = {name: as_samples(LEVEL * sound)[0] for name, sound in tracks.items()}
+    levels, peak = levels_of(samples), power_peak(samples["input"], SAMPLE_RATE)
+    sounds = []
+    for name, own in samples.items():
+        stem = Path(name) if name == "input" else Path(layer, name)
+        if not (folder / f"{stem}.png").exists():
+            write_audio(folder / f"{stem}.wav", own, SAMPLE_RATE, subtype="PCM_16")
+            write_whole(folder / f"{stem}.png", picture_png(own, SAMPLE_RATE, peak))
+        address = quote(f"{folder.name}/{stem.as_posix()}")
+        sounds.append(PlayerSound(name, f"{address}.wav", f"{address}.png", levels[name]))
+    return sounds
 
 
 def _place(sonifier: Sonifier, sound: Tensor, row: LayerRow, channel: int) -> str:
@@ -182,7 +181,3 @@ def _facts(row: LayerRow, channel: int) -> dict[str, str]:
 
 def _duration(samples: int) -> str:
     return f"{1000 * samples / SAMPLE_RATE:.3g} ms"
-
-
-def _write_sound(path: Path, waveform: Tensor) -> None:
-    write_audio(path, LEVEL * waveform, SAMPLE_RATE, subtype="PCM_16")

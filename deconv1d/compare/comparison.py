@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from deconv1d.render import pair_html, plot_spectrograms
+from deconv1d.render import plot_spectrograms
 from deconv1d.table import Table
 from deconv1d.templates import rendered
 
@@ -95,10 +95,14 @@ class Comparison:
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        sounds = pair_html(self.sounds, self.sample_rate, title=self.title, facts={})
+        from deconv1d.report import render_player
+
+        player = render_player(self.title, self.sounds, self.sample_rate)
         # Both parts are HTML already; the template escapes only the text.
         table = self.methods._repr_html_()
-        return rendered("comparison.html", table=table, columns=COLUMNS, sounds=sounds)
+        return rendered(
+            "comparison.html", title=self.title, table=table, columns=COLUMNS, player=player
+        )
 
 
 def _finite(value: Any) -> Any:

@@ -12,8 +12,9 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from deconv1d.audio import Waveform
 from deconv1d.errors import FileError
-from deconv1d.render import player_html
+from deconv1d.report.sounds import PlayerSound, player_sounds
 from deconv1d.templates import rendered
 
 if TYPE_CHECKING:
@@ -30,16 +31,14 @@ class LayerEntry:
     Attributes:
         name: The layer.
         facts: What to know of it, shown as plain text.
-        sounds: Title to sound file, in the order of the picture's rows.
-        picture: Picture file.
-        dark_picture: The same on dark paper.
+        sounds: Between which the player switches, the input first; addresses relative to the page.
+        seconds: How long they are.
     """
 
     name: str
     facts: Mapping[str, str]
-    sounds: Mapping[str, str]
-    picture: str
-    dark_picture: str
+    sounds: Sequence[PlayerSound]
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -58,11 +57,11 @@ class Recording:
 
 
 def render_page(title: str, paragraphs: Sequence[str], recordings: Sequence[Recording]) -> str:
-    """Writes the HTML of a page that opens from disk: no scripts, nothing from elsewhere.
+    """Writes the HTML of a page that opens from disk, with nothing from elsewhere.
 
     Args:
         title: Plain text.
-        paragraphs: What stands above the recordings, plain text.
+        paragraphs: What stands above the recordings, plain text; all but the first are folded.
         recordings: What to show; their files are named relative to the page.
     """
     return rendered("page.html", title=title, paragraphs=paragraphs, recordings=recordings)
@@ -74,9 +73,31 @@ def render_card(card: ControlCard) -> str:
     Args:
         card: As `Sonifier.control_card` makes it.
     """
-    players = [player_html(w, card.sample_rate, title=k) for k, w in card.sounds.items()]
+    player = render_player("Sonification and controls", card.sounds, card.sample_rate)
     table = card.controls._repr_html_()
-    return rendered("card.html", card=card, table=table, players=players)
+    return rendered("card.html", card=card, table=table, player=player)
+
+
+def render_player(label: str, waveforms: Mapping[str, Waveform], sample_rate: int) -> str:
+    """Writes the HTML of one player that switches between sounds, which are inside.
+
+    Without a script, as in a notebook, it is a list of players.
+
+    Args:
+        label: What is heard, plain text.
+        waveforms: By name, the one that the others are compared with first.
+        sample_rate: In hertz.
+    """
+    first = next(iter(waveforms.values()))
+    return rendered(
+        "players.html",
+        label=label,
+        sounds=player_sounds(waveforms, sample_rate),
+        seconds=first.shape[-1] / sample_rate,
+        start=None,
+        end=None,
+        first=0,
+    )
 
 
 def render_document(title: str, part: str) -> str:

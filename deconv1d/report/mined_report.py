@@ -111,8 +111,8 @@ def _page(sources: Sequence[MinedFolder], models: Sequence[Facts]) -> str:
     channels = sum(len(layer["cells"]) for layer in models[0]["layers"])
     about = (
         f"This page lets you hear {channels} channels in {len(models[0]['layers'])} layers of "
-        f"{sources[0].name}: for each the recordings that it responds to most, {_out_of(sources[0])}"
-        f", and what of them reaches it."
+        f"{sources[0].name}: for each the recordings that it responds to most, "
+        f"{_out_of(sources[0])}, and what of them reaches it."
     )
     if len(models) > 1:
         about += f" Beside it stands {sources[1].name}, on its own winners."

@@ -150,7 +150,7 @@
 
     seekTo(event) {
       const box = this.view.getBoundingClientRect();
-      if (Number.isFinite(this.duration)) this.go(((event.clientX - box.left) / box.width) * this.duration);
+      if (this.duration > 0) this.go(((event.clientX - box.left) / box.width) * this.duration);
     }
 
     slide(event) {

@@ -151,7 +151,7 @@ def player_sounds(waveforms: Mapping[str, Waveform], sample_rate: int) -> list[P
     sounds = []
     for name, samples in tracks.items():
         heard, rate, _ = playable(samples / peak, sample_rate)
-        wav = encode_audio(heard, rate, file_format="WAV", subtype="PCM_16")
+        wav = encode_audio(as_samples(heard), rate, file_format="WAV", subtype="PCM_16")
         picture = data_uri("image/png", picture_png(samples, sample_rate, reference or None))
         sounds.append(PlayerSound(name, data_uri("audio/wav", wav), picture, levels[name]))
     return sounds
