@@ -40,6 +40,8 @@ class Sonification:
             columns)`, on the grid that `deconv1d.masks.grid.Grid` describes; else None.
         budget: With "mask": the share of the input's energy that the mask may keep; else None.
         verified: How far the capture is from the model itself; None: it was not to be verified.
+        direction: With `direction=`: the directions, ([directions,] channels); `channel` then is
+            their numbers, or None for a single one.
 
     Source: paper, section 3.2 and figure B.2.
     """
@@ -59,6 +61,7 @@ class Sonification:
     mask: Tensor | None = None
     budget: float | None = None
     verified: Verified | None = None
+    direction: Tensor | None = None
 
     @property
     def residual(self) -> Tensor:

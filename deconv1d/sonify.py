@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from deconv1d.channels import chunk_of
 from deconv1d.checks.silence import why_silent
 from deconv1d.checks.verification import Verified
+from deconv1d.directions import check_direction, sonify_directions
 from deconv1d.errors import InputError, check_word
 from deconv1d.forward import ForwardPass
 from deconv1d.layers.axes import layout_of
@@ -34,6 +35,7 @@ from deconv1d.sounding import ReachedMap, sonify_map
 from deconv1d.table import Table
 
 if TYPE_CHECKING:
+    from deconv1d.evaluation.ablate import Ablated
     from deconv1d.evaluation.card import ControlCard
     from deconv1d.evaluation.tuning import Tuning
     from deconv1d.prepared.stream import Streamed
@@ -92,7 +94,8 @@ class Sonifier:
         x: Any,
         *,
         layer: str,
-        channel: Any,
+        channel: Any = "most_active",
+        direction: Any = None,
         tap: str = "block",
         seed: Seed = "activation",
         method: str = "deconvnet",
@@ -109,7 +112,9 @@ class Sonifier:
             layer: The model's own dotted path, or any unique suffix; "relu#2" for the second call
                 of a module called more than once; `<module path>.<op>#n` for an op without module.
             channel: A number, a list of them, "all", "most_active" (for each example the map with
-                the largest mean), or None: every map at once.
+                the largest mean; the default), or None: every map at once.
+            direction: Instead of a channel: one number for each channel, (channels,) or
+                (directions, channels), such as a probe's row; its seed is the map projected on it.
             tap: "block": where the layer's normalisation, activation and max-pooling end;
                 "output": the layer's own output.
             seed: What is carried back: "activation" (the map), "ones", "peak" (each map's strongest
@@ -139,6 +144,7 @@ class Sonifier:
         # A wrong word is refused before the forward pass, which may take long.
         if not callable(seed):
             check_word("seed", seed, SEEDS)
+        check_direction(direction, channel=channel, seed=seed, method=method)
         if method == "mask":
             from deconv1d.masks.options import check_sonify_options
 
@@ -179,13 +185,10 @@ class Sonifier:
                 gradient=partial(self.deconvnet, x, layer, tap=tap, method="gradient"),
             ),
         )
-        sonification = sonify_map(
-            reached,
-            channel=channel,
-            seed=seed,
-            sample_rate=self.sample_rate,
-            low_cut=low_cut,
-        )
+        options: dict[str, Any] = {"sample_rate": self.sample_rate, "low_cut": low_cut}
+        if direction is not None:
+            return replace(sonify_directions(reached, direction, **options), method=method)
+        sonification = sonify_map(reached, channel=channel, seed=seed, **options)
         return replace(sonification, method=method)
 
     def prepare(
@@ -472,6 +475,43 @@ class Sonifier:
             full=full,
             draws=draws,
             random_state=random_state,
+        )
+
+    def ablate(
+        self,
+        x: Any,
+        layer: str,
+        channel: Any,
+        *,
+        value: str = "zero",
+        tap: str = "block",
+        channel_axis: int | None = None,
+    ) -> Ablated:
+        """Runs the model with a channel's map silenced; returns its output beside the unchanged.
+
+        Args:
+            x: As for `sonify`.
+            layer: As for `sonify`.
+            channel: A number, a list of them (silenced together) or "all".
+            value: "zero", or "mean": each map's own mean over time.
+            tap: As for `sonify`: where the map is overwritten.
+            channel_axis: As for `sonify`.
+
+        Raises:
+            ModelError: If the model returns no single tensor, or does not run the same way twice.
+            InputError, LayerError, ChannelError: As for `sonify`.
+        """
+        from deconv1d.evaluation.ablate import ablate
+
+        return ablate(
+            self,
+            self._forward_pass,
+            x,
+            layer,
+            channel,
+            value=value,
+            tap=tap,
+            channel_axis=channel_axis,
         )
 
     def tuning(

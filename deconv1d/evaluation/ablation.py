@@ -57,7 +57,7 @@ def ablation(
             weights[weight].select(axis, number).zero_()
             if bias in weights:
                 weights[bias][number] = 0
-        return _output(sonifier.with_weights(weights), x)
+        return model_output(sonifier.with_weights(weights), x)
 
     unchanged_output = output()
     if unchanged_output is None or not unchanged_output.any():
@@ -73,8 +73,13 @@ def ablation(
     return change(channel), sum(changes) / len(changes) if changes else None
 
 
-def _output(sonifier: Sonifier, x: Tensor) -> Tensor | None:
-    """What the model returns, if it is a tensor; the model is left as it is."""
+def model_output(sonifier: Sonifier, x: Tensor) -> Tensor | None:
+    """What the model returns, if it is a tensor; the model is left as it is.
+
+    Args:
+        sonifier: Of the model.
+        x: As for `Sonifier.sonify`.
+    """
     model, call = sonifier.model, sonifier.forward
     assert call is not None
     like = next((p for p in model.parameters() if p.is_floating_point()), x)
