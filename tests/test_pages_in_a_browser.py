@@ -100,10 +100,11 @@ def test_keys_switch_the_sound_at_the_same_position(browser, report):
         wait(page, f"{PLAYER}.audio.currentTime > 0.4")
         names = []
         for key in ("1", "3", "4", "2"):
-            before = page.evaluate(f"{PLAYER}.position")
+            page.evaluate(f"{PLAYER}.from(0.5)")  # so that it does not end before the key is there
             page.keyboard.press(key)
-            wait(page, f"!{PLAYER}.audio.paused && {PLAYER}.wanted === null")
-            assert -0.05 < page.evaluate(f"{PLAYER}.position") - before < 0.5
+            position = page.evaluate(f"{PLAYER}.position")
+            assert 0.45 < position < 1.9
+            wait(page, f"!{PLAYER}.audio.paused && {PLAYER}.audio.currentTime > {position} - 0.05")
             names.append(page.evaluate(f"{PLAYER}.sounds[{PLAYER}.chosen].name"))
         assert names == ["input", "residual", "random seed", "sonification"]
         shown = page.evaluate(f"{PLAYER}.sounds.filter(s => !s.figure.hidden).length")
@@ -259,3 +260,62 @@ def test_many_channels_open_fast(browser, tmp_path):
             assert page.locator(".cells button").count() == 6016
             times.append(int(page.evaluate("document.documentElement.dataset.readyMilliseconds")))
     assert min(times) < 2000
+
+
+# --- pages of one file, and the live page --------------------------------------------------------
+
+
+def test_a_comparison_is_one_player_and_dark_where_the_reader_wants_it(browser, tmp_path):
+    from deconv1d.report import render_document, render_player
+
+    noise = {name: torch.randn(4000) for name in ("input", "guided")}
+    table = f"<div class=table><table><tr>{'<td>a wide cell</td>' * 40}</tr></table></div>"
+    file = tmp_path / "page.html"
+    file.write_text(render_document(HOSTILE, render_player(HOSTILE, noise, RATE) + table))
+    for dark in (False, True):
+        with opened(browser, file.as_uri(), width=390, dark=dark) as page:
+            assert sideways(page) == 0
+            paper = page.evaluate("getComputedStyle(document.body).backgroundColor")
+            assert (sum(map(int, paper[4:-1].split(","))) < 200) == dark
+            page.keyboard.press("2")
+            page.keyboard.press("Space")
+            wait(page, "deconv1d.current.audio.currentTime > 0.05")
+            assert (
+                page.evaluate("deconv1d.current.sounds[deconv1d.current.chosen].name") == "guided"
+            )
+
+
+def test_the_live_page_plays_a_clip_that_is_dropped(browser, tmp_path):
+    pytest.importorskip("uvicorn")
+    import threading
+
+    import soundfile
+    import uvicorn
+
+    from deconv1d.explore import Studio
+    from deconv1d.explore.server import application
+
+    torch.manual_seed(0)
+    sonifier = Sonifier(nn.Sequential(nn.Conv1d(1, 4, 33), nn.ReLU()), sample_rate=RATE)
+    app = application(Studio(sonifier), "token", hosts=["127.0.0.1"])
+    config = uvicorn.Config(app, port=0, log_level="critical", lifespan="off")
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    while not server.started:
+        pass
+    port = server.servers[0].sockets[0].getsockname()[1]
+    file = tmp_path / f"{HOSTILE.replace('/', '')}.wav"
+    soundfile.write(file, 0.5 * torch.randn(RATE).clamp(-1, 1).numpy(), RATE)
+    with opened(browser, f"http://127.0.0.1:{port}/?token=token", width=390) as page:
+        page.set_input_files("input[type=file]", str(file))
+        page.wait_for_selector(".player.ready", timeout=20000)
+        page.get_by_label("Channel, the most active first").select_option(index=1)
+        page.wait_for_timeout(300)
+        page.locator(".play").click()
+        wait(page, "deconv1d.current.audio.currentTime > 0.1")
+        assert sideways(page) == 0
+        assert page.title() != "taken"
+        assert page.evaluate("document.querySelector('.message').textContent") == ""
+    server.should_exit = True
+    thread.join()

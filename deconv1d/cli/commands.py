@@ -19,6 +19,7 @@ import deconv1d
 from deconv1d.audio import Samples, read_audio, write_audio, write_whole
 from deconv1d.cli import options
 from deconv1d.cli.answer import Answer
+from deconv1d.cli.explore import explore_options, run_explore
 from deconv1d.cli.models import blaming, load_model
 from deconv1d.cli.options import MARK
 from deconv1d.cli.report import report_options, run_report
@@ -356,6 +357,9 @@ COMMANDS = {
         "say what a layer's channels are tuned to",
         (options.model_alone, options.layer_options, tuning_options),
         run_tuning,
+    ),
+    "explore": Command(
+        "serve a live page to drop clips on", (options.model_alone, explore_options), run_explore
     ),
     "report": Command(
         "write a page to listen on, from what was mined", (report_options,), run_report

@@ -1,0 +1,169 @@
+"""The live page's server: on this machine alone, for whoever has the address with its token.
+
+Browsers let any page send requests to 127.0.0.1. Three things keep other pages out: the token,
+which only the printed address has and which is sent as a header; the names of the host, which must
+be this machine's own (a foreign name that points to 127.0.0.1 is refused); and no permission for
+other origins. No path of a request leads to a file: there are four addresses, all in this module.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import socket
+import sys
+import traceback
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from deconv1d.errors import DependencyError, InputError
+from deconv1d.explore.studio import Studio, message_of
+from deconv1d.templates import rendered
+
+if TYPE_CHECKING:
+    from starlette.applications import Starlette
+    from starlette.requests import Request
+    from starlette.responses import Response
+
+LOOPBACK = "127.0.0.1"
+LARGEST_CLIP, LARGEST_REQUEST = 25 * 2**20, 4096  # bytes
+HEADERS = {
+    "Cache-Control": "no-store",
+    "Referrer-Policy": "no-referrer",  # the address has the token
+    "X-Content-Type-Options": "nosniff",
+}
+POLICY = (
+    "default-src 'none'; script-src 'nonce-{nonce}'; style-src 'unsafe-inline'; img-src data:; "
+    "media-src data: blob:; connect-src 'self'; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'"
+)
+
+
+class TooLarge(InputError):
+    """The body of a request is larger than it may be."""
+
+
+def application(
+    studio: Studio, token: str, *, start: dict[str, Any] | None = None, hosts: list[str]
+) -> Starlette:
+    """Makes the server's application.
+
+    Args:
+        studio: What computes.
+        token: What a request must have: the page in its address, all others in a header.
+        start: A clip to begin with, as `Studio.take` returns it.
+        hosts: The names under which a browser may ask for it; ["*"]: any.
+    """
+    from starlette.applications import Starlette
+    from starlette.concurrency import run_in_threadpool
+    from starlette.middleware import Middleware
+    from starlette.middleware.trustedhost import TrustedHostMiddleware
+    from starlette.responses import HTMLResponse, JSONResponse
+    from starlette.routing import Route
+
+    def allowed(given: str | None) -> bool:
+        return secrets.compare_digest((given or "").encode(), token.encode())
+
+    def answer(facts: Any, status: int = 200) -> Response:
+        return JSONResponse(facts, status, headers=HEADERS)
+
+    def page(request: Request) -> Response:
+        if not allowed(request.query_params.get("token")):
+            text = "Open the whole address that the terminal shows: it ends in a token."
+            return answer({"message": text}, 403)
+        nonce = secrets.token_urlsafe(16)
+        html = rendered("explore.html", title="Listen to a network", nonce=nonce)
+        policy = {"Content-Security-Policy": POLICY.format(nonce=nonce)}
+        return HTMLResponse(html, headers=HEADERS | policy)
+
+    def answering(most: int, work: Callable[[bytes], Any]) -> Callable[[Request], Any]:
+        async def answer_to(request: Request) -> Response:
+            if not allowed(request.headers.get("x-token")):
+                return answer({"message": "The token is missing. Open the address again."}, 403)
+            try:
+                body = await _body(request, most)
+                return answer(await run_in_threadpool(work, body))
+            except TooLarge as error:
+                return answer({"message": str(error)}, 413)
+            except Exception as error:
+                if not isinstance(error, InputError | OSError | LookupError):
+                    traceback.print_exc()
+                return answer({"message": message_of(error)}, 400)
+
+        return answer_to
+
+    routes = [
+        Route("/", page, methods=["GET"]),
+        Route("/start", answering(0, lambda _: start or {}), methods=["POST"]),
+        Route("/clip", answering(LARGEST_CLIP, studio.take), methods=["POST"]),
+        Route(
+            "/sonify", answering(LARGEST_REQUEST, lambda b: studio.hear(_json(b))), methods=["POST"]
+        ),
+    ]
+    trusted = Middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False)
+    return Starlette(routes=routes, middleware=[trusted])
+
+
+async def _body(request: Request, most: int) -> bytes:
+    """Reads a request's body, and stops where it is larger than it may be."""
+    body = bytearray()
+    async for part in request.stream():
+        body += part
+        if len(body) > most:
+            raise TooLarge(
+                f"Too much was sent: expected {most / 2**20:.3g} MiB at most, got more. Cut the "
+                f"recording, or compress it."
+            )
+    return bytes(body)
+
+
+def _json(body: bytes) -> Any:
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):
+        raise InputError("The request cannot be read: expected JSON, got something else.") from None
+
+
+def serve(
+    studio: Studio, *, host: str = LOOPBACK, port: int = 0, start: dict[str, Any] | None = None
+) -> None:
+    """Serves the live page until Ctrl-C.
+
+    Args:
+        studio: What computes.
+        host: Where to listen; anything but 127.0.0.1 lets other machines in, with the token.
+        port: 0: a free one.
+        start: A clip to begin with, as `Studio.take` returns it.
+
+    Raises:
+        InputError: If the port is in use or may not be used.
+        DependencyError: If starlette or uvicorn is not installed.
+    """
+    try:
+        import starlette  # noqa: F401  # `application` needs it
+        import uvicorn
+    except ImportError as error:
+        raise DependencyError(
+            f"The live page cannot be served: expected starlette and uvicorn, got {error}. Install "
+            f"them: pip install 'deconv1d[explore]'"
+        ) from error
+    listening = _listening(host, port)
+    token = secrets.token_urlsafe(24)
+    hosts = [LOOPBACK, "localhost"] if host == LOOPBACK else ["*"]
+    address = f"http://{host}:{listening.getsockname()[1]}/?token={token}"
+    print(f"Open {address} in a browser; Ctrl-C ends it.", file=sys.stderr, flush=True)
+    made = application(studio, token, start=start, hosts=hosts)
+    # Requests that are no HTTP are answered with 400 and are not worth a line.
+    config = uvicorn.Config(made, log_level="critical", access_log=False, lifespan="off")
+    uvicorn.Server(config).run(sockets=[listening])
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    """Takes the port before anything else, so that a port in use is said at once."""
+    try:
+        return socket.create_server((host, port))
+    except (OSError, OverflowError) as error:
+        raise InputError(
+            f"The live page cannot be served on port {port} of {host!r}: expected a free port, got "
+            f"{getattr(error, 'strerror', None) or error}. Give another --port, or 0 for any."
+        ) from error
