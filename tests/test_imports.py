@@ -22,7 +22,7 @@ LEVELS = [
     ["mirror"],
     ["checks"],
     ["layers", "forward", "seeds", "channels"],
-    ["sonification", "sounding", "prepared"],
+    ["sonification", "sounding", "directions", "prepared"],
     ["sonify"],
 ]
 """Rooms and folders. Each imports from its own level and those above it here; what is not listed

@@ -3,10 +3,12 @@
 import numpy as np
 import pytest
 import torch
+from command import enter, factory, options
 from scipy import signal
 from torch import nn
 
 from deconv1d import InputError, Sonifier
+from deconv1d.cli.commands import main
 
 RATE = 8000
 BANDS = ((200, 400), (800, 1200), (2000, 3000))
@@ -102,3 +104,35 @@ def test_what_cannot_be_used_is_said(sonifier, options, word):
 def test_the_rate_must_be_known():
     with pytest.raises(InputError, match="sample rate"):
         Sonifier(bank(*BANDS)).tuning("0")
+
+
+# --- the command ---------------------------------------------------------------------------------
+
+
+def test_the_command_prints_a_table_and_writes_curves(tmp_path, monkeypatch, capsys):
+    enter(tmp_path, monkeypatch)
+    arguments = ["tuning", *options(), "--layer", "0", "--seconds", "0.1", "--per-octave", "1"]
+    files = ["-o", "curves.csv", "--figure", "curves.png"]
+    assert main([*arguments, "--channel", "1,3", "--levels=-20,0", *files]) == 0
+    assert "centre hertz" in capsys.readouterr().out
+    lines = (tmp_path / "curves.csv").read_text().splitlines()
+    found = Sonifier(factory("mono"), sample_rate=RATE).tuning(
+        "0", channel=[1, 3], levels=[-20, 0], seconds=0.1, per_octave=1
+    )
+    assert lines[0].startswith("layer,channel,stimuli,level_db,hertz")
+    assert len(lines) == 1 + found.activation.size
+    values = [float(line.split(",")[-1]) for line in lines[1:]]
+    above = found.activation - found.silence[:, None, None]
+    np.testing.assert_allclose(values, above.flatten(), rtol=1e-4, atol=1e-6)
+    assert (tmp_path / "curves.png").stat().st_size > 1000
+
+
+def test_the_command_refuses_what_is_no_number(tmp_path, monkeypatch, capsys):
+    enter(tmp_path, monkeypatch)
+    assert main(["tuning", *options(), "--layer", "0", "--channel", "first"]) == 2
+    assert "--channel 'first' cannot be read" in capsys.readouterr().err
+
+
+def test_a_row_says_itself_in_plain_words(sonifier):
+    row = sonifier.tuning("0", channel=1, seconds=0.2).rows[0]
+    assert row.sentence.startswith(f"It responds most to {row.centre_hertz:.0f} Hz at 0 dB")

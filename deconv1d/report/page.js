@@ -17,8 +17,8 @@
   const typing = (target) => target instanceof Element && target.matches("input, textarea, select, [contenteditable]");
 
   // --- the player --------------------------------------------------------------------------------
-  // A page says what there is to hear in plain HTML: a `.player` with a `.sound` for each sound, an
-  // `<audio controls>` in it and a picture. Here it becomes one player that switches in place.
+  // A page says what there is to hear in plain HTML: a `.player` with a `.sound` for each sound, an audio
+  // element in it and a picture. Here it becomes one player that switches in place.
 
   let playing = null;   // the player that is heard: one at a time
   let current = null;   // the player that the keys belong to
