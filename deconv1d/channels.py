@@ -155,8 +155,13 @@ def carry_leveled(
     """
     levels = torch.ones(1, 1, device=seeds.device)
     if seeds.dtype in HALF:
-        levels = _levels(carry, seeds, layout.batch + 1)
-        scale = levels.movedim(1, layout.batch + 1).to(seeds.dtype)
+        if layout.batch is None:
+            whole = seeds.reshape(len(seeds), -1).abs().float().amax(1)
+            levels, scale = whole[:, None], whole.reshape(-1, *[1] * (seeds.dim() - 1))
+        else:
+            levels = _levels(carry, seeds, layout.batch + 1)
+            scale = levels.movedim(1, layout.batch + 1)
+        scale = scale.to(seeds.dtype)
         seeds = torch.where(scale > 0, seeds / scale, 0)
     raw = carry(seeds) if len(seeds) > 1 else carry(seeds[0])[None]
     levels = levels.reshape(*levels.shape[:2], *[1] * (raw.dim() - 2))

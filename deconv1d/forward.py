@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -14,6 +16,7 @@ from deconv1d.errors import Deconv1dError, InputError, LayerError, ModelError, c
 from deconv1d.layers.names import Layer, find_module, find_op
 from deconv1d.record.capture import Capture, capture
 from deconv1d.record.copies import check_not_read
+from deconv1d.record.refusals import check_ready, why_refused
 from deconv1d.record.request import Failure, TapRequest
 from deconv1d.record.waveform import Waveform, as_waveform, shortest
 from deconv1d.rules.op import shape_of
@@ -200,6 +203,7 @@ class ForwardPass:
         rules: Rules | None = None,
     ) -> Capture:
         """Captures the model on the waveform, in the first shape that it takes."""
+        check_ready(self.model)
         try:
             captured = waveform.run(lambda x: self._attempt(x, target, method, run_on, rules))
         except Deconv1dError:
@@ -223,7 +227,8 @@ class ForwardPass:
     ) -> Capture:
         parameter = next((p for p in self.model.parameters() if p.is_floating_point()), None)
         like = x if parameter is None else parameter
-        captured = capture(
+        attempt = partial(
+            capture,
             self.model,
             x.to(device=like.device, dtype=self._dtype or like.dtype),
             target=target,
@@ -233,6 +238,7 @@ class ForwardPass:
             dtype=self._dtype,
             run_on=run_on,
         )
+        captured = _attempted(attempt)
         check_not_read(captured, self._replaced)
         return captured
 
@@ -259,6 +265,21 @@ class ForwardPass:
             )
 
 
+def _attempted(attempt: Callable[[], Capture]) -> Capture:
+    """A capture, tried twice where the model imported torch's compiler at the first try.
+
+    torch.cond does so at its first call. Compilation is kept off during a forward pass of ours, but
+    only where the compiler was imported before.
+    """
+    compiles = "torch._dynamo" in sys.modules
+    try:
+        return attempt()
+    except Exception:
+        if compiles or "torch._dynamo" not in sys.modules:
+            raise
+    return attempt()
+
+
 def _request(layer: Layer, tap: str) -> TapRequest:
     return TapRequest(layer.target, tap, layer.is_op)
 
@@ -278,9 +299,11 @@ def explain(shape: tuple[int, ...], error: Exception) -> Exception:
     The recorder attaches the op that failed, if any did; an error of the model's own code has none.
     """
     failure: Failure | None = getattr(error, "failure", None)
+    where = "" if failure is None else f"layer {failure.label!r} ({failure.source})"
+    if (refused := why_refused(error, f" (in {where})" if where else "")) is not None:
+        return refused
     if failure is None:
         return error
-    where = f"layer {failure.label!r} ({failure.source})"
     # Shapes of a convolution: input (batch, channels, time), weight (out, in / groups, kernel).
     if "conv" in failure.op and len(failure.shapes) > 1:
         got, weight = failure.shapes[:2]
@@ -314,7 +337,9 @@ def _check_batch(captured: Capture) -> None:
         raise InputError(
             f"The waveform's rank does not fit {captured.tap.meta['label']!r}: expected a batch "
             f"first, got shape {x}, which became a map of shape {tap}: the model took the first "
-            f"axis for channels. Give (batch, channels, time), or one clip as a 1-D array."
+            f"axis for channels. Give (batch, channels, time), or one clip as a 1-D array; for a "
+            f"model that takes (channels, time) give (1, channels, time) and "
+            f"Sonifier(model, forward=lambda model, x: model(x[0]))."
         )
 
 

@@ -90,8 +90,7 @@ def sonify_map(
     activation, layout = reached.activation, reached.layout
     if isinstance(channel, np.ndarray | Tensor):
         channel = channel.tolist()
-    count = activation.shape[layout.channel]
-    chosen = check_channels(channel, count, reached.layer)
+    chosen = check_channels(channel, layout.channels(activation), reached.layer)
     # The whole map may be needed to make a seed, also where one channel is carried back.
     values = seed_of(activation, seed, layout)
     carried: list[Channel] | Channel | None = None

@@ -6,6 +6,7 @@ that of the named one, and what else it uses only cuts, shapes or scales.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -94,6 +95,16 @@ def attention(**options: Any) -> Function:
     return lambda x: F.scaled_dot_product_attention(x.flip(-1), 2 * x, x.roll(1, -1), **options)
 
 
+def half(left: Tensor, right: Tensor, product: Any = torch.mul) -> Tensor:
+    """A product that carries half of the signal to each factor, the other held."""
+    return (product(left, right.detach()) + product(left.detach(), right)) / 2
+
+
+def rescaled(x: Tensor, log: Function) -> Tensor:
+    """A logarithm as its distance from 1 times what that was multiplied by."""
+    return (x - 1) * (log(x) / (x - 1)).detach()
+
+
 def recurrent(layer: nn.Module) -> Function:
     torch.manual_seed(3)
     layer = layer.double().requires_grad_(False)
@@ -170,6 +181,12 @@ ADJOINT = cases(
     sub__the_mean=lambda x: x - x.mean(-1, keepdim=True),
     rsub__from_a_number=lambda x: 1 - x,
     rsub__both=lambda x: torch.rsub(x, x.flip(-1), alpha=2),
+    lerp=lambda x: torch.lerp(x, x.flip(-1), 0.3),
+    cat__with_an_empty_vector=lambda x: torch.cat([torch.tensor([]).to(x), x, 2 * x], 2),
+    _embedding_bag_forward_only=(
+        lambda x: F.embedding_bag(torch.tensor([[0, 2], [1, 1]]), x, mode="sum"),
+        (4, 3),
+    ),
     copy__over_zeros=lambda x: torch.zeros_like(x).copy_(x),
     copy__of_one_moment=lambda x: torch.zeros(2, 3, 7).to(x).copy_(x[..., 2:3]),
     copy__circular=lambda x: F.pad(x, (2, 3), mode="circular"),
@@ -333,6 +350,34 @@ SWITCH = cases(
     max__of_all_with_ties=torch.max,
     amax__of_time_with_ties=lambda x: x.amax(-1),
     amax__of_two_axes=lambda x: x.amax((1, 2), keepdim=True),
+    max__of_two=lambda x: torch.max(x, x.flip(-1)),
+    max__of_a_number=(lambda x: x.flatten()[0].max(0).values + x, (1, 1, 3)),
+    maximum__of_two=lambda x: torch.maximum(x, x.flip(-1)),
+    maximum__of_a_constant=lambda x: torch.maximum(x, CUBE),
+    min__of_time=lambda x: x.min(-1).values,
+    min__of_two=lambda x: torch.min(x, x.flip(-1)),
+    amin=lambda x: x.amin(1),
+    minimum=lambda x: torch.minimum(x, x.flip(-1)),
+    fmax=lambda x: torch.fmax(x, x.flip(-1)),
+    fmin=lambda x: torch.fmin(x, x.flip(-1)),
+    clamp__on_both_sides=lambda x: x.clamp(-0.5, 0.5),
+    clamp__from_above=lambda x: x.clamp(max=0),
+    clamp__by_tensors=lambda x: x.clamp(-POSITIVE, POSITIVE),
+    clamp__from_zero_to_a_live_bound=lambda x: x.clamp(torch.zeros(()).to(x), x.flip(-1)),
+    clamp_min=lambda x: x.clamp_min(-0.5),
+    clamp_max=lambda x: x.clamp_max(0.5),
+    hardtanh=F.hardtanh,
+    hardshrink=F.hardshrink,
+    softshrink=F.softshrink,
+    threshold=lambda x: F.threshold(x, 0.3, 0.1),
+    abs=torch.abs,
+    linalg_vector_norm__of_order_1=lambda x: x.norm(1, dim=1),
+    linalg_vector_norm__of_order_infinity=lambda x: x.norm(math.inf, dim=1),
+    sort=lambda x: x.sort(-1).values,
+    topk=lambda x: x.topk(3).values,
+    cummax=lambda x: x.cummax(-1).values,
+    cummin=lambda x: x.cummin(1).values,
+    nansum=lambda x: x.nansum(-1),
 )
 
 RECTIFY = cases(
@@ -357,6 +402,13 @@ RECTIFY = cases(
     clamp__between=lambda x: x.clamp(0.0, 0.5),
     clamp_min=lambda x: x.clamp_min(0.0),
     threshold=lambda x: F.threshold(x, 0.3, 0.0),
+    mul__gelu_by_hand=lambda x: 0.5 * x * (1 + torch.erf(x * 0.5**0.5)),
+    mul__quick_gelu=lambda x: x * torch.sigmoid(1.702 * x),
+    mul__mish_by_hand=lambda x: x * torch.tanh(F.softplus(x)),
+    mul__hardswish_by_hand=lambda x: x * (F.relu6(x + 3) / 6),
+    div__silu_by_hand=lambda x: x / (1 + torch.exp(-x)),
+    add__snake=lambda x: x + torch.sin(ROW.abs() * x) ** 2 / ROW.abs(),
+    add__snake_swapped=lambda x: ROW.abs().reciprocal() * torch.sin(x * ROW.abs()).square() + x,
     prelu__with_a_live_slope=lambda x: F.prelu(x, level(x)),
     _prelu_kernel__with_a_live_slope=lambda x: aten._prelu_kernel(x, level(x)[:, None]),
     rrelu__in_training=lambda x: F.rrelu(x, training=True),
@@ -377,8 +429,68 @@ RECTIFY = cases(
 HOLD = cases(
     "hold",
     mul__by_a_sigmoid=(
-        lambda x: torch.tanh(x) * torch.sigmoid(x.flip(-1)),
-        lambda x: torch.tanh(x) * torch.sigmoid(x.flip(-1)).detach(),
+        lambda x: (x + 1) * torch.sigmoid(x.flip(-1)),
+        lambda x: (x + 1) * torch.sigmoid(x.flip(-1)).detach(),
+    ),
+    mul__by_a_sigmoid_from_one=(
+        lambda x: (1 - 0.5 * torch.sigmoid(x.flip(-1))) * x,
+        lambda x: (1 - 0.5 * torch.sigmoid(x.flip(-1))).detach() * x,
+    ),
+    mul__by_a_bounded_value=(
+        lambda x: torch.cos(x.flip(-1)) * x,
+        lambda x: torch.cos(x.flip(-1)).detach() * x,
+    ),
+    mul__by_a_statistic=(
+        lambda x: x * torch.rsqrt(x.pow(2).mean(1, keepdim=True) + 0.1),
+        lambda x: x * torch.rsqrt(x.pow(2).mean(1, keepdim=True) + 0.1).detach(),
+    ),
+    mul__of_two=(
+        lambda x: x * x.flip(-1),
+        lambda x: (x.detach() * x.flip(-1) + x * x.flip(-1).detach()) / 2,
+    ),
+    mul__by_itself=(lambda x: x * x, lambda x: x * x.detach()),
+    mul__of_two_gates=(
+        lambda x: torch.sigmoid(x) * torch.sigmoid(x.flip(-1)),
+        lambda x: half(torch.sigmoid(x), torch.sigmoid(x.flip(-1))),
+    ),
+    mul__of_complex_values=(
+        lambda x: parts(analytic(x) * analytic(x.flip(-1))),
+        lambda x: parts(half(analytic(x), analytic(x.flip(-1)))),
+    ),
+    div__of_two=(
+        lambda x: x / (x.flip(-1).abs() + 1),
+        lambda x: x / (x.flip(-1).abs() + 1).detach(),
+    ),
+    div__of_complex_values=(
+        lambda x: parts(analytic(x) / (analytic(x.flip(-1)) + 4)),
+        lambda x: parts(analytic(x) / (analytic(x.flip(-1)) + 4).detach()),
+    ),
+    convolution__with_a_live_weight=(
+        lambda x: F.conv1d(x, x[:, :, :2], padding=1),
+        lambda x: half(x, x[:, :, :2], lambda a, b: F.conv1d(a, b, padding=1)),
+    ),
+    linear__with_itself=(lambda x: F.linear(x, x[0]), lambda x: half(x, x[0], F.linear)),
+    matmul__with_itself=(lambda x: x @ x.mT, lambda x: half(x, x.mT, torch.matmul)),
+    pow=(lambda x: x**3, lambda x: x * (x**2).detach()),
+    pow__of_complex_values=(
+        lambda x: parts(analytic(x) ** 2),
+        lambda x: parts(analytic(x) * analytic(x).detach()),
+    ),
+    sqrt=(
+        lambda x: (x.abs() + 1).sqrt(),
+        lambda x: (x.abs() + 1) * (x.abs() + 1).rsqrt().detach(),
+    ),
+    log=(lambda x: (x.abs() + 0.5).log(), lambda x: rescaled(x.abs() + 0.5, torch.log)),
+    log2=(lambda x: (x.abs() + 0.5).log2(), lambda x: rescaled(x.abs() + 0.5, torch.log2)),
+    log10=(lambda x: (x.abs() + 0.5).log10(), lambda x: rescaled(x.abs() + 0.5, torch.log10)),
+    log1p=(lambda x: torch.log1p(x.abs()), lambda x: rescaled(x.abs() + 1, torch.log)),
+    linalg_vector_norm=(
+        lambda x: x.norm(dim=-1),
+        lambda x: (x * (x / x.norm(dim=-1, keepdim=True)).detach()).sum(-1),
+    ),
+    abs__of_complex_values=(
+        lambda x: analytic(x).abs(),
+        lambda x: (analytic(x) * torch.sgn(analytic(x)).conj().detach()).real,
     ),
     mul__by_a_reshaped_gate=(
         lambda x: F.hardsigmoid(x.mean(-1)).unsqueeze(-1) * x,
@@ -465,13 +577,16 @@ PASS = cases(
     clone__contiguous=lambda x: x.mT.contiguous().mT,
     alias=aten.alias.default,
     detach=torch.detach,
+    tanh=torch.tanh,
+    atan=torch.atan,
+    asinh=torch.asinh,
+    erf=torch.erf,
     lift_fresh=aten.lift_fresh.default,
     _to_copy=lambda x: x.float(),
 )
 
 GRADIENT = cases(
     "gradient",
-    tanh=torch.tanh,
     sigmoid=torch.sigmoid,
     hardsigmoid=F.hardsigmoid,
     softmax=lambda x: torch.softmax(x, -1),
@@ -480,39 +595,24 @@ GRADIENT = cases(
     gru=recurrent(nn.GRU(3, 2, num_layers=2, batch_first=True)),
     rnn_tanh=recurrent(nn.RNN(3, 2, batch_first=True)),
     rnn_relu=recurrent(nn.RNN(3, 2, nonlinearity="relu", batch_first=True)),
-    clamp__on_both_sides=lambda x: x.clamp(-0.5, 0.5),
-    clamp__from_above=lambda x: x.clamp(max=0),
-    clamp__by_tensors=lambda x: x.clamp(-POSITIVE, POSITIVE),
+    div__softmax_by_hand=lambda x: x.exp() / x.exp().sum(-1, keepdim=True),
     batch_norm__with_live_weight_and_bias=lambda x: F.batch_norm(
         x, MEAN, VARIANCE, level(x), level(x, 2, 3, 4)
     ),
     batch_norm__with_a_live_bias=lambda x: F.batch_norm(x, MEAN, VARIANCE, GAIN, level(x)),
-    clamp__from_zero_to_a_live_bound=lambda x: x.clamp(torch.zeros(()).to(x), x.flip(-1)),
-    clamp_min=lambda x: x.clamp_min(-0.5),
-    hardtanh=F.hardtanh,
-    threshold=lambda x: F.threshold(x, 0.3, 0.1),
-    maximum__of_two=lambda x: torch.maximum(x, x.flip(-1)),
-    maximum__of_a_constant=lambda x: torch.maximum(x, CUBE),
-    max__of_two=lambda x: torch.max(x, x.flip(-1)),
-    mul__of_two=lambda x: x * x.flip(-1),
-    mul__by_itself=lambda x: x * x,
-    mul__of_two_gates=lambda x: torch.sigmoid(x) * torch.sigmoid(x.flip(-1)),
-    div__of_a_constant=lambda x: torch.div(CUBE, x * x + 1),
-    div__of_two=lambda x: x / (x.flip(-1).abs() + 1),
+    div__of_a_constant=lambda x: torch.div(CUBE, x.abs() + 1),
     div__rounded=lambda x: torch.div(x, 0.3, rounding_mode="floor"),
-    convolution__with_itself=lambda x: F.conv1d(x, x[:, :, :2], padding=1),
-    linear__with_itself=lambda x: F.linear(x, x[0]),
-    matmul__with_itself=lambda x: x @ x.mT,
+    lerp__by_a_live_weight=lambda x: torch.lerp(x, x.flip(-1), x.roll(1, -1)),
     addmm__of_two_live_factors=(lambda x: torch.addmm(x, x, x), (4, 4)),
     scaled_dot_product_attention__of_constants=lambda x: F.scaled_dot_product_attention(x, x, CUBE),
-    abs=torch.abs,
-    pow=lambda x: x**3,
+    linalg_vector_norm__of_order_3=lambda x: x.norm(3, dim=-1),
+    pow__of_a_constant=lambda x: 2**x,
+    pow__to_a_negative_power=lambda x: (x.abs() + 1) ** -0.5,
     sin=torch.sin,
-    log1p=lambda x: torch.log1p(x * x),
+    cos=torch.cos,
     _log_softmax=lambda x: torch.log_softmax(x, 1),
     sgn=lambda x: parts(torch.sgn(analytic(x))),
     std=lambda x: x.std(-1),
-    sort=lambda x: x.sort(-1).values,
     _cdist_forward=lambda x: torch.cdist(x, 2 * x),
 )
 

@@ -75,5 +75,6 @@ def _time_axis(layout: Layout, rank: int, field: ReceptiveField | None) -> int |
     if field is None:
         return 2 if rank == 3 else None
     axis = field.axis % rank
+    rank -= (layout.batch, layout.channel).count(None)  # of the model's own map
     others = [a for a in range(rank) if a not in (layout.batch, layout.channel)]
     return 2 + others.index(axis) if axis in others else None

@@ -26,7 +26,7 @@ class LayerRow:
         type: Module class, or op.
         calls: How often it ran.
         channels: Number of maps where its block ends.
-        channel_axis: The axis that counts them there.
+        channel_axis: The axis that counts them there; None: there is none, the map is one channel.
         hop: Samples of waveform from one value to the next; None (printed "all"): not in step.
         receptive_field: Samples of waveform that one value reads; None (printed "all"): all.
         block_ends_in: Where `tap="block"` takes the map.
@@ -36,7 +36,7 @@ class LayerRow:
     type: str
     calls: int
     channels: int
-    channel_axis: int
+    channel_axis: int | None
     hop: str | None
     receptive_field: int | None
     block_ends_in: str
@@ -93,13 +93,13 @@ def _row(
     captured: Capture, name: str, kind: str, calls: int, node: Node, end: Node, ends_in: str
 ) -> LayerRow:
     # Channels are those of the map that is heard by default, where the block ends.
-    axis, field = layout_of(captured, end).channel, captured.receptive_fields[node]
+    layout, field = layout_of(captured, end), captured.receptive_fields[node]
     return LayerRow(
         name,
         kind,
         calls,
-        shape_of(end)[axis],
-        axis,
+        1 if layout.channel is None else shape_of(end)[layout.channel],
+        layout.channel,
         None if field is None else str(field.hop),
         None if field is None else field.size,
         ends_in,

@@ -58,7 +58,8 @@ def local_mirror(
     field, x = captured.receptive_fields[captured.tap], captured.kept[captured.x]
     if field is None or field.size > SMALL * x.shape[-1]:
         return dense
-    if layout.batch >= len(shape_of(captured.tap)) + field.axis:  # examples are counted behind time
+    # Examples are not counted, or behind time.
+    if layout.batch is None or layout.batch >= len(shape_of(captured.tap)) + field.axis:
         return dense
     stride = total_stride(captured.receptive_fields.values())
     at_once = chunk_of(captured) * x.shape[-1]
@@ -117,6 +118,8 @@ class LocalMirror:
         trace: Callable[[Tensor], Trace],
     ) -> None:
         self._dense, self._x, self._maps, self._layout = dense, x, maps, layout
+        assert layout.batch is not None  # `local_mirror` asks before
+        self._batch = layout.batch
         self._field, self._stride, self._at_once = field, stride, at_once
         self._trace = trace
         self._traces: dict[torch.Size, Trace] = {}
@@ -143,7 +146,7 @@ class LocalMirror:
         """What each example of each seed reads; nothing for those that are zero."""
         # Seeds are (seeds, *map_shape): the map's batch axis is one place further on, and its time
         # axis, which is counted from the end, stays the same.
-        kept = (0, self._layout.batch + 1, seeds.dim() + self._field.axis)
+        kept = (0, self._batch + 1, seeds.dim() + self._field.axis)
         others = [axis for axis in range(seeds.dim()) if axis not in kept]
         support = seeds.ne(0).any(others)  # (seeds, batch, time)
         extents = []
@@ -200,7 +203,7 @@ class LocalMirror:
                 raise _NotLocalError
 
     def _stretch(self, maps: Tensor, example: int, place: int, crop: _Crop) -> Tensor:
-        one = maps.select(self._layout.batch, example)
+        one = maps.select(self._batch, example)
         return one.narrow(self._field.axis, place, crop.last - crop.first + 1)
 
     def _place(self, crop: _Crop) -> int:

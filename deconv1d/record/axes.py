@@ -42,7 +42,9 @@ def axes_of(graph: Graph, x: Node, rules: Rules) -> dict[Node, Axes]:
             channel = moved(op, rule, source, axes[source].channel)
         else:
             channel = rule.channels(op, _channel_of(axes))
-        axes[node] = Axes(batch, channel)
+        # A dot product, or a loss, leaves a single number: it has no axis.
+        lost = channel is None or channel < -len(op.shape)
+        axes[node] = Axes(batch, None if lost else channel)
     return axes
 
 

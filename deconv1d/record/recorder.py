@@ -30,7 +30,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._ops import OpOverload
+from torch._ops import HigherOrderOperator, OpOverload
 from torch.fx import Graph, Node, map_arg
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import TensorWeakRef
@@ -47,6 +47,7 @@ from deconv1d.record.aliasing import (
 )
 from deconv1d.record.blocks import effect_on_block
 from deconv1d.record.functions import called, has_a_rectifier
+from deconv1d.record.higher_order import run_higher_order
 from deconv1d.record.request import Failure, Tap, TapRequest
 from deconv1d.record.schema import (
     PLACED,
@@ -58,6 +59,7 @@ from deconv1d.record.schema import (
     is_random,
     is_random_op,
     is_shaped,
+    returns_one_tensor,
     schema_of,
 )
 from deconv1d.rules.memory import covers, held, revalued, strided
@@ -263,10 +265,16 @@ class Recorder(TorchDispatchMode):
 
     # --- ops ---------------------------------------------------------------------------------
 
+    supports_higher_order_operators = True
+
     def __torch_dispatch__(
         self, func: OpOverload, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
         """Runs one op and writes it down."""
+        if isinstance(func, HigherOrderOperator):  # runs others, which are written down
+            self.decides = True
+            with self:
+                return run_higher_order(func, args, kwargs or {})
         # A stopped model may go on: an `except BaseException` of its own, or a script.
         if self.complete and not self.run_on:
             raise Stop  # the first was swallowed, or turned into another exception by a script
@@ -666,8 +674,8 @@ class Recorder(TorchDispatchMode):
         """
         node = op.node
         if isinstance(node.target, OpOverload) and written:
-            # The pure twin returns what the op wrote: of _foreach_mul_ a list.
-            output = written if _returns_several(node.target) else written[0]
+            # The pure twin returns what the op wrote: one tensor, or several, as of sort(out=...).
+            output = written[0] if returns_one_tensor(node.target) else tuple(written)
         elif written:
             # Without a twin the node returns the op's results and then what it wrote into, in this
             # order (see `_on_copies` in `schema`).
@@ -835,7 +843,7 @@ def _lazy_bits() -> Any:
 
 def _note_facts(node: Node, rule: Rule | None) -> None:
     """What the rules of later ops ask of this one's (see `deconv1d.rules.gates`)."""
-    for name in ("gate", "detached", "reshapes"):
+    for name in ("gate", "bounded", "detached", "reshapes", "affine"):
         node.meta[name] = rule is not None and getattr(rule, name)
 
 
@@ -868,11 +876,6 @@ def _before_views(node: Node) -> Node:
             break
         node = node.all_input_nodes[0]
     return node
-
-
-def _returns_several(target: OpOverload) -> bool:
-    returns = target._schema.returns
-    return len(returns) > 1 or str(returns[0].type).startswith("List")
 
 
 def _is_zero(node: Node, x: Tensor) -> bool:

@@ -142,6 +142,12 @@ def _on_copies(func: OpOverload) -> Callable[..., tuple[Any, ...]]:
     return run
 
 
+@cache
+def returns_one_tensor(target: OpOverload) -> bool:
+    """Whether an op returns one tensor, and neither several nor a list of them."""
+    return [str(part.type) for part in target._schema.returns] == ["Tensor"]
+
+
 def is_shaped(node: Node) -> bool:
     """Whether an op reads of its input no more than shape and dtype: zeros_like, new_full."""
     return _is_shaped(node.target)

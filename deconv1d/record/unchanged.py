@@ -9,6 +9,7 @@ reach.
 from __future__ import annotations
 
 import gc
+import os
 import random
 import sys
 import threading
@@ -29,6 +30,16 @@ from deconv1d.record.interrupts import held_back
 FORWARD_LOCK = threading.RLock()
 """Held during a forward pass. One for the process: models may share layers, and all share the
 random state and torch's global switches. The mirror runs outside it."""
+
+
+def _free_in_child() -> None:
+    """A forked process has the thread that forked alone: nobody there would release the lock."""
+    if not FORWARD_LOCK._is_owned():  # type: ignore[attr-defined]  # typeshed leaves it out
+        FORWARD_LOCK._at_fork_reinit()  # type: ignore[attr-defined]  # as the standard library does
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows, which cannot fork
+    os.register_at_fork(after_in_child=_free_in_child)
 
 
 def unwrapped(model: nn.Module) -> nn.Module:

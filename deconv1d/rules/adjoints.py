@@ -16,6 +16,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils import _pytree as pytree
 
+from deconv1d.errors import PathError
+
 
 def conv_transpose(
     signal: Tensor,
@@ -238,13 +240,29 @@ def attention_transpose(
         scores = (
             scores.masked_fill(~mask, float("-inf")) if mask.dtype == torch.bool else scores + mask
         )
-    return scores.softmax(-1).mT @ signal
+    # Of a query that may attend to nothing torch's attention returns zeros, not NaN.
+    nothing = torch.isneginf(scores).all(-1, keepdim=True)
+    return torch.where(nothing, 0, scores.softmax(-1)).mT @ signal
 
 
 def glu_transpose(signal: Tensor, x: Tensor, axis: int) -> Tensor:
     """The transpose of value * sigmoid(gate), both halves of x, with the gate held."""
     gate_half = x.chunk(2, axis)[1]
     return torch.cat([signal * gate_half.sigmoid(), torch.zeros_like(signal)], axis)
+
+
+def quotient(signal: Tensor, divisor: Tensor) -> Tensor:
+    """Signal / divisor, and 0 where the divisor is 0: no value passed there."""
+    zero = divisor == 0
+    return torch.where(zero, 0, signal / torch.where(zero, 1, divisor))
+
+
+def gain_of_log(value: Tensor, distance: Tensor, slope: float) -> Tensor:
+    """Logarithms divided by the distance from their own zero; 0 at minus infinity."""
+    # Close to the zero a logarithm is its slope times the distance; the quotient would be noise.
+    near = distance.abs() < torch.finfo(distance.dtype).eps ** 0.5
+    gain = torch.where(near, slope, value / torch.where(near, 1, distance))
+    return torch.where(torch.isfinite(gain), gain, 0).to(value.dtype)
 
 
 def gate(signal: Tensor, forward_input: Tensor) -> Tensor:
@@ -276,6 +294,17 @@ def pull_back(
         return own(places)  # type: ignore[no-any-return]  # a function's attribute
 
     def carry_back(signal: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        try:
+            return pulled_back(signal, args, kwargs)
+        except (RuntimeError, NotImplementedError) as error:
+            raise PathError(
+                f"The signal cannot be carried back through the op {function}: expected a "
+                f"derivative, but torch says: {error}. Choose a layer before it, register a "
+                f"derivative (torch.library.register_autograd), or give the op a rule: "
+                f"Sonifier(model, rules={{**RULES, op: rule}})."
+            ) from error
+
+    def pulled_back(signal: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         flat, structure = pytree.tree_flatten((args, kwargs))
         # vjp differentiates by position, so arguments are flattened and filled in again.
         flat = [_savable(value) if isinstance(value, Tensor) else value for value in flat]
@@ -292,26 +321,22 @@ def pull_back(
 
         inputs = [flat[place] for place in places]
         signals = tuple(signal[i] for i in present) if several else signal
-        if not singular and not torch._C._are_functorch_transforms_active():
-            return _derivative(forward, inputs, signals)
+        if not torch._C._are_functorch_transforms_active():
+            return _derivative(forward, inputs, signals, singular)
         with torch.enable_grad():
             out, pull = torch.func.vjp(forward, *inputs)[:2]
         pulled = pull(signals)
         if not singular:
             return pulled
-        # Not where `pulled` is not finite: an overflow of the signal itself has to be noticed.
         slopes = pull(pytree.tree_map(torch.ones_like, out))
-        return tuple(
-            torch.where(torch.isfinite(slope), part, 0)
-            for slope, part in zip(slopes, pulled, strict=True)
-        )
+        return tuple(map(_where_finite, slopes, pulled))
 
     carry_back.__name__ = f"pull_back_{getattr(function, '__name__', 'op').split('.')[0]}"
     return carry_back
 
 
 def _derivative(
-    forward: Callable[..., Any], inputs: Sequence[Tensor], signals: Any
+    forward: Callable[..., Any], inputs: Sequence[Tensor], signals: Any, singular: bool
 ) -> tuple[Tensor, ...]:
     """As `torch.func.vjp`, for one signal; that would import torch's compiler, which takes 2 s."""
     leaves = [x.detach().requires_grad_() for x in inputs]
@@ -322,11 +347,26 @@ def _derivative(
     if not pairs:
         return tuple(map(torch.zeros_like, inputs))
     outputs, signals = zip(*pairs, strict=True)
-    gradients = torch.autograd.grad(outputs, leaves, signals, allow_unused=True)
+    pulled = _gradients(outputs, leaves, signals, again=singular)
+    if not singular:
+        return pulled
+    slopes = _gradients(outputs, leaves, [torch.ones_like(y) for y in outputs], again=False)
+    return tuple(map(_where_finite, slopes, pulled))
+
+
+def _gradients(
+    outputs: Sequence[Tensor], leaves: Sequence[Tensor], signals: Sequence[Tensor], *, again: bool
+) -> tuple[Tensor, ...]:
+    found = torch.autograd.grad(outputs, leaves, signals, retain_graph=again, allow_unused=True)
     return tuple(
-        torch.zeros_like(x) if gradient is None else gradient
-        for gradient, x in zip(gradients, inputs, strict=True)
+        torch.zeros_like(x) if part is None else part for part, x in zip(found, leaves, strict=True)
     )
+
+
+def _where_finite(slope: Tensor, signal: Tensor) -> Tensor:
+    """A signal with 0 where an op's slope is infinite."""
+    # Not where the signal is not finite: an overflow of its own has to be noticed.
+    return torch.where(torch.isfinite(slope), signal, 0)
 
 
 def _savable(x: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """Which value an op holds: of two factors the gate, of two terms the detached one.
 
 Gates are found by facts that the recorder copies from each op's rule into its node: `gate`,
-`detached` and `reshapes` (see `deconv1d.rules.table.Rule`).
+`bounded`, `detached`, `reshapes` and `affine` (see `deconv1d.rules.table.Rule`).
 """
 
 from __future__ import annotations
@@ -10,23 +10,43 @@ from collections.abc import Iterable
 
 from torch.fx import Node
 
-from deconv1d.rules.op import Op
+from deconv1d.rules.op import Op, depends_on_input
+from deconv1d.rules.patterns import is_statistic
 
 
 def is_gate(x: Node) -> bool:
-    """Whether a value is a sigmoid, a softmax or a detached value, perhaps in another shape."""
-    # `get`: the waveform and the model's constants have no rule, and so no such fact.
-    return bool(_unshaped(x).meta.get("gate"))
+    """Whether a value is a sigmoid, a softmax or a detached value.
+
+    It may have another shape, or be scaled and shifted by constants: 1 - sigmoid(a) is a gate.
+    """
+    return bool(_before_affine(x).meta.get("gate"))
 
 
 def held_factor(op: Op) -> Node | None:
-    """Of two factors that carry the signal: the one that is a gate, if just one is."""
-    return _only_one(op, [x for x in op.dependent if is_gate(x)])
+    """Of two factors that carry the signal the one that is held.
+
+    maps * sigmoid(a)                     the gate, if just one of the two is
+    maps * rsqrt(maps.pow(2).mean(-1))    else the statistic of the other
+    maps * cos(a)                         else the bounded one, if just one of the two is
+    """
+    if len(op.dependent) != 2 or op.dependent[0] is op.dependent[1]:
+        return None
+    first, second = op.dependent
+    gates = [x for x in (first, second) if is_gate(x)]
+    if gates:
+        # With two gates nothing says which of the two values is to be held.
+        return gates[0] if len(gates) == 1 else None
+    for factor, x in ((first, second), (second, first)):
+        if is_statistic(factor, x):
+            return factor
+    bounded = [x for x in (first, second) if _before_affine(x).meta.get("bounded")]
+    return bounded[0] if len(bounded) == 1 else None
 
 
 def held_term(op: Op) -> Node | None:
     """Of two terms that carry the signal: the one that is detached, if just one is."""
-    return _only_one(op, [x for x in op.dependent if _unshaped(x).meta.get("detached")])
+    held = [x for x in op.dependent if _unshaped(x).meta.get("detached")]
+    return held[0] if len(op.dependent) == 2 and len(held) == 1 else None
 
 
 def held_values(op: Op) -> Iterable[Node]:
@@ -34,9 +54,18 @@ def held_values(op: Op) -> Iterable[Node]:
     return [held] if (held := held_factor(op)) else []
 
 
-def _only_one(op: Op, held: list[Node]) -> Node | None:
-    # With two gates, or with none, nothing says which of the two values is to be held.
-    return held[0] if len(op.dependent) == 2 and len(held) == 1 else None
+def _before_affine(x: Node) -> Node:
+    """The value before ops that only scale it, shift it or give it another shape."""
+    # `get`: the waveform and the model's constants have no rule, and so no such fact.
+    while not x.meta.get("gate"):
+        if x.meta.get("reshapes"):
+            x = x.args[0]  # type: ignore[assignment]  # these ops all take their input first
+            continue
+        live = [source for source in x.all_input_nodes if depends_on_input(source)]
+        if not x.meta.get("affine") or len(live) != 1:
+            break
+        x = live[0]
+    return x
 
 
 def _unshaped(x: Node) -> Node:

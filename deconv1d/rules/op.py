@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields, is_dataclass
 from functools import cache, cached_property
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch._ops import OpOverload
 from torch.fx import Node
@@ -81,6 +82,9 @@ def converted(convert: Callable[[Tensor], Node], value: Any) -> Any:
 def first_tensor(output: Any) -> Tensor | None:
     """The first floating tensor in a module's output: tensor, tuple, dict or dataclass."""
     if isinstance(output, Tensor):
+        # Within torch.vmap a module returns a wrapped tensor; the ops that ran saw the one inside.
+        while torch._C._functorch.is_functorch_wrapped_tensor(output):
+            output = torch._C._functorch.get_unwrapped(output)
         return output if output.is_floating_point() or output.is_complex() else None
     return next((x for part in _members(output) if (x := first_tensor(part)) is not None), None)
 

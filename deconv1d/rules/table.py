@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
+from math import e, inf, log
 from operator import getitem
 from typing import Any, Literal, Protocol
 
@@ -26,7 +27,8 @@ from torch import Tensor
 from torch.fx import Node
 from torch.utils import _pytree as pytree
 
-from deconv1d.rules import adjoints, channel_axis, memory, reach, views
+from deconv1d.errors import PathError
+from deconv1d.rules import adjoints, channel_axis, memory, patterns, reach, views
 from deconv1d.rules.channel_axis import ChannelAxis
 from deconv1d.rules.gates import held_factor, held_term, held_values, is_gate
 from deconv1d.rules.op import Op, depends_on_input, shape_of
@@ -86,6 +88,8 @@ class Rule:
         channels: The axis on which the op counts channels of its own making; None: it makes none,
             and leaves its input's channels where `reach` puts their axis.
         gate: Whether its value is held where it multiplies another value that carries the signal.
+        bounded: Whether its value is bounded: held where it multiplies another such value that is
+            neither a gate nor bounded.
         detached: Whether its value is held where it is added to such a value.
         reshapes: Whether it gives its first input's values in another shape, and no more: a gate
             seen through it is still a gate.
@@ -93,6 +97,7 @@ class Rule:
         batched: Whether several signals can be carried at once, under `torch.func.vmap`.
         put_back: For an op that returns a view: how a write into the view becomes a new value of
             the tensor that it was cut from (see `deconv1d.rules.views`).
+        guided: `carry_back` of guided backpropagation, where a rectifier has one of its own.
         source: Where the rule comes from, and departures.
     """
 
@@ -105,12 +110,19 @@ class Rule:
     block: bool = False
     channels: ChannelAxis | None = None
     gate: bool = False
+    bounded: bool = False
     detached: bool = False
     reshapes: bool = False
     batched: bool = True
     singular: bool = False
     put_back: PutBack | None = None
+    guided: Callable[[Op, Any, Emit], Signals] | None = None
     source: str = ""
+
+    @property
+    def affine(self) -> bool:
+        """Whether each value of one live input is scaled and shifted by constants, and no more."""
+        return self.kind == "adjoint" and self.reach is pointwise
 
     @property
     def flagged(self) -> bool:
@@ -143,7 +155,7 @@ def rule_for(rules: Rules, op: Op, method: str = "deconvnet") -> Rule:
         return replace(rule, carry_back=back, keeps=_dependent, holds=_nothing, record=None)
     # Guided backpropagation reads the forward input's sign, so that input is kept.
     if method == "guided" and rule.kind == "rectify":
-        return replace(rule, carry_back=_rectify_guided, keeps=_dependent)
+        return replace(rule, carry_back=rule.guided or _rectify_guided, keeps=_dependent)
     return rule
 
 
@@ -181,7 +193,7 @@ def _transpose_by(op: Op, signal: Any, emit: Emit, live: list[Node]) -> Signals:
     like = signal if isinstance(signal, Node) else next(s for s in signal if s is not None)
 
     def zeros(argument: Any) -> Any:
-        if argument in live:
+        if isinstance(argument, Node) and argument in live:
             return emit(adjoints.blank, like, shape_of(argument), argument.meta["dtype"])
         return emit.value(argument)
 
@@ -198,7 +210,16 @@ def _differentiate(
 ) -> Signals:
     # A tensor may be given twice, as in x * x: each place has a signal, and the walk adds them up.
     flat, structure = pytree.tree_flatten((tuple(op.node.args), dict(op.node.kwargs)))
-    places = [place for place, argument in enumerate(flat) if argument in live]
+    # Nodes alone are compared: not all that an op is given can be, such as packed weights.
+    places = [
+        n for n, argument in enumerate(flat) if isinstance(argument, Node) and argument in live
+    ]
+    if any(isinstance(argument, torch.ScriptObject) for argument in flat):
+        raise PathError(
+            f"The signal cannot be carried back through {op.node.meta['name']!r} "
+            f"({op.node.meta['source']}): expected weights that are tensors, got packed ones, as "
+            f"of a quantised layer, which has no derivative. Give the model before quantisation."
+        )
     args, kwargs = pytree.tree_unflatten([value(argument) for argument in flat], structure)
     pulled = emit(adjoints.pull_back(_function(op), places, singular), signal, args, kwargs)
     for number, place in enumerate(places):
@@ -207,7 +228,13 @@ def _differentiate(
 
 def _function(op: Op) -> Callable[..., Any]:
     assert callable(op.node.target)
-    return op.node.target
+    return DIFFERENTIABLE.get(op.node.target, op.node.target)
+
+
+DIFFERENTIABLE: Mapping[Any, Callable[..., Any]] = {
+    aten._embedding_bag_forward_only.default: aten._embedding_bag.default
+}
+"""The op with a derivative, for one that torch calls in its place where none is wanted."""
 
 
 def _gradient(reach: Reader = reach.unknown, *, singular: bool = False, **facts: Any) -> Rule:
@@ -228,15 +255,18 @@ GRADIENT = _gradient(batched=False, singular=True)
 
 def _convolve_back(op: Op, signal: Node, emit: Emit) -> Signals:
     back = adjoints.conv_of_transpose if op["transposed"] else adjoints.conv_transpose
-    geometry = (op["stride"], op["padding"], op["dilation"], op["groups"])
     size = shape_of(op["input"])[2:]
-    yield op["input"], emit(back, signal, emit.value(op["weight"]), *geometry, size)
+    # One number may stand for all axes: Conv2d(padding="valid") gives [0].
+    each = (
+        [*op[name]] * (len(size) // len(op[name])) for name in ("stride", "padding", "dilation")
+    )
+    yield op["input"], emit(back, signal, emit.value(op["weight"]), *each, op["groups"], size)
 
 
 def _convolution(op: Op) -> Rule:
-    """A product with a live weight has its gradient; a live bias is one more term of a sum."""
+    """A live weight shares the signal with a live input; a live bias is one more term of a sum."""
     if depends_on_input(op["weight"]):
-        return _gradient(reach.everywhere, channels=channel_axis.first)
+        return _with_live_weight(op, channel_axis.first)
     if depends_on_input(op["bias"]):
         return _linear(reach.everywhere, channels=channel_axis.first)
     # torch's transposed convolution does not conjugate a complex weight; its derivative does.
@@ -258,9 +288,18 @@ def _linear_layer_back(op: Op, signal: Node, emit: Emit) -> Signals:
     yield op["input"], emit(torch.matmul, signal, emit.value(op["weight"]))
 
 
+def _with_live_weight(op: Op, channels: ChannelAxis) -> Rule:
+    linear = _linear(reach.everywhere, channels=channels)
+    if not depends_on_input(op["input"]):
+        return linear
+    if depends_on_input(op["bias"]):  # a term of the sum, which shares nothing
+        return _gradient(reach.everywhere, channels=channels)
+    return _shared(linear)
+
+
 def _linear_layer(op: Op) -> Rule:
     if depends_on_input(op["weight"]):
-        return _gradient(reach.everywhere, channels=channel_axis.last)
+        return _with_live_weight(op, channel_axis.last)
     if depends_on_input(op["bias"]):
         return _linear(reach.everywhere, channels=channel_axis.last)
     if op["weight"].meta["dtype"].is_complex:
@@ -275,6 +314,21 @@ def _reshape_back(op: Op, signal: Node, emit: Emit) -> Signals:
     yield op["self"], emit(torch.reshape, signal, shape_of(op["self"]))
 
 
+def _no_bits(op: Op, signal: Node, emit: Emit) -> Signals:
+    raise PathError(
+        f"The signal cannot be carried through {op.node.meta['name']!r} "
+        f"({op.node.meta['source']}): expected a view of the same dtype, got the bits of "
+        f"{op['self'].meta['dtype']} read as {op['dtype']}, which has no derivative. Use "
+        f"torch.view_as_complex, torch.view_as_real or .to(dtype), or choose a layer before that."
+    )
+    yield
+
+
+def _view(op: Op) -> Rule:
+    """A view in another shape; view(dtype), which reads the bits anew, cannot be carried."""
+    return _reshaped(reach.reshaped) if "dtype" not in op.arguments else BITS
+
+
 def _reshaped(reach: Reader) -> Rule:
     return Rule("adjoint", _reshape_back, reach, reshapes=True, put_back=views.reshape_back)
 
@@ -284,6 +338,7 @@ def _permute_back(op: Op, signal: Node, emit: Emit) -> Signals:
     yield op["self"], emit(torch.permute, signal, [order.index(axis) for axis in range(len(order))])
 
 
+BITS = Rule("gradient", _no_bits, reach.everywhere)
 PERMUTE = Rule("adjoint", _permute_back, reach.permuted, reshapes=True, put_back=views.permute_back)
 
 
@@ -291,7 +346,10 @@ def _concatenate_back(op: Op, signal: Node, emit: Emit) -> Signals:
     # Parts that are constant carry nothing, but take up their length of the signal.
     start, axis = 0, op["dim"]
     for part in op["tensors"]:
-        length = shape_of(part)[axis]
+        # torch skips an empty vector, whatever the rank of the others: cat([tensor([]), h], 2).
+        length = 0 if shape_of(part) == (0,) else shape_of(part)[axis]
+        if not length:
+            continue
         if depends_on_input(part):
             own = emit(torch.narrow, signal, axis, start, length)
             promoted = part.meta["dtype"] != op.node.meta["dtype"]
@@ -323,6 +381,27 @@ def _fitted(op: Op, emit: Emit, signal: Node, x: Node) -> Node:
     return emit(adjoints.unbroadcast, signal, shape_of(x), x.meta["dtype"])
 
 
+def _snake_back(op: Op, signal: Node, emit: Emit) -> Signals:
+    x = patterns.snake(op)
+    assert x is not None  # `_addition` asks before
+    yield x, _fitted(op, emit, emit(torch.relu, signal), x)
+
+
+def _snake_guided(op: Op, signal: Node, emit: Emit) -> Signals:
+    x = patterns.snake(op)
+    assert x is not None
+    yield x, _fitted(op, emit, emit(adjoints.gate, emit(torch.relu, signal), emit.value(x)), x)
+
+
+def _addition(op: Op) -> Rule:
+    """Also x + sin(a * x)**2 / a, which is Snake."""
+    return ADD if patterns.snake(op) is None else SNAKE
+
+
+def _snake_wave(op: Op) -> Iterable[Node]:
+    return [x for x in op.dependent if x is not patterns.snake(op)]
+
+
 def _add_back(op: Op, signal: Node, emit: Emit) -> Signals:
     """Straight-through estimators, z + (q - z).detach(), carry by their live term alone."""
     # self + alpha * other, self - alpha * other, other - alpha * self: a factor for each operand.
@@ -333,6 +412,9 @@ def _add_back(op: Op, signal: Node, emit: Emit) -> Signals:
             # alpha may be complex: the transpose of a product by it is by its conjugate
             part = signal if factor == 1 else emit(torch.mul, signal, factor.conjugate())
             yield x, _fitted(op, emit, part, x)
+
+
+ADD = Rule("adjoint", _add_back, holds=lambda op: _held_terms(op))
 
 
 def _copy_back(op: Op, signal: Node, emit: Emit) -> Signals:
@@ -372,14 +454,32 @@ def _scale_back(op: Op, signal: Node, emit: Emit) -> Signals:
 SCALE = Rule("adjoint", _scale_back)
 
 
+def _shared_back(op: Op, signal: Node, emit: Emit) -> Signals:
+    halved = emit(torch.mul, signal, 0.5)
+    yield from _differentiate(op, halved, emit, op.dependent, emit.value)
+
+
+def _shared(linear: Rule) -> Rule:
+    """The product of two live values: each carries half of the signal, times the other, held."""
+    return replace(linear, kind="hold", carry_back=_shared_back, keeps=_dependent, source=SHARED)
+
+
+SHARED = (
+    "half of the signal to each factor, times the other, held: Achtibat et al. 2024 (AttnLRP, "
+    "uniform rule), Jafari et al. 2024 (MambaLRP, half rule)"
+)
+
+
 def _product(linear: Rule) -> Callable[[Op], Rule]:
-    """A product: linear in its one live factor, else a gate is held, else its gradient."""
+    """A product: linear in its one live factor, else a gate is held, else both share the signal."""
 
     def choose(op: Op) -> Rule:
         if len(_factors(op)) <= 1:
             return linear
-        if held_factor(op) is None:
+        if len(op.dependent) > len(_factors(op)):  # a live term beside two live factors
             return _gradient(linear.reach, channels=linear.channels)
+        if held_factor(op) is None:
+            return _shared(linear)
         return replace(
             linear,
             kind="hold",
@@ -400,7 +500,10 @@ def _factors(op: Op) -> list[Node]:
     return op.dependent
 
 
-HELD_GATE = "ours: of a product of two live values the sigmoid or softmax is a recorded constant"
+HELD_GATE = (
+    "of a product of two live values the gate (sigmoid, softmax), the other's statistic or the "
+    "bounded value is a recorded constant: Arras et al. 2017; Ali et al. 2022"
+)
 
 
 def _multiplication(op: Op) -> Rule:
@@ -410,15 +513,119 @@ def _multiplication(op: Op) -> Rule:
         itself = packet(factor) is aten.sigmoid and factor.args[0] is value
         if depends_on_input(value) and (itself or _is_positive(factor, value)):
             return replace(RECTIFY, holds=_not_rectified)
+    if (line := patterns.self_gated(op)) is not None:
+        return _self_gated(line)
     return _product(SCALE)(op)
 
 
+def _self_gated(line: patterns.Line) -> Rule:
+    """A product x * g(x) that is about 0 for x < 0 and a line for x > 0: GELU, SiLU by hand."""
+
+    def carry_back(op: Op, signal: Node, emit: Emit) -> Signals:
+        yield line.node, _fitted(op, emit, rectified(signal, emit), line.node)
+
+    def guided(op: Op, signal: Node, emit: Emit) -> Signals:
+        passed = emit(adjoints.gate, rectified(signal, emit), emit.value(line.node))
+        yield line.node, _fitted(op, emit, passed, line.node)
+
+    def rectified(signal: Node, emit: Emit) -> Node:
+        positive = emit(torch.relu, signal)
+        return positive if line.slope == 1 else emit(torch.mul, positive, line.slope)
+
+    return replace(
+        RECTIFY,
+        carry_back=carry_back,
+        guided=guided,
+        holds=lambda op: [x for x in op.dependent if x is not line.node],
+    )
+
+
 def _division(op: Op) -> Rule:
-    # Rounding has derivative zero, and a live divisor is no linear map.
-    rounded = op.arguments.get("rounding_mode") is not None
-    if rounded or depends_on_input(op["other"]):
+    # Rounding has derivative zero.
+    if op.arguments.get("rounding_mode") is not None:
         return _gradient(reach.pointwise, singular=True)
-    return SCALE
+    if not depends_on_input(op["other"]):
+        return SCALE
+    if (line := patterns.self_gated(op)) is not None:
+        return _self_gated(line)
+    if patterns.is_softmax(op):
+        return _gradient(reach.pointwise, gate=True, singular=True)
+    # The reciprocal of a live value has no live numerator to be linear in.
+    live_above = depends_on_input(op["self"]) and op["self"] is not op["other"]
+    return HELD_DIVISOR if live_above else _gradient(reach.pointwise, singular=True)
+
+
+def _held_divisor(op: Op) -> Iterable[Node]:
+    return [op["other"]]
+
+
+def _held_divisor_back(op: Op, signal: Node, emit: Emit) -> Signals:
+    held = emit.value(op["other"])
+    if op["other"].meta["dtype"].is_complex:
+        held = emit(torch.conj, held)
+    yield op["self"], _fitted(op, emit, emit(adjoints.quotient, signal, held), op["self"])
+
+
+HELD_DIVISOR = Rule(
+    "hold",
+    _held_divisor_back,
+    keeps=_held_divisor,
+    holds=_held_divisor,
+    singular=True,
+    source="a live divisor is a recorded constant: Ali et al. 2022, Achtibat et al. 2024 (AttnLRP)",
+)
+
+
+# --- hold: a recorded gain ------------------------------------------------------------------------
+
+
+def _gain_back(op: Op, signal: Node, emit: Emit) -> Signals:
+    (x,) = op.dependent
+    gain = emit.recorded(op)
+    if op.node.meta["dtype"].is_complex:
+        gain = emit(torch.conj, gain)
+    yield x, _fitted(op, emit, emit(torch.mul, signal, gain), x)
+
+
+def _gain_of_power(op: Op, value: Values, output: Tensor) -> Tensor:
+    (x,) = op.dependent
+    return adjoints.quotient(output, value(x))
+
+
+def _gain_of_log(reference: float) -> Callable[[Op, Values, Tensor], Tensor]:
+    """What a logarithm multiplies the distance from its own zero by; there, its slope."""
+
+    def record(op: Op, value: Values, output: Tensor) -> Tensor:
+        (x,) = op.dependent
+        base = {aten.log2: 2.0, aten.log10: 10.0}.get(packet(op.node), e)
+        return adjoints.gain_of_log(output, value(x) - reference, 1 / log(base))
+
+    return record
+
+
+def _power(op: Op) -> Rule:
+    """x**p with p > 0 is x times a recorded x**(p - 1); any other power has its gradient."""
+    exponent = op["exponent"] if "exponent" in op.arguments else 0.5
+    if len(op.dependent) == 1 and isinstance(exponent, int | float) and exponent > 0:
+        return POWER
+    return _gradient(reach.pointwise, singular=True)
+
+
+POWER = Rule(
+    "hold",
+    _gain_back,
+    record=_gain_of_power,
+    singular=True,
+    source="x**p is x times what it was multiplied by, held; Shrikumar et al. 2017 (rescale)",
+)
+
+
+def _logarithm(reference: float) -> Rule:
+    return replace(
+        POWER,
+        record=_gain_of_log(reference),
+        source="Shrikumar et al. 2017 (DeepLIFT, rescale), from where the logarithm is 0",
+    )
 
 
 # --- constants that are zero, and conditions -------------------------------------------------
@@ -481,6 +688,9 @@ def _unpool_at(op: Op, signal: Any, emit: Emit) -> Signals:
 
 def _unpool_along(op: Op, signal: Any, emit: Emit) -> Signals:
     x, axis = op["self"], from_end(op["dim"], len(shape_of(op["self"])))
+    if not shape_of(x):  # of a single number
+        yield x, signal[0]
+        return
     values = signal[0] if op["keepdim"] else emit(torch.unsqueeze, signal[0], axis)
     indices = emit.recorded(op) if op["keepdim"] else emit(torch.unsqueeze, emit.recorded(op), axis)
     yield x, emit(adjoints.unpool_along, values, indices, axis, shape_of(x)[axis])
@@ -513,6 +723,12 @@ MAX_ALONG = Rule(
     record=_indices,
     source="the first of equals",
 )
+PIECEWISE = Rule(
+    "switch",
+    _pull_back,
+    keeps=_dependent,
+    source="piecewise linear: its derivative says which piece the forward pass chose",
+)
 AMAX = Rule(
     "switch",
     _pull_back,
@@ -523,11 +739,48 @@ AMAX = Rule(
 
 
 def _max(op: Op) -> Rule:
-    """max(dim), max(other) and max() are one op to torch."""
+    """max(dim), max(other) and max() are one op to torch, and so are those of min."""
     # The three overloads take other arguments: max(x, dim), max(x, other), max(x).
     if "dim" in op.arguments:
         return MAX_ALONG
-    return _maximum(op) if "other" in op.arguments else AMAX
+    if "other" not in op.arguments:
+        return AMAX
+    return _maximum(op) if packet(op.node) is aten.max else PIECEWISE
+
+
+def _magnitude(op: Op) -> Rule:
+    """|x| of a real value is piecewise linear; of a complex one its phase is held."""
+    return PHASE if op["self"].meta["dtype"].is_complex else PIECEWISE
+
+
+PHASE = replace(
+    PIECEWISE,
+    kind="hold",
+    singular=True,
+    source="the phase z/|z| is held, 0 at 0: it is the derivative of |z|",
+)
+
+
+def _norm(op: Op) -> Rule:
+    """The length of a vector: its direction is held. Of order 1 or infinity it is piecewise."""
+    along = reach.along("dim", keeps_axis=False)
+    if op["ord"] == 2:
+        return replace(PHASE, reach=along)
+    piecewise = abs(op["ord"]) in (1, inf)
+    return replace(PIECEWISE, reach=along) if piecewise else _gradient(along, singular=True)
+
+
+def _embedding(op: Op) -> Rule:
+    """Rows of a live table, summed, averaged or (mode 2) the largest of each column."""
+    if depends_on_input(op["per_sample_weights"]):
+        return _gradient(reach.everywhere)
+    piecewise = replace(PIECEWISE, reach=reach.everywhere)
+    return piecewise if op["mode"] == 2 else _linear(reach.everywhere)
+
+
+def _interpolation(op: Op) -> Rule:
+    """Linear between two values by a constant weight."""
+    return _gradient() if depends_on_input(op["weight"]) else _linear()
 
 
 # --- chance: what was drawn is remembered, for run again these ops draw others -------------------
@@ -602,7 +855,15 @@ RECTIFY = Rule(
 )
 # The derivative of rrelu is the one of the table that torch cannot run under `vmap`.
 RANDOM_RELU = replace(RECTIFY, batched=False)
+SNAKE = replace(
+    RECTIFY,
+    carry_back=_snake_back,
+    guided=_snake_guided,
+    holds=_snake_wave,
+    source="a relative of ReLU: its slope is never negative (Ziyin et al. 2020)",
+)
 ACTIVATION = _gradient(reach.pointwise, block=True)
+CLIPPED = replace(PIECEWISE, block=True, bounded=True)
 
 
 def _maximum(op: Op) -> Rule:
@@ -610,11 +871,7 @@ def _maximum(op: Op) -> Rule:
     # Either side may be the zero: maximum(x, 0), maximum(0, x).
     x, other = op["self"], op["other"]
     constant = other if depends_on_input(x) else x
-    return (
-        RECTIFY
-        if not depends_on_input(constant) and _is_zero(constant)
-        else _gradient(reach.pointwise)
-    )
+    return RECTIFY if not depends_on_input(constant) and _is_zero(constant) else PIECEWISE
 
 
 def _where(op: Op) -> Rule:
@@ -627,15 +884,17 @@ def _where(op: Op) -> Rule:
 def _clamp(op: Op) -> Rule:
     """clamp(min=0); a live upper bound carries too, which a rectifier has no place for."""
     from_zero = not isinstance(op["min"], Node) and op["min"] == 0
-    return RECTIFY if from_zero and not depends_on_input(op.arguments.get("max")) else ACTIVATION
+    bounded = op["min"] is not None and op.arguments.get("max") is not None
+    rectifies = from_zero and not depends_on_input(op.arguments.get("max"))
+    return replace(RECTIFY if rectifies else CLIPPED, bounded=bounded)
 
 
 def _hardtanh(op: Op) -> Rule:
-    return RECTIFY if op["min_val"] >= 0 else ACTIVATION
+    return replace(RECTIFY, bounded=True) if op["min_val"] >= 0 else CLIPPED
 
 
 def _threshold(op: Op) -> Rule:
-    return RECTIFY if op["value"] == 0 <= op["threshold"] else ACTIVATION
+    return RECTIFY if op["value"] == 0 <= op["threshold"] else replace(CLIPPED, bounded=False)
 
 
 # --- hold ---------------------------------------------------------------------------------------
@@ -802,10 +1061,11 @@ GROUP_NORM = Rule(
 
 def _attend_back(op: Op, signal: Node, emit: Emit) -> Signals:
     held = [emit.value(op[name]) for name in ("query", "key", "attn_mask")]
-    yield (
-        op["value"],
-        emit(adjoints.attention_transpose, signal, *held, op["is_causal"], op["scale"]),
-    )
+    value = op["value"]
+    back = emit(adjoints.attention_transpose, signal, *held, op["is_causal"], op["scale"])
+    if shape_of(value)[:-2] != op.shape[:-2]:  # keys and values may be broadcast over the batch
+        back = emit(adjoints.unbroadcast, back, shape_of(value), value.meta["dtype"])
+    yield value, back
 
 
 def _attention_weights(op: Op) -> Iterable[Node]:
@@ -845,6 +1105,7 @@ def _pass(op: Op, signal: Node, emit: Emit) -> Signals:
 
 
 PASS = Rule("pass", _pass, block=True)
+ODD = replace(PASS, bounded=True, source="ours: odd and monotone, so it keeps signs; no switch")
 
 # --- memory -------------------------------------------------------------------------------------
 
@@ -877,7 +1138,8 @@ RULES: Rules = {
         "matmul mm bmm addmm baddbmm mv dot",
         _product(_linear(reach.multiplied, channels=channel_axis.of_product)),
     ),
-    **_each("add sub rsub", Rule("adjoint", _add_back, holds=_held_terms)),
+    **_each("add", _addition),
+    **_each("sub rsub", ADD),
     **_each("copy", Rule("adjoint", _copy_back, holds=_overwritten)),
     **_each("_conj", Rule("adjoint", _conjugate_back, put_back=views.conjugate_back)),
     **_each("_conj_physical", Rule("adjoint", _conjugate_back)),
@@ -886,10 +1148,12 @@ RULES: Rules = {
     **_each("mul", _multiplication),
     **_each("div", _division),
     **_each("batch_norm", _batch_norm),
-    **_each("view reshape _unsafe_view", _reshaped(reach.reshaped)),
+    **_each("view", _view),
+    **_each("reshape _unsafe_view", _reshaped(reach.reshaped)),
     **_each("unsqueeze", _reshaped(reach.stacked)),
     **_each("squeeze", _reshaped(reach.squeezed)),
     **_each("permute transpose t", PERMUTE),
+    **_each("_embedding_bag_forward_only", _embedding),
     **_each("cat", Rule("adjoint", _concatenate_back, reach.along("dim"))),
     **_each("slice_scatter", _put_together(aten.slice.Tensor, reach.scattered)),
     **_each("select_scatter", _put_together(aten.select.int)),
@@ -954,8 +1218,14 @@ RULES: Rules = {
     **_each(
         "adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d", _indexed_pool(reach.adaptive)
     ),
-    **_each("max", _max),
-    **_each("amax", AMAX),
+    **_each("max min", _max),
+    **_each("amax amin", AMAX),
+    **_each("minimum fmax fmin hardshrink softshrink clamp_max", PIECEWISE),
+    **_each("sort cummax cummin topk", replace(PIECEWISE, reach=reach.along("dim"))),
+    **_each("nansum", replace(PIECEWISE, reach=reach.along("dim", keeps_axis=False))),
+    **_each("abs", _magnitude),
+    **_each("linalg_vector_norm", _norm),
+    **_each("lerp", _interpolation),
     # rectify
     **_each("relu leaky_relu elu celu gelu silu mish softplus hardswish", RECTIFY),
     **_each("prelu _prelu_kernel", _prelu),
@@ -971,14 +1241,18 @@ RULES: Rules = {
     **_each("group_norm", _group_norm),
     **_each("scaled_dot_product_attention", _attention),
     **_each("glu", GLU),
+    **_each("pow sqrt", _power),
+    **_each("log log2 log10", _logarithm(1.0)),
+    **_each("log1p", _logarithm(0.0)),
     # pass
     **_each("clone _to_copy", replace(PASS, reshapes=True)),
     **_each("lift_fresh", PASS),
+    **_each("tanh atan asinh erf", ODD),
     **_each("alias", replace(PASS, put_back=views.reshape_back)),
     # Whoever detaches a value says that it is to be a constant.
     **_each("detach", replace(PASS, gate=True, detached=True, put_back=views.reshape_back)),
     # gradient: known to have nothing better
-    **_each("tanh", ACTIVATION),
+    **_each("sin cos", replace(ACTIVATION, block=False, bounded=True)),
     **_each("sigmoid hardsigmoid", replace(ACTIVATION, gate=True)),
     **_each("softmax _softmax", _gradient(reach.along("dim"), gate=True)),
     **_each("lstm gru rnn_tanh rnn_relu", _gradient(reach.everywhere, channels=channel_axis.last)),
