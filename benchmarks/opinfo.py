@@ -12,6 +12,7 @@ of this library is a refusal; any other exception is a foreign traceback.
 from __future__ import annotations
 
 import argparse
+import json
 import re
 import time
 import warnings
@@ -268,6 +269,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", help="ops; all if none is named; no page is written")
     parser.add_argument("--each", type=int, help="at most so many samples of each op")
+    parser.add_argument("--no-page", action="store_true", help="print the counts and no more")
     options = parser.parse_args()
     names = options.names
     warnings.simplefilter("ignore")
@@ -280,8 +282,8 @@ def main() -> None:
         if rest:
             print(name, dict(found[name].counts), *found[name].reasons.items(), sep="\n    ")
     total = sum((outcomes.counts for outcomes in found.values()), Counter())
-    print(dict(total), "left out:", sum(outcomes.left_out for outcomes in found.values()))
-    if not names:
+    print(json.dumps(total))
+    if not names and not options.no_page:
         write_page(
             HERE.parent / "docs" / "ops.md",
             "Ops",

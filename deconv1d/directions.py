@@ -80,7 +80,7 @@ def sonify_directions(reached: ReachedMap, direction: Any, **options: Any) -> So
 def _rows(direction: Any, reached: ReachedMap) -> Tensor:
     """The directions as (directions, channels), in the map's dtype."""
     values = torch.as_tensor(direction)
-    channels = reached.activation.shape[reached.layout.channel]
+    channels = reached.layout.channels(reached.activation)
     fits = values.dim() in (1, 2) and values.shape[-1] == channels and values.numel() > 0
     if not fits or not values.is_floating_point():
         raise InputError(

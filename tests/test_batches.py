@@ -61,9 +61,7 @@ def test_a_batch_holds_clips_of_one_group():
 
 
 def test_a_group_must_fill_a_batch():
-    with pytest.raises(
-        ValueError, match="of one group: the largest of 2 groups has 2"
-    ):
+    with pytest.raises(ValueError, match="of one group: the largest of 2 groups has 2"):
         Batches(4, 3, 0, tuple("aabb"))
 
 

@@ -22,6 +22,7 @@ from deconv1d.channels import check_channels
 from deconv1d.errors import InputError, ModelError, check_word
 from deconv1d.evaluation.ablation import model_output
 from deconv1d.layers.axes import layout_of
+from deconv1d.layers.maps import map_of
 from deconv1d.record.capture import Capture
 from deconv1d.rules.op import shape_of
 
@@ -71,7 +72,7 @@ def ablate(
     reached, _, name, _ = forward_pass.run_to(x, layer, tap=tap)
     assert reached.tap is not None
     layout = layout_of(reached, reached.tap, channel_axis)
-    numbers = check_channels(channel, shape_of(reached.tap)[layout.channel], name)
+    numbers = check_channels(channel, layout.channels(map_of(reached)), name)
     if not isinstance(numbers, list):
         raise InputError(
             f"The channel {channel!r} of layer {name!r} cannot be silenced: expected a number, a "
