@@ -93,7 +93,12 @@ FAMILIES: dict[str, tuple[Function, ...]] = {
         lambda x: 2 * (torch.sigmoid(x.flip(-1)) * x),
         lambda x: x * (2 * torch.sigmoid(x.flip(-1))),
     ),
-    "GLU": (lambda x: F.glu(x, 1), halves(lambda a, b: a * torch.sigmoid(b))),
+    "GLU": (
+        lambda x: F.glu(x, 1),
+        halves(lambda a, b: a * torch.sigmoid(b)),
+        lambda x: x[:, :2] * torch.sigmoid(x).chunk(2, 1)[1],
+        lambda x: x.unflatten(1, (2, 2))[:, 0] * torch.sigmoid(x.unflatten(1, (2, 2))).unbind(1)[1],
+    ),
     "SwiGLU": (
         halves(lambda a, b: F.silu(a) * b),
         halves(lambda a, b: b * F.silu(a)),

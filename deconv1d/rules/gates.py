@@ -7,6 +7,7 @@ Gates are found by facts that the recorder copies from each op's rule into its n
 from __future__ import annotations
 
 from collections.abc import Iterable
+from operator import getitem
 
 from torch.fx import Node
 
@@ -58,7 +59,8 @@ def _before_affine(x: Node) -> Node:
     """The value before ops that only scale it, shift it or give it another shape."""
     # `get`: the waveform and the model's constants have no rule, and so no such fact.
     while not x.meta.get("gate"):
-        if x.meta.get("reshapes"):
+        # One of several pieces that an op cut: r, z = sigmoid(a).chunk(2, 1).
+        if x.meta.get("reshapes") or x.target is getitem:
             x = x.args[0]  # type: ignore[assignment]  # these ops all take their input first
             continue
         live = [source for source in x.all_input_nodes if depends_on_input(source)]

@@ -1170,9 +1170,9 @@ RULES: Rules = {
     ),
     **_each(
         "split split_with_sizes unsafe_split unsafe_split_with_sizes",
-        _linear(reach.split, put_back=views.piece_back),
+        _linear(reach.split, reshapes=True, put_back=views.piece_back),
     ),
-    **_each("unbind", _linear(reach.split, put_back=views.unbound_back)),
+    **_each("unbind", _linear(reach.split, reshapes=True, put_back=views.unbound_back)),
     **_each("unfold", _linear(reach.unfold)),
     **_each("sum mean", _linear(reach.along("dim", keeps_axis=False))),
     **_each("cumsum _fft_r2c _fft_c2c _fft_c2r", _linear(reach.along("dim"))),
