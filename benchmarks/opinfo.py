@@ -1,7 +1,7 @@
 """PyTorch's own lists of ops and modules as a judge: each in a small model, against autograd.
 
-Writes docs/ops.md. `op_db` and `module_db`, with which torch tests itself, hold sample calls of
-every op and module. Each differentiable sample of dtype float64 becomes a model:
+Writes the page of ops in docs. `op_db` and `module_db`, with which torch tests itself, hold sample
+calls of every op and module. Each differentiable one of dtype float64 becomes a model:
 
     x -> conv -> cut into the sample's tensors -> the op -> flattened and scaled
 
@@ -265,7 +265,7 @@ def everything() -> Iterator[tuple[str, Callable[[], Iterator[Sample]]]]:
 
 
 def main() -> None:
-    """Writes docs/ops.md."""
+    """Writes the page of ops."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", help="ops; all if none is named; no page is written")
     parser.add_argument("--each", type=int, help="at most so many samples of each op")
