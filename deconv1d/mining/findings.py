@@ -1,4 +1,4 @@
-"""The folder that `deconv1d mine` writes, for all that reads it: reports, notebooks, other programs.
+"""The folder that `deconv1d mine` writes, for reports, notebooks and other programs to read.
 
     out/
       plan.json          what was asked for: hashes of the model and of the clips, the settings
