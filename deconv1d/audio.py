@@ -7,6 +7,7 @@ is written under a temporary name in its own folder and then renamed: it is whol
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import re
 import shutil
@@ -101,14 +102,41 @@ def read_audio(
             shorter than one sample at `sample_rate`.
         InputError: If `sample_rate` is not a whole number above 0.
     """
+    sample_rate = None if sample_rate is None else whole_rate(sample_rate)
+    content = _read_bytes(path)
+    # By its number, not through Python: callbacks of libsndfile's swallow Ctrl-C.
+    with open(path, "rb") as file:
+        return _decoded(file.fileno(), content, str(path), sample_rate, mono=mono)
+
+
+def decode_audio(
+    content: bytes, name: str, sample_rate: int | None = None, *, mono: bool = True
+) -> tuple[npt.NDArray[np.float32], int]:
+    """The waveform in the bytes of a sound file, as `read_audio` gives it.
+
+    Args:
+        content: All of the file.
+        name: What messages call it.
+        sample_rate: As for `read_audio`.
+        mono: As for `read_audio`.
+
+    Raises:
+        FileError, InputError: As for `read_audio`.
+    """
+    return _decoded(io.BytesIO(content), content, name, sample_rate, mono=mono)
+
+
+def _decoded(
+    file: int | io.BytesIO, content: bytes, name: str, sample_rate: int | None, *, mono: bool
+) -> tuple[npt.NDArray[np.float32], int]:
     target_rate = None if sample_rate is None else whole_rate(sample_rate)
-    frames, rate = _decode(path)
+    frames, rate = _frames(file, content, name)
     samples = frames.mean(axis=1) if mono else frames
     if target_rate is not None and target_rate != rate:
         samples, rate = _resample(samples, rate, target_rate), target_rate
     if not len(samples):
         raise FileError(
-            f"{str(path)!r} holds no sound: expected at least one sample at {rate} Hz, got "
+            f"{name!r} holds no sound: expected at least one sample at {rate} Hz, got "
             f"{len(frames)} before resampling. Give a longer recording."
         )
     return np.ascontiguousarray(samples.T), rate
@@ -272,29 +300,34 @@ def _check_peak(peak: float, subtype: str, path: str | Path) -> None:
     )
 
 
-def _decode(path: str | Path) -> tuple[npt.NDArray[np.float32], int]:
-    """The frames of a sound file, shape (time, channels), and its rate."""
-    import soundfile
-
+def _read_bytes(path: str | Path) -> bytes:
     try:
-        content = Path(path).read_bytes()
+        return Path(path).read_bytes()
     except OSError as error:
         raise FileError(
             f"{str(path)!r} cannot be read: {error.strerror}. Give the path of one sound file."
         ) from error
+
+
+def _frames(
+    source: int | io.BytesIO, content: bytes, name: str
+) -> tuple[npt.NDArray[np.float32], int]:
+    """The frames of a sound file, shape (time, channels), and its rate."""
+    import soundfile
+
     try:
-        with open(path, "rb") as f, soundfile.SoundFile(f.fileno(), closefd=False) as file:
+        with soundfile.SoundFile(source, closefd=False) as file:
             frames = file.read(dtype="float32", always_2d=True)
             rate, declared, log = file.samplerate, file.frames, file.extra_info
     except soundfile.LibsndfileError as error:
         raise FileError(
-            f"{str(path)!r} cannot be read: expected a whole sound file, got {len(content)} bytes "
+            f"{name!r} cannot be read: expected a whole sound file, got {len(content)} bytes "
             f"that libsndfile refuses ({error.error_string}). Copy it again, or convert it: "
             "ffmpeg -i IN OUT.wav"
         ) from error
     if len(frames) < declared or is_cut(content, log):
         raise FileError(
-            f"{str(path)!r} is cut short: expected all the samples that it declares, got "
+            f"{name!r} is cut short: expected all the samples that it declares, got "
             f"{len(frames)}. Copy it again, or keep what is there: ffmpeg -i IN OUT.wav"
         )
     return frames, rate

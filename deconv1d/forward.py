@@ -119,13 +119,17 @@ class ForwardPass:
         (verified,) = self._verify(captured, [layer], tap, signal=True)
         return RunTo(captured, waveform, str(layer), verified)
 
-    def run_through(self, x: Any, names: Sequence[str], *, tap: str) -> RunThrough:
-        """Runs the model through several layers, for their maps alone: nothing can be carried back.
+    def run_through(
+        self, x: Any, names: Sequence[str], *, tap: str, method: str = "forward"
+    ) -> RunThrough:
+        """Runs the model through several layers.
 
         Args:
             x: As for `Sonifier.sonify`.
             names: Each as for `Sonifier.sonify`.
             tap: As for `Sonifier.sonify`.
+            method: "forward": for their maps alone, nothing can be carried back; else as for
+                `Sonifier.sonify`.
 
         Raises:
             InputError, LayerError, PathError: As for `Sonifier.sonify`.
@@ -134,8 +138,8 @@ class ForwardPass:
         check_names(names)
         waveform = as_waveform(x)
         layers = [self._find(waveform, name) for name in names]
-        captured = self._reach(waveform, layers, tap, "forward", self.rules)
-        self._verify(captured, layers, tap, signal=False)
+        captured = self._reach(waveform, layers, tap, method, self.rules)
+        self._verify(captured, layers, tap, signal=method != "forward")
         return RunThrough(captured, tuple(map(str, layers)))
 
     def _reach(

@@ -353,6 +353,11 @@ class Sonifier:
         ]
 
     @property
+    def forward_pass(self) -> ForwardPass:
+        """How this sonifier runs its model."""
+        return self._forward_pass
+
+    @property
     def verified(self) -> dict[str, Verified]:
         """How far each layer that was heard is from the model itself, by its name."""
         return dict(self._forward_pass.verification.outcomes)

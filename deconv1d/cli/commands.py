@@ -20,6 +20,7 @@ from deconv1d.audio import Samples, read_audio, write_audio, write_whole
 from deconv1d.cli import options
 from deconv1d.cli.answer import Answer
 from deconv1d.cli.explore import explore_options, run_explore
+from deconv1d.cli.mine import mine_clips, mine_options
 from deconv1d.cli.models import blaming, load_model
 from deconv1d.cli.options import MARK
 from deconv1d.cli.report import report_options, run_report
@@ -171,6 +172,10 @@ def _demo(arguments: argparse.Namespace) -> Answer:
 
     page = write_demo(arguments.output)
     return Answer(f"Open {page} in a browser.", {"page": str(page)})
+
+
+def _mine(arguments: argparse.Namespace) -> Answer:
+    return Answer(*mine_clips(arguments))
 
 
 # --- from a file to a waveform -------------------------------------------------------------------
@@ -364,6 +369,7 @@ COMMANDS = {
     "report": Command(
         "write a page to listen on, from what was mined", (report_options,), run_report
     ),
+    "mine": Command("find the clips that each channel responds to most", (mine_options,), _mine),
     "demo": Command("write a page to look at and listen to", (options.demo_options,), _demo),
 }
 

@@ -4,7 +4,7 @@
       plan.json          what was asked for: hashes of the model and of the clips, the settings
       clips.parquet      which clips there are and where each lies; one row group a shard
       shards/*.parquet   what each shard of clips gave; needed to go on after a break
-      heard/*.parquet    the sonifications of some of the winners' clips; needed as well
+      heard/*.json       the sonifications of some of the winners' clips; needed as well
       layers.json        {"model", "sample_rate", "score", "tap", "top", "clips": their number,
                           "layers": [{"layer", "type", "channels", "hop", "receptive_field",
                                       "folder"}]}; hop and receptive field in samples, or null

@@ -6,8 +6,6 @@ import hashlib
 import inspect
 import time
 from collections.abc import Iterable, Sequence
-from fractions import Fraction
-from math import lcm, prod
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +15,10 @@ from torch import Tensor, nn
 
 from deconv1d.errors import InputError, LayerError, ModelError, check_word
 from deconv1d.forward import TAPS, check_names
-from deconv1d.layers.axes import ordered
 from deconv1d.layers.maps import LayerMaps
-from deconv1d.mining.mined import Array, Mined, Ranking, Settings, import_parquet, merge
-from deconv1d.record.receptive_fields import ReceptiveField
+from deconv1d.mining.mined import Mined, Ranking, Settings, import_parquet
+from deconv1d.mining.ranking import SCORES, ranked
 from deconv1d.sonify import Sonifier
-
-SCORES = ("peak", "mean")
 
 
 def mine(
@@ -78,7 +73,7 @@ def mine(
     check_names(layers)
     check_word("score", score, SCORES)
     check_word("tap", tap, TAPS)
-    _check_k(k)
+    check_k(k)
     part = None if path is None else Path(f"{path}.part")
     run = _Run(sonifier, layers, k=k, score=score, tap=tap, skip=skip_unusable)
     if part is not None:
@@ -142,8 +137,9 @@ class _Run:
         if known:
             return
         for maps in heard:
-            here = _ranking(maps, clip, self.score)
-            self.rankings[maps.layer] = merge(self.rankings.get(maps.layer), here, self.k)
+            before = self.rankings.get(maps.layer)
+            ids = np.array([clip], dtype=object)
+            self.rankings[maps.layer] = ranked(before, maps, ids, self.k, self.score)
         self.clips.add(clip)
 
     def _hear(self, waveform: Any) -> list[LayerMaps]:
@@ -160,12 +156,7 @@ class _Run:
         """With the first clip that is heard the layers' full names are known."""
         if self.settings is not None:
             return
-        twice = [name for name in layers if layers.count(name) > 1]
-        if twice:
-            raise LayerError(
-                f"Layer {twice[0]!r} is asked for twice: expected different layers, got "
-                f"{list(self.layers)}. Name it once."
-            )
+        check_different(layers, self.layers)
         found = Settings(tuple(layers), self.k, self.score, self.tap, self.weights)
         if self.before is not None and self.before.settings != found:
             raise InputError(
@@ -220,39 +211,6 @@ class _Run:
         return self.found()
 
 
-def _ranking(found: LayerMaps, clip: str, score: str) -> Ranking:
-    """One clip's place in every channel's ranking."""
-    maps = ordered(found.maps[0])
-    flat = maps if found.time is None else maps.movedim(found.time - 1, 1)
-    moment = prod(flat.shape[2:])  # values of one moment
-    flat = flat.reshape(len(maps), -1)
-    strongest = flat.argmax(1, keepdim=True)  # the first among equals
-    value = flat.gather(1, strongest) if score == "peak" else _mean(maps)
-    position = strongest if found.time is None else strongest // moment
-    places = _array(position)
-    window = _window(None if found.time is None else found.field, places, found.samples)
-    return Ranking(_array(value.double()), np.full(places.shape, clip), places, *window)
-
-
-def _mean(maps: Tensor) -> Tensor:
-    return maps.reshape(len(maps), -1).mean(-1, keepdim=True)
-
-
-def _array(values: Tensor) -> Array:
-    return values.detach().cpu().numpy()
-
-
-def _window(field: ReceptiveField | None, position: Array, samples: int) -> tuple[Array, Array]:
-    """The samples that moments read, within the clip: the first, and the one after the last."""
-    if field is None:
-        return np.zeros_like(position), np.full_like(position, samples)
-    unit = lcm(*(Fraction(x).denominator for x in (field.hop, field.start, field.stop)))
-    hop, start, stop = (int(x * unit) for x in (field.hop, field.start, field.stop))
-    first = -(-(position * hop + start) // unit)  # rounded up
-    end = (position * hop + stop) // unit + 1
-    return np.clip(first, 0, samples), np.clip(end, 0, samples)
-
-
 def weights_hash(model: nn.Module) -> str:
     """SHA-256 of a model's parameters and buffers, by their names, and of its structure.
 
@@ -293,7 +251,23 @@ def _content_hash(waveform: Any) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def _check_k(k: Any) -> None:
+def check_different(layers: Sequence[str], asked: Sequence[str]) -> None:
+    """Raises LayerError if two of the names that were asked for mean one layer.
+
+    Args:
+        layers: Their full names.
+        asked: As they were given.
+    """
+    twice = [name for name in layers if layers.count(name) > 1]
+    if twice:
+        raise LayerError(
+            f"Layer {twice[0]!r} is asked for twice: expected different layers, got "
+            f"{list(asked)}. Name it once."
+        )
+
+
+def check_k(k: Any) -> None:
+    """Raises InputError unless it is a number of clips."""
     if isinstance(k, bool) or not isinstance(k, int) or k < 1:
         raise InputError(
             f"k={k!r} cannot be used: expected a whole number of clips above 0. Give how many to "

@@ -34,7 +34,7 @@ class Ranking:
 
     Attributes:
         value: What the channels answer to the clip.
-        clip: Its id.
+        clip: Its id, as an object; or a number that stands for it and sorts as it does.
         position: Index in time of the map's strongest moment.
         start_sample: First sample of the clip that this moment reads.
         end_sample: The sample after the last that it reads.
@@ -49,11 +49,32 @@ class Ranking:
     def merged(self, other: Ranking, k: int) -> Ranking:
         """The top k of both."""
         pairs = zip(self.columns(), other.columns(), strict=True)
-        columns = [np.concatenate(pair, axis=1) for pair in pairs]
-        value, clip, position, *_ = columns
+        both = Ranking(*(np.concatenate(pair, axis=1) for pair in pairs))
+        if self.value.shape[1] < k:
+            return both.best(k)
+        # Most channels of most later clips have nothing that reaches the top k: those stay.
+        rows = np.flatnonzero(other.value.max(1) >= self.value[:, -1])
+        return self.replaced(rows, both.taken(rows).best(k)) if len(rows) else self
+
+    def best(self, k: int) -> Ranking:
+        """The top k, best first."""
+        value, clip, position, *_ = self.columns()
+        if clip.dtype == object:  # numbers in the order of the ids
+            clip = np.unique(clip, return_inverse=True)[1].reshape(clip.shape)
         # The last key of lexsort counts most: the value, then the clip id, then the position.
         order = np.lexsort((position, clip, -value), axis=1)[:, :k]
-        return Ranking(*(np.take_along_axis(column, order, 1) for column in columns))
+        return Ranking(*(np.take_along_axis(column, order, 1) for column in self.columns()))
+
+    def replaced(self, rows: Array, others: Ranking) -> Ranking:
+        """The ranking with those of some channels in place of its own."""
+        columns = [column.copy() for column in self.columns()]
+        for column, other in zip(columns, others.columns(), strict=True):
+            column[rows] = other
+        return Ranking(*columns)
+
+    def taken(self, rows: Array) -> Ranking:
+        """The places of some channels."""
+        return Ranking(*(column[rows] for column in self.columns()))
 
     def columns(self) -> list[Array]:
         """The arrays, in the order of the attributes."""
@@ -325,7 +346,8 @@ def _rankings(columns: Mapping[str, list[Any]], layers: Iterable[str]) -> dict[s
         if len(rows):
             # `_columns` lets the rank run fastest: as many rows a channel as there are ranks.
             shape = (-1, int(rank[rows].max()) + 1)
-            arrays = (np.array(columns[f.name])[rows].reshape(shape) for f in fields(Ranking))
+            kinds = ((f.name, object if f.name == "clip" else None) for f in fields(Ranking))
+            arrays = (np.array(columns[field], kind)[rows].reshape(shape) for field, kind in kinds)
             rankings[name] = Ranking(*arrays)
     return rankings
 

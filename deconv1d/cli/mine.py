@@ -1,0 +1,102 @@
+"""`deconv1d mine`: the top clips of every channel over a data set, into a folder."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import asdict
+from functools import partial
+
+from deconv1d.cli.models import load_model
+from deconv1d.cli.options import model_alone
+from deconv1d.errors import InputError
+from deconv1d.forward import TAPS
+from deconv1d.mining.executors import EXECUTORS
+from deconv1d.mining.ranking import SCORES
+from deconv1d.mining.run import Found, mine_into
+from deconv1d.rules.table import METHODS
+from deconv1d.seeds import SEEDS
+from deconv1d.sonify import Sonifier
+
+
+def mine_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the model, the clips, what to keep of them, and where it runs."""
+    model_alone(parser)
+    parser.add_argument(
+        "--data",
+        required=True,
+        nargs="+",
+        metavar="SOURCE",
+        help="folder, glob, tar file, table of paths (.csv, .parquet) or Parquet of sounds",
+    )
+    parser.add_argument("-o", "--output", required=True, metavar="FOLDER", help="to write or go on")
+    parser.add_argument("--layers", metavar="LIST", help="such as conv5,conv9 (default: all)")
+    parser.add_argument("--top", type=int, default=3, metavar="N", help="for each channel (3)")
+    parser.add_argument("--score", choices=SCORES, default="peak", help="what ranks a clip")
+    parser.add_argument("--tap", choices=TAPS, default="block", help="where a map is taken")
+    parser.add_argument("--method", choices=METHODS, default="deconvnet", help="of the winners")
+    parser.add_argument("--seed", choices=SEEDS, default="activation", help="of the winners")
+    parser.add_argument(
+        "--executor",
+        choices=EXECUTORS,
+        default="serial",
+        help="this process, several, or a Ray cluster",
+    )
+    parser.add_argument("--workers", type=int, metavar="N", help="default: one a core, or a GPU")
+    parser.add_argument("--batch", type=int, metavar="N", help="most clips run at once (16)")
+    parser.add_argument(
+        "--shard-clips", type=int, metavar="N", help="clips of one unit of work (256 or more)"
+    )
+    parser.add_argument(
+        "--device", default="cpu", metavar="NAME", help="such as cuda (default: cpu)"
+    )
+
+
+def mine_clips(arguments: argparse.Namespace) -> tuple[str, dict[str, object]]:
+    """Mines; returns what to say of it, for people and as facts."""
+    load = partial(
+        load_sonifier,
+        arguments.model,
+        arguments.weights,
+        arguments.sample_rate,
+        arguments.device,
+    )
+    found: Found = mine_into(
+        arguments.output,
+        arguments.data,
+        load,
+        layers=None if arguments.layers is None else arguments.layers.split(","),
+        top=arguments.top,
+        score=arguments.score,
+        tap=arguments.tap,
+        method=arguments.method,
+        seed=arguments.seed,
+        batch=arguments.batch,
+        shard_clips=arguments.shard_clips,
+        executor=arguments.executor,
+        workers=arguments.workers,
+        progress=True,
+    )
+    return str(found), asdict(found)
+
+
+def load_sonifier(factory: str, weights: str | None, rate: int, device: str) -> Sonifier:
+    """The sonifier of a model from the command line; a worker calls it where it runs.
+
+    Args:
+        factory: As for `load_model`.
+        weights: As for `load_model`.
+        rate: In hertz.
+        device: By torch's name.
+
+    Raises:
+        InputError: If there is no such device.
+        ModelError, FileError: As for `load_model`.
+    """
+    model = load_model(factory, weights)
+    try:
+        return Sonifier(model.to(device), sample_rate=rate)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(
+            f"The model cannot be moved to {device!r}: expected a device of this machine, got "
+            f"{error}. Give --device cpu."
+        ) from error

@@ -1,0 +1,196 @@
+"""The beginning of a run of mining: the folder, the list of clips, the plan."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from deconv1d.errors import DependencyError, FileError, InputError
+from deconv1d.layers.maps import LayerMaps
+from deconv1d.layers.table import LayerRow
+from deconv1d.mining import findings
+from deconv1d.mining.batches import BatchedMaps
+from deconv1d.mining.mine import check_different, weights_hash
+from deconv1d.mining.mined import import_parquet
+from deconv1d.mining.plan import (
+    Plan,
+    check_same,
+    full_disk,
+    group_clips,
+    read_list,
+    read_plan,
+    shard_size,
+    write_list,
+    write_plan,
+)
+from deconv1d.mining.sources import list_clips, read_clip
+from deconv1d.sonification import needed_rate
+from deconv1d.sonify import Sonifier
+
+BATCH = 16
+PROBED = 64
+"""If none of the first so many clips can be used, something else than the clips is wrong."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The options of `mine_into` that a plan is made of; see there."""
+
+    layers: Sequence[str] | None
+    top: int
+    score: str
+    tap: str
+    method: str
+    seed: str
+    batch: int | None
+    shard_clips: int | None
+
+
+@contextlib.contextmanager
+def locked(out: Path) -> Iterator[None]:
+    """The folder, for this run alone."""
+    import_parquet()
+    try:
+        from filelock import FileLock, Timeout
+    except ImportError as error:
+        raise DependencyError(
+            f"Clips cannot be mined into a folder: expected filelock, got {error}. Install it: "
+            f"pip install 'deconv1d[reference]'"
+        ) from error
+    if out.exists() and not out.is_dir():
+        raise InputError(
+            f"{str(out)!r} cannot be used: expected a folder, got a file. Name another."
+        )
+    inside = [p for p in out.iterdir() if p.name != ".lock"] if out.exists() else []
+    if inside and not (out / findings.PLAN).exists():
+        raise InputError(
+            f"{str(out)!r} cannot be used: expected a new or empty folder, or one of an earlier "
+            f"run, got one that holds {inside[0].name!r}. Name another."
+        )
+    with full_disk(out):
+        for name in ("", findings.SHARDS, findings.HEARD):
+            (out / name).mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(out / ".lock", timeout=0):
+            yield
+    except Timeout as error:
+        raise InputError(
+            f"{str(out)!r} is being written by another run: expected this one to be alone. Wait "
+            f"for it, or name another folder."
+        ) from error
+    finally:
+        _leave_nothing_empty(out)
+
+
+def _leave_nothing_empty(out: Path) -> None:
+    """Removes the folders again where nothing was begun."""
+    if not (out / findings.PLAN).exists():
+        with contextlib.suppress(OSError):
+            (out / ".lock").unlink(missing_ok=True)
+            for name in (findings.SHARDS, findings.HEARD, ""):
+                (out / name).rmdir()
+
+
+def begun(
+    out: Path,
+    sources: Sequence[str],
+    sonifier: Sonifier,
+    asked: Asked,
+    threads: int,
+    progress: bool,
+) -> tuple[Plan, list[dict[str, Any]], str | None]:
+    """The plan, what layers.json says of the layers, and why clips are not run in batches."""
+    part = out / f"{findings.CLIPS}.part"
+    try:
+        clips = tqdm(
+            list_clips(sources), "listing", unit=" clips", disable=None if progress else True
+        )
+        listing = write_list(part, clips)
+        if not listing.clips:
+            raise InputError(
+                f"No clips were found: expected sound files in {', '.join(map(repr, sources))}, "
+                f"got none. Check the path; hidden files and other suffixes are left out."
+            )
+        maps, rows, why = _probed(sonifier, part, asked)
+        batch = asked.batch or (1 if why else BATCH)
+        group = group_clips(batch)
+        size = asked.shard_clips or shard_size(listing.clips, batch)
+        plan = Plan(
+            model=weights_hash(sonifier.model),
+            sample_rate=int(needed_rate(sonifier.sample_rate, "mining")),
+            layers=tuple(found.layer for found in maps),
+            top=asked.top,
+            score=asked.score,
+            tap=asked.tap,
+            method=asked.method,
+            seed=asked.seed,
+            batch=1 if why else batch,
+            threads=threads,
+            clips=listing.clips,
+            clips_sha256=listing.sha256,
+            shard_clips=-(-size // group) * group,
+        )
+        before = read_plan(out)
+        if before is not None:
+            # What was not asked for stays as it was: another executor may go on.
+            size = plan.shard_clips if asked.shard_clips else before.shard_clips
+            plan = replace(plan, threads=before.threads, shard_clips=size)
+            check_same(before, plan, out)
+        os.replace(part, out / findings.CLIPS)
+        write_plan(out, plan)
+    finally:
+        with contextlib.suppress(OSError):
+            part.unlink()
+    kinds = {row.name: row.type for row in rows}
+    return plan, [_about(found, kinds) for found in maps], why
+
+
+def _probed(
+    sonifier: Sonifier, listed: Path, asked: Asked
+) -> tuple[list[LayerMaps], list[LayerRow], str | None]:
+    """The layers' maps on the first clip that can be used, and whether batches can."""
+    rate = int(needed_rate(sonifier.sample_rate, "mining"))
+    reason: Exception | None = None
+    for clip in islice(read_list(listed), PROBED):
+        try:
+            waveform = read_clip(clip, rate)
+            rows = list(sonifier.layers(waveform))
+            names = _names(rows, asked.tap) if asked.layers is None else asked.layers
+            maps = sonifier.all_maps(waveform, layers=names, tap=asked.tap)
+            full = [found.layer for found in maps]
+            check_different(full, names)
+            one_by_one = BatchedMaps(sonifier.forward_pass, full, asked.tap).why_one_by_one
+            return maps, rows, one_by_one(waveform)
+        except (FileError, InputError) as error:
+            reason = reason or error
+    raise InputError(
+        f"None of the first {PROBED} clips could be used: expected one that the model takes. The "
+        f"first: {reason}"
+    ) from reason
+
+
+def _names(rows: Iterable[LayerRow], tap: str) -> list[str]:
+    """All layers; of those whose blocks end in one place, and have the same map, the first."""
+    ends: dict[str, str] = {}
+    for row in rows:
+        ends.setdefault(row.block_ends_in if tap == "block" else row.name, row.name)
+    return list(ends.values())
+
+
+def _about(found: LayerMaps, kinds: dict[str, str]) -> dict[str, Any]:
+    """What layers.json says of a layer."""
+    field = found.field
+    return {
+        "layer": found.layer,
+        "type": kinds.get(found.layer, ""),
+        "channels": found.maps.shape[1],
+        "hop": None if field is None else float(field.hop),
+        "receptive_field": None if field is None else field.size,
+    }

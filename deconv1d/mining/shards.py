@@ -1,0 +1,233 @@
+"""A shard of clips -> the top clips of every channel among them, as a pure function."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from deconv1d.errors import Deconv1dError, FileError, InputError, ModelError
+from deconv1d.layers.maps import LayerMaps
+from deconv1d.mining.batches import BatchedMaps
+from deconv1d.mining.mine import weights_hash
+from deconv1d.mining.mined import KEY, Ranking, import_parquet
+from deconv1d.mining.plan import Plan, group_clips
+from deconv1d.mining.ranking import ranked
+from deconv1d.mining.sources import Clip, read_clip
+from deconv1d.record.waveform import as_waveform
+from deconv1d.sonify import Sonifier
+
+DECODERS = 2
+"""Threads that read and decode clips while others run through the model."""
+BATCH_SAMPLES = 2**14
+"""A batch of n clips has at most n times as many samples: longer clips go in smaller batches."""
+
+Samples = npt.NDArray[np.float32]
+Group = list[tuple[Clip, Samples | Deconv1dError]]
+
+
+@dataclass
+class Shard:
+    """What a shard gave.
+
+    Attributes:
+        rankings: By layer; ids as clips.
+        clips: How many could be used.
+        errors: By clip, why it could not be used.
+    """
+
+    rankings: dict[str, Ranking] = field(default_factory=dict)
+    clips: int = 0
+    errors: dict[str, str] = field(default_factory=dict)
+
+
+class Miner:
+    """Mines shards; made once in each worker.
+
+    Args:
+        load: Makes the sonifier.
+        plan: What is asked for.
+
+    Raises:
+        ModelError: If the model is not the plan's.
+    """
+
+    def __init__(self, load: Callable[[], Sonifier], plan: Plan) -> None:
+        self.plan = plan
+        sonifier = loaded(load, plan)
+        self._maps = BatchedMaps(sonifier.forward_pass, plan.layers, plan.tap)
+
+    def __call__(self, task: tuple[int, Sequence[Clip]]) -> bytes:
+        """The Parquet file of a shard.
+
+        Args:
+            task: Its number and its clips.
+        """
+        number, clips = task
+        return encoded(self.mined(clips), self.plan, number)
+
+    def mined(self, clips: Sequence[Clip]) -> Shard:
+        """The top clips of every channel among some clips, in groups as the plan says."""
+        shard = Shard()
+        # Numbers in the order of the ids stand for them until the end: they sort faster.
+        names = sorted(clip.clip for clip in clips)
+        numbers = {name: number for number, name in enumerate(names)}
+        for group in decoded(clips, self.plan.sample_rate, group_clips(self.plan.batch)):
+            for batch in self._batches(group, shard):
+                for part, found in self._heard(batch, shard):
+                    ids = np.array([numbers[clip.clip] for clip, _ in part])
+                    self._rank(shard, found, ids)
+                    shard.clips += len(part)
+        for layer, ranking in shard.rankings.items():
+            ids = np.array(names, dtype=object)[ranking.clip]
+            shard.rankings[layer] = Ranking(ranking.value, ids, *ranking.columns()[2:])
+        return shard
+
+    def _rank(self, shard: Shard, found: list[LayerMaps], ids: npt.NDArray[Any]) -> None:
+        for maps in found:
+            best = shard.rankings.get(maps.layer)
+            shard.rankings[maps.layer] = ranked(best, maps, ids, self.plan.top, self.plan.score)
+
+    def _batches(self, group: Group, shard: Shard) -> Iterator[list[tuple[Clip, Samples]]]:
+        """The clips of a group that can be used, by length, in batches."""
+        lengths: dict[int, list[tuple[Clip, Samples]]] = {}
+        for clip, waveform in group:
+            if isinstance(waveform, Exception):
+                shard.errors[clip.clip] = str(waveform)
+            else:
+                lengths.setdefault(len(waveform), []).append((clip, waveform))
+        for length, same in lengths.items():
+            # At least one, at most the plan's, and fewer of clips that are longer.
+            size = max(1, min(self.plan.batch, self.plan.batch * BATCH_SAMPLES // length))
+            for start in range(0, len(same), size):
+                yield same[start : start + size]
+
+    def _heard(
+        self, batch: list[tuple[Clip, Samples]], shard: Shard
+    ) -> Iterator[tuple[list[tuple[Clip, Samples]], list[LayerMaps]]]:
+        """The maps of a batch; if it fails, of each clip by itself, and of which it fails."""
+        try:
+            yield batch, self._maps([waveform for _, waveform in batch])
+        except (torch.OutOfMemoryError, MemoryError) as error:
+            raise ModelError(
+                f"Memory ran out on {len(batch)} clips of {len(batch[0][1])} samples: expected a "
+                f"batch that fits. Give a smaller --batch in another -o folder. {error}"
+            ) from error
+        except (Deconv1dError, RuntimeError, ValueError, IndexError) as error:
+            if len(batch) == 1:
+                known = isinstance(error, Deconv1dError)
+                reason = str(error) if known else f"{type(error).__name__}: {error}"
+                shard.errors[batch[0][0].clip] = reason
+                return
+            for one in batch:
+                yield from self._heard([one], shard)
+
+
+def loaded(load: Callable[[], Sonifier], plan: Plan) -> Sonifier:
+    """The plan's sonifier.
+
+    Raises:
+        ModelError: If the model is another one, such as on a machine with an older file of weights.
+    """
+    torch.set_num_threads(plan.threads)
+    sonifier = load()
+    found = weights_hash(sonifier.model)
+    if found != plan.model:
+        raise ModelError(
+            f"A worker has another model: expected the weights and structure of the plan, SHA-256 "
+            f"{plan.model[:12]}, got {found[:12]}. Give all machines the same files."
+        )
+    return sonifier
+
+
+def decoded(clips: Sequence[Clip], rate: int, size: int) -> Iterator[Group]:
+    """Groups of clips with their waveforms, or with what is wrong; decoded ahead, in threads."""
+    ahead: deque[list[tuple[Clip, Future[Samples | Deconv1dError]]]] = deque()
+    with ThreadPoolExecutor(DECODERS) as pool:
+        try:
+            for start in range(0, len(clips), size):
+                group = clips[start : start + size]
+                ahead.append([(clip, pool.submit(_read, clip, rate)) for clip in group])
+                if len(ahead) > 1:
+                    yield [(clip, future.result()) for clip, future in ahead.popleft()]
+            while ahead:
+                yield [(clip, future.result()) for clip, future in ahead.popleft()]
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _read(clip: Clip, rate: int) -> Samples | Deconv1dError:
+    try:
+        waveform = read_clip(clip, rate)
+        if not np.isfinite(waveform).all():
+            as_waveform(waveform)  # says what is wrong
+    except (FileError, InputError) as error:
+        return error
+    return waveform
+
+
+# --- the file of a shard -------------------------------------------------------------------------
+
+COLUMNS = ("value", "clip", "position", "start_sample", "end_sample")
+
+
+def encoded(shard: Shard, plan: Plan, number: int) -> bytes:
+    """A Parquet file: one row a place, by layer, channel and rank."""
+    arrow, parquet = import_parquet()
+    layers = [(name, ranking) for name, ranking in shard.rankings.items()]
+    columns: dict[str, Any] = {
+        name: np.concatenate([getattr(r, name).reshape(-1) for _, r in layers] or [[]])
+        for name in COLUMNS
+    }
+    columns["clip"] = arrow.array(columns["clip"], arrow.string())
+    table = arrow.table(columns)
+    facts = {
+        "plan": plan.sha256,
+        "shard": number,
+        "layers": [[name, *ranking.value.shape] for name, ranking in layers],
+        "clips": shard.clips,
+        "errors": shard.errors,
+    }
+    facts["checksum"] = _checksum(table, facts)
+    content = arrow.BufferOutputStream()
+    parquet.write_table(table.replace_schema_metadata({KEY: json.dumps(facts)}), content)
+    return bytes(content.getvalue().to_pybytes())
+
+
+def read_shard(path: Path, plan: Plan, number: int) -> Shard | None:
+    """What `encoded` wrote; None if the file is missing, damaged or another plan's."""
+    arrow, parquet = import_parquet()
+    try:
+        table = parquet.read_table(path)
+        facts = json.loads(table.schema.metadata[KEY])
+        checksum = facts.pop("checksum")
+        if checksum != _checksum(table.replace_schema_metadata(), facts):
+            return None
+        if (facts["plan"], facts["shard"]) != (plan.sha256, number):
+            return None
+    except (OSError, arrow.ArrowException, KeyError, TypeError, ValueError):
+        return None
+    columns = [table[name].to_numpy() for name in COLUMNS]
+    shard, first = Shard(clips=facts["clips"], errors=facts["errors"]), 0
+    for layer, channels, places in facts["layers"]:
+        last = first + channels * places
+        shard.rankings[layer] = Ranking(*(c[first:last].reshape(channels, places) for c in columns))
+        first = last
+    return shard
+
+
+def _checksum(table: Any, facts: dict[str, Any]) -> str:
+    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
+    for name in COLUMNS:
+        values = table[name].to_numpy()
+        digest.update("\n".join(values).encode() if name == "clip" else values.tobytes())
+    return digest.hexdigest()

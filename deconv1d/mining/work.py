@@ -1,0 +1,170 @@
+"""The work of a run of mining: shards are mined and merged, winners are sonified."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from deconv1d.audio import write_whole
+from deconv1d.errors import FileError
+from deconv1d.mining import findings
+from deconv1d.mining.executors import run_all
+from deconv1d.mining.hearing import Heard, Listener, Place
+from deconv1d.mining.mined import Ranking, merge
+from deconv1d.mining.plan import (
+    Plan,
+    full_disk,
+    read_list,
+    shards_of,
+)
+from deconv1d.mining.shards import Miner, read_shard
+from deconv1d.sonify import Sonifier
+
+CLIPS_HEARD_AT_ONCE = 8
+
+
+@dataclass(frozen=True)
+class Work:
+    """What is to be done in a folder, and by whom."""
+
+    out: Path
+    plan: Plan
+    load: Callable[[], Sonifier]
+    executor: str
+    workers: int | None
+    progress: bool
+
+    def mined(self) -> tuple[dict[str, Ranking], int, dict[str, str]]:
+        """The merged rankings, how many clips were used, and why others could not be."""
+        numbers = range(self.plan.shards)
+        todo = [n for n in numbers if read_shard(self._shard(n), self.plan, n) is None]
+        tasks = shards_of(self.out, self.plan, todo)
+        left = sum(
+            min(self.plan.shard_clips, self.plan.clips - n * self.plan.shard_clips) for n in todo
+        )
+        with tqdm(
+            total=self.plan.clips,
+            initial=self.plan.clips - left,
+            desc="mining",
+            unit=" clips",
+            disable=None if self.progress else True,
+        ) as bar:
+            for (number, clips), content in self._run(Miner, tasks, todo):
+                write_whole(self._shard(number), content)
+                bar.update(len(clips))
+        return self._merged()
+
+    def _run(
+        self, make: Any, tasks: Iterable[Any], todo: Sequence[int]
+    ) -> Iterator[tuple[Any, Any]]:
+        if not todo:  # no worker is started for nothing
+            return iter(())
+        return run_all(self.executor, partial(make, self.load, self.plan), tasks, self.workers)
+
+    def _merged(self) -> tuple[dict[str, Ranking], int, dict[str, str]]:
+        rankings: dict[str, Ranking] = {}
+        errors: dict[str, str] = {}
+        used = 0
+        for number in range(self.plan.shards):
+            shard = read_shard(self._shard(number), self.plan, number)
+            if shard is None:
+                raise FileError(
+                    f"{str(self._shard(number))!r} cannot be read: expected the shard that was "
+                    f"written, got none or a damaged one. Run the same command again."
+                )
+            for layer, ranking in shard.rankings.items():
+                rankings[layer] = merge(rankings.get(layer), ranking, self.plan.top)
+            used += shard.clips
+            errors.update(shard.errors)
+        return rankings, used, dict(sorted(errors.items()))
+
+    def _shard(self, number: int) -> Path:
+        return self.out / findings.SHARDS / f"{number:06d}.parquet"
+
+    # --- the winners ---
+
+    def heard(self, rankings: dict[str, Ranking], errors: dict[str, str]) -> list[dict[str, Any]]:
+        """The rows of winners.parquet; what cannot be heard is added to the errors."""
+        rows = _rows(rankings, self.plan.layers)
+        places: dict[str, list[Place]] = {}
+        for row in rows:
+            places.setdefault(row["clip"], []).append((row["layer"], row["channel"], row["rank"]))
+        units = range(-(-len(places) // CLIPS_HEARD_AT_ONCE))
+        todo = [n for n in units if self._read_heard(n) is None]
+        clips = (clip for clip in read_list(self.out / findings.CLIPS) if clip.clip in places)
+        tasks = (
+            (number, [(clip, places[clip.clip]) for clip in part])
+            for number in units
+            if (part := list(islice(clips, CLIPS_HEARD_AT_ONCE))) and number in set(todo)
+        )
+        with tqdm(
+            total=len(units),
+            initial=len(units) - len(todo),
+            desc="sonifying",
+            unit=" units",
+            disable=None if self.progress else True,
+        ) as bar:
+            for (number, _), heard in self._run(Listener, tasks, todo):
+                self._write_heard(number, heard)
+                bar.update()
+        told: dict[Place, dict[str, Any]] = {}
+        for number in units:
+            facts = self._read_heard(number) or {"rows": [], "errors": {}}
+            told |= {(layer, channel, rank): row for layer, channel, rank, row in facts["rows"]}
+            errors |= {clip: f"Not sonified: {why}" for clip, why in facts["errors"].items()}
+        for row in rows:
+            row |= told.get((row["layer"], row["channel"], row["rank"]), {})
+        return rows
+
+    def _write_heard(self, number: int, heard: Heard) -> None:
+        for name, content in heard.files.items():
+            path = self.out / name
+            with full_disk(path):
+                path.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(path, content)
+        # Last: where this file is, the sounds are.
+        write_whole(self._heard(number), heard.to_json(self.plan.sha256))
+
+    def _read_heard(self, number: int) -> dict[str, Any] | None:
+        """What was heard in a unit; None: nothing yet, or a sound is gone."""
+        try:
+            facts: dict[str, Any] = json.loads(self._heard(number).read_text(encoding="utf-8"))
+            paths = [row[-1][name] for row in facts["rows"] for name in ("path", "input_path")]
+            whole = facts["plan"] == self.plan.sha256
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        return facts if whole and all((self.out / path).exists() for path in paths) else None
+
+    def _heard(self, number: int) -> Path:
+        return self.out / findings.HEARD / f"{number:06d}.json"
+
+
+def _rows(rankings: dict[str, Ranking], layers: Sequence[str]) -> list[dict[str, Any]]:
+    """One row a place, by layer, channel and rank; not heard yet."""
+    rows = []
+    for layer in layers:
+        columns = [column.tolist() for column in rankings[layer].columns()]
+        for channel, places in enumerate(zip(*columns, strict=True)):
+            for rank, place in enumerate(zip(*places, strict=True)):
+                value, clip, position, start, end = place
+                rows.append(
+                    {
+                        **dict.fromkeys(findings.WINNERS),
+                        "clip": clip,
+                        "layer": layer,
+                        "channel": channel,
+                        "rank": rank,
+                        "value": value,
+                        "position": position,
+                        "first_sample": start,
+                        "last_sample": end - 1,
+                    }
+                )
+    return rows
