@@ -42,6 +42,7 @@ def mine_options(parser: argparse.ArgumentParser) -> None:
         help="this process, several, or a Ray cluster",
     )
     parser.add_argument("--workers", type=int, metavar="N", help="default: one a core, or a GPU")
+    parser.add_argument("--threads", type=int, default=1, metavar="N", help="of each worker (1)")
     parser.add_argument("--batch", type=int, metavar="N", help="most clips run at once (16)")
     parser.add_argument(
         "--shard-clips", type=int, metavar="N", help="clips of one unit of work (256 or more)"
@@ -74,6 +75,7 @@ def mine_clips(arguments: argparse.Namespace) -> tuple[str, dict[str, object]]:
         shard_clips=arguments.shard_clips,
         executor=arguments.executor,
         workers=arguments.workers,
+        threads=arguments.threads,
         progress=True,
     )
     return str(found), asdict(found)

@@ -51,6 +51,7 @@ class Asked:
     seed: str
     batch: int | None
     shard_clips: int | None
+    threads: int
 
 
 @contextlib.contextmanager
@@ -103,7 +104,6 @@ def begun(
     sources: Sequence[str],
     sonifier: Sonifier,
     asked: Asked,
-    threads: int,
     progress: bool,
 ) -> tuple[Plan, list[dict[str, Any]], str | None]:
     """The plan, what layers.json says of the layers, and why clips are not run in batches."""
@@ -132,16 +132,16 @@ def begun(
             method=asked.method,
             seed=asked.seed,
             batch=1 if why else batch,
-            threads=threads,
+            threads=asked.threads,
             clips=listing.clips,
             clips_sha256=listing.sha256,
             shard_clips=-(-size // group) * group,
         )
         before = read_plan(out)
         if before is not None:
-            # What was not asked for stays as it was: another executor may go on.
+            # What was not asked for stays as it was.
             size = plan.shard_clips if asked.shard_clips else before.shard_clips
-            plan = replace(plan, threads=before.threads, shard_clips=size)
+            plan = replace(plan, shard_clips=size)
             check_same(before, plan, out)
         os.replace(part, out / findings.CLIPS)
         write_plan(out, plan)

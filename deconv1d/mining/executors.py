@@ -11,9 +11,10 @@ import signal
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from functools import partial
 from itertools import islice
 from multiprocessing import get_context
-from typing import Any
+from typing import Any, Protocol
 
 from deconv1d.errors import DependencyError, InputError, ModelError
 
@@ -26,28 +27,43 @@ ATTEMPTS = 5
 Worker = Callable[[Any], Any]
 
 
-def run_all(
-    executor: str, make: Callable[[], Worker], tasks: Iterable[Any], workers: int | None = None
-) -> Iterator[tuple[Any, Any]]:
-    """Runs tasks and gives each with its result.
+class Executor(Protocol):
+    """Runs tasks; workers are started with the first and live until it is closed."""
+
+    def run(self, tasks: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
+        """Gives each task with its result; takes tasks as workers become free."""
+
+    def close(self) -> None:
+        """Ends the workers."""
+
+
+def executor_of(name: str, make: Callable[[], Worker], workers: int | None = None) -> Executor:
+    """An executor by its name.
 
     Args:
-        executor: "serial", "process" or "ray".
+        name: "serial", "process" or "ray".
         make: Makes a worker; for other processes it must be picklable.
-        tasks: What workers are called with; taken one at a time, as workers become free.
         workers: How many; None: one for each core (GPUs first, on Ray).
     """
-    return {"serial": _serial, "process": _in_processes, "ray": _on_ray}[executor](
-        make, tasks, workers
-    )
+    if name == "serial":
+        return _Serial(make)
+    return _Processes(make, workers) if name == "process" else _Cluster(make, workers)
 
 
-def _serial(
-    make: Callable[[], Worker], tasks: Iterable[Any], workers: int | None
-) -> Iterator[tuple[Any, Any]]:
-    worker = make()
-    for task in tasks:
-        yield task, worker(task)
+class _Serial:
+    """In this process, one task after the other."""
+
+    def __init__(self, make: Callable[[], Worker]) -> None:
+        self._make = make
+        self._worker: Worker | None = None
+
+    def run(self, tasks: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
+        for task in tasks:
+            self._worker = self._worker or self._make()
+            yield task, self._worker(task)
+
+    def close(self) -> None:
+        self._worker = None
 
 
 # --- processes -----------------------------------------------------------------------------------
@@ -66,38 +82,39 @@ def _call(task: Any) -> Any:
     return _worker(task)
 
 
-def _in_processes(
-    make: Callable[[], Worker], tasks: Iterable[Any], workers: int | None
-) -> Iterator[tuple[Any, Any]]:
-    count = workers or os.cpu_count() or 1
-    # "spawn": a forked process would share locks that a thread of torch's may hold.
-    pool = ProcessPoolExecutor(count, get_context("spawn"), initializer=_start, initargs=(make,))
-    waiting = iter(tasks)
-    try:
-        running = {pool.submit(_call, task): task for task in islice(waiting, AHEAD * count)}
-        while running:
-            done, _ = wait(running, return_when=FIRST_COMPLETED)
-            for future in done:
-                task = running.pop(future)
-                yield task, future.result()
-                for new in islice(waiting, 1):
-                    running[pool.submit(_call, new)] = new
-    except BrokenProcessPool as error:
-        raise ModelError(
-            f"A worker process ended without a word: expected {count} to live to the end. Memory "
-            f"may have run out: give fewer workers or smaller batches. What is finished is kept; "
-            f"run the same command again."
-        ) from error
-    finally:
-        _end(pool)
+class _Processes:
+    """In processes of this machine."""
 
+    def __init__(self, make: Callable[[], Worker], workers: int | None) -> None:
+        self._count = workers or os.cpu_count() or 1
+        # "spawn": a forked process would share locks that a thread of torch's may hold.
+        context = get_context("spawn")
+        self._pool = ProcessPoolExecutor(self._count, context, initializer=_start, initargs=(make,))
 
-def _end(pool: ProcessPoolExecutor) -> None:
-    """Ends the workers at once: what they are at would take minutes, and can be done again."""
-    processes = list((pool._processes or {}).values())
-    pool.shutdown(wait=False, cancel_futures=True)
-    for process in processes:
-        process.terminate()
+    def run(self, tasks: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
+        waiting = iter(tasks)
+        try:
+            running = {self._pool.submit(_call, t): t for t in islice(waiting, AHEAD * self._count)}
+            while running:
+                done, _ = wait(running, return_when=FIRST_COMPLETED)
+                for future in done:
+                    task = running.pop(future)
+                    yield task, future.result()
+                    for new in islice(waiting, 1):
+                        running[self._pool.submit(_call, new)] = new
+        except BrokenProcessPool as error:
+            raise ModelError(
+                f"A worker process ended without a word: expected {self._count} to live to the "
+                f"end. The model may not load there, or memory ran out: give fewer workers or "
+                f"smaller batches. What is finished is kept; run the same command again."
+            ) from error
+
+    def close(self) -> None:
+        # At once: what they are at would take minutes, and can be done again.
+        processes = list((self._pool._processes or {}).values())
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        for process in processes:
+            process.terminate()
 
 
 # --- Ray -----------------------------------------------------------------------------------------
@@ -130,80 +147,70 @@ class _Actor:
         return self._worker(task)
 
 
-def _on_ray(
-    make: Callable[[], Worker], tasks: Iterable[Any], workers: int | None
-) -> Iterator[tuple[Any, Any]]:
-    ray = import_ray()
-    if not ray.is_initialized():
-        ray.init(log_to_driver=False)
-    gpus = int(ray.cluster_resources().get("GPU", 0))
-    count = workers or gpus or max(1, int(ray.cluster_resources().get("CPU", 1)))
-    remote = ray.remote(num_cpus=1, num_gpus=1 if gpus else 0)(_Actor)
-    crew = _Crew(ray, lambda: remote.remote(make))
-    waiting = iter(tasks)
-    for _ in range(count):
-        crew.hire()
-    for task in islice(waiting, AHEAD * count):
-        crew.give(task)
-    try:
-        while crew.running:
-            for task, result in crew.finished():
+class _Cluster:
+    """Actors on the machines of a Ray cluster, any of which may be lost at any time."""
+
+    def __init__(self, make: Callable[[], Worker], workers: int | None) -> None:
+        self._ray = import_ray()
+        if not self._ray.is_initialized():
+            self._ray.init(log_to_driver=False)
+        resources = self._ray.cluster_resources()
+        gpus = int(resources.get("GPU", 0))
+        self._count = workers or gpus or max(1, int(resources.get("CPU", 1)))
+        remote = self._ray.remote(num_cpus=1, num_gpus=1 if gpus else 0)(_Actor)
+        self._hire: Callable[[], Any] = partial(remote.remote, make)
+        self._actors: list[Any] = []
+        self._running: dict[Any, tuple[Any, Any, int]] = {}
+
+    def run(self, tasks: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
+        waiting = iter(tasks)
+        while len(self._actors) < self._count:
+            self._actors.append(self._hire())
+        for task in islice(waiting, AHEAD * self._count):
+            self._give(task, attempt=1)
+        while self._running:
+            for task, result in self._finished():
                 yield task, result
                 for new in islice(waiting, 1):
-                    crew.give(new)
-    finally:
-        crew.end()
+                    self._give(new, attempt=1)
 
+    def close(self) -> None:
+        for actor in self._actors:
+            self._ray.kill(actor)
 
-class _Crew:
-    """The actors, and which of them is at what. The machine of an actor may be lost at any time."""
-
-    def __init__(self, ray: Any, make: Callable[[], Any]) -> None:
-        self._ray, self._make = ray, make
-        self._actors: list[Any] = []
-        self.running: dict[Any, tuple[Any, Any, int]] = {}
-
-    def hire(self) -> None:
-        """Starts one more actor."""
-        self._actors.append(self._make())
-
-    def give(self, task: Any, attempt: int = 1) -> None:
+    def _give(self, task: Any, *, attempt: int) -> None:
         """Gives a task to the actor with the fewest."""
-        busy = [actor for _, actor, _ in self.running.values()]
+        busy = [actor for _, actor, _ in self._running.values()]
         actor = min(self._actors, key=busy.count)
-        self.running[actor.call.remote(task)] = (task, actor, attempt)
+        self._running[actor.call.remote(task)] = (task, actor, attempt)
 
-    def finished(self) -> Iterator[tuple[Any, Any]]:
-        """Waits for a task to end; gives tasks of a lost machine to others."""
-        ready, _ = self._ray.wait(list(self.running))
+    def _finished(self) -> Iterator[tuple[Any, Any]]:
+        """Waits for a task to end; gives the tasks of a lost machine to others."""
+        ready, _ = self._ray.wait(list(self._running))
         for reference in ready:
-            task, actor, attempt = self.running.pop(reference)
+            task, actor, attempt = self._running.pop(reference)
             try:
                 result = self._ray.get(reference)
             except self._ray.exceptions.RayTaskError as error:
                 raise _cause(error) from error
-            except (self._ray.exceptions.RayError, ConnectionError) as error:
+            except self._ray.exceptions.RayError as error:
                 self._replace(actor, error, attempt)
-                self.give(task, attempt + 1)
+                self._give(task, attempt=attempt + 1)
             else:
                 yield task, result
 
     def _replace(self, actor: Any, error: Exception, attempt: int) -> None:
+        if (cause := _cause(error)) is not error:  # it could not even be made
+            raise cause from error
         if attempt >= ATTEMPTS:
+            why = " ".join(str(error).split())[:300]
             raise ModelError(
                 f"A shard was lost {attempt} times: expected a machine that lives to its end, got "
-                f"{type(error).__name__}: {' '.join(str(error).split())[:300]}. Memory may have "
-                f"run out: give smaller batches. What is finished is kept; run the same command "
-                f"again."
+                f"{type(error).__name__}: {why}. Memory may have run out: give smaller batches. "
+                f"What is finished is kept; run the same command again."
             ) from error
-        if actor in self._actors:  # its other tasks come here too
-            self._actors.remove(actor)
-            self.hire()
-
-    def end(self) -> None:
-        """Ends all actors."""
-        for actor in self._actors:
-            self._ray.kill(actor)
+        if actor in self._actors:  # an actor's other tasks come here too
+            self._actors[self._actors.index(actor)] = self._hire()
 
 
 def _cause(error: Exception) -> Exception:

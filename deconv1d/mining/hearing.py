@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,7 +19,7 @@ from deconv1d.layers.axes import layout_of
 from deconv1d.layers.maps import map_of
 from deconv1d.mining.findings import folders_of, input_path, sound_path
 from deconv1d.mining.plan import Plan
-from deconv1d.mining.shards import decoded, loaded
+from deconv1d.mining.shards import decoded
 from deconv1d.mining.sources import Clip
 from deconv1d.mirror import mirror
 from deconv1d.record.capture import Capture
@@ -62,12 +62,12 @@ class Listener:
     """Sonifies winners; made once in each worker.
 
     Args:
-        load: Makes the sonifier.
+        sonifier: Of the plan's model.
         plan: What is asked for.
     """
 
-    def __init__(self, load: Callable[[], Sonifier], plan: Plan) -> None:
-        self.plan, self._sonifier = plan, loaded(load, plan)
+    def __init__(self, sonifier: Sonifier, plan: Plan) -> None:
+        self.plan, self._sonifier = plan, sonifier
         self._folders = folders_of(plan.layers)
 
     def __call__(self, task: tuple[int, Sequence[tuple[Clip, Sequence[Place]]]]) -> Heard:

@@ -32,6 +32,10 @@ GROUPS_PER_SHARD, MOST_CLIPS, SHARDS = 4, 4096, 1000
 than a thousand shards."""
 
 
+LISTED = 1024
+"""Lines of the list of clips that are in memory at a time."""
+
+
 @dataclass(frozen=True)
 class Plan:
     """What a run of mining is of.
@@ -167,7 +171,7 @@ def write_list(path: Path, clips: Iterable[Clip]) -> Listing:
         ]
     )
     with full_disk(path), parquet.ParquetWriter(path, schema) as writer:
-        while part := list(islice(clips, MOST_CLIPS)):
+        while part := list(islice(clips, LISTED)):
             for clip in part:
                 digest.update(repr((clip.clip, clip.place, clip.size, clip.changed)).encode())
                 name = hashlib.blake2b(clip.clip.encode(), digest_size=8)
@@ -203,7 +207,7 @@ def read_list(path: Path) -> Iterator[Clip]:
     """The clips of a list, a few at a time."""
     _, parquet = import_parquet()
     # Without threads ahead of the reader, so that memory does not depend on the length.
-    for batch in parquet.ParquetFile(path).iter_batches(1024, use_threads=False):
+    for batch in parquet.ParquetFile(path).iter_batches(LISTED, use_threads=False):
         for row in batch.to_pylist():
             yield Clip(**{**row, "path": os.fsdecode(row["path"])})
 

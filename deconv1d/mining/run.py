@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from deconv1d.errors import InputError, check_word
 from deconv1d.forward import TAPS
 from deconv1d.mining import findings
 from deconv1d.mining.begin import Asked, begun, locked
-from deconv1d.mining.executors import EXECUTORS, check_workers
+from deconv1d.mining.executors import EXECUTORS, check_workers, executor_of
 from deconv1d.mining.mine import check_k
 from deconv1d.mining.mined import import_parquet
 from deconv1d.mining.plan import (
@@ -24,6 +24,7 @@ from deconv1d.mining.plan import (
 )
 from deconv1d.mining.ranking import SCORES
 from deconv1d.mining.work import Work
+from deconv1d.mining.worker import PlanWorker
 from deconv1d.rules.table import METHODS
 from deconv1d.seeds import SEEDS
 from deconv1d.sonify import Sonifier
@@ -68,6 +69,7 @@ def mine_into(
     shard_clips: int | None = None,
     executor: str = "serial",
     workers: int | None = None,
+    threads: int = 1,
     progress: bool = False,
 ) -> Found:
     """The top clips of every channel over a data set, and their sonifications, in a folder.
@@ -91,6 +93,8 @@ def mine_into(
         shard_clips: How many clips make a shard; None: chosen by their number.
         executor: "serial", "process" (one machine) or "ray" (a cluster).
         workers: How many, not for "serial"; None: one a core, or a GPU.
+        threads: Of torch, in each worker. The last bits of a value may depend on it, so that it is
+            part of the plan. One a core with executor "process" is as fast as torch gets.
         progress: Whether to show bars with the remaining time, if stderr is a terminal.
 
     Raises:
@@ -105,33 +109,36 @@ def mine_into(
         check_word(name, word, known)
     check_k(top)
     check_workers(workers)
-    for number in (batch, shard_clips):
+    for number in (batch, shard_clips, threads):
         if number is not None:
             check_k(number)
     folder = Path(out)
-    asked = Asked(layers, top, score, tap, method, seed, batch, shard_clips)
+    asked = Asked(layers, top, score, tap, method, seed, batch, shard_clips, threads)
     with locked(folder):
         sonifier = load()
-        threads = _threads(executor, workers)
-        plan, about, why = begun(folder, sources, sonifier, asked, threads, progress)
-        work = Work(folder, plan, load, executor, workers, progress)
-        rankings, used, errors = work.mined()
-        if not used:
-            raise InputError(
-                f"No clip could be used: expected at least one, got {plan.clips} that fail. The "
-                f"first: {next(iter(errors.values()), 'there are none')}"
-            )
-        rows = work.heard(rankings, errors)
+        plan, about, why = begun(folder, sources, sonifier, asked, progress)
+        crew = executor_of(executor, partial(PlanWorker, load, plan), workers)
+        before = torch.get_num_threads()
+        try:
+            rows, used, errors = _done(Work(folder, plan, crew, progress))
+        finally:
+            crew.close()
+            torch.set_num_threads(before)
         _write_findings(folder, plan, type(sonifier.model).__name__, about, rows, errors)
         return Found(str(out), used, len(errors), len(rows), why)
 
 
-def _threads(executor: str, workers: int | None) -> int:
-    """Of torch, for each worker."""
-    if executor == "serial":
-        return torch.get_num_threads()
-    cores = os.cpu_count() or 1
-    return 1 if executor == "ray" else max(1, cores // (workers or cores))
+def _done(
+    work: Work,
+) -> tuple[list[dict[str, Any]], int, dict[str, str]]:
+    """The rows of winners.parquet, how many clips were used, and what is wrong with others."""
+    rankings, used, errors = work.mined()
+    if not used:
+        raise InputError(
+            f"No clip could be used: expected at least one, got {work.plan.clips} that fail. The "
+            f"first: {next(iter(errors.values()))}"
+        )
+    return work.heard(rankings, errors), used, errors
 
 
 def _write_findings(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +18,6 @@ import torch
 from deconv1d.errors import Deconv1dError, FileError, InputError, ModelError
 from deconv1d.layers.maps import LayerMaps
 from deconv1d.mining.batches import BatchedMaps
-from deconv1d.mining.mine import weights_hash
 from deconv1d.mining.mined import KEY, Ranking, import_parquet
 from deconv1d.mining.plan import Plan, group_clips
 from deconv1d.mining.ranking import ranked
@@ -54,16 +53,12 @@ class Miner:
     """Mines shards; made once in each worker.
 
     Args:
-        load: Makes the sonifier.
+        sonifier: Of the plan's model.
         plan: What is asked for.
-
-    Raises:
-        ModelError: If the model is not the plan's.
     """
 
-    def __init__(self, load: Callable[[], Sonifier], plan: Plan) -> None:
+    def __init__(self, sonifier: Sonifier, plan: Plan) -> None:
         self.plan = plan
-        sonifier = loaded(load, plan)
         self._maps = BatchedMaps(sonifier.forward_pass, plan.layers, plan.tap)
 
     def __call__(self, task: tuple[int, Sequence[Clip]]) -> bytes:
@@ -130,23 +125,6 @@ class Miner:
                 return
             for one in batch:
                 yield from self._heard([one], shard)
-
-
-def loaded(load: Callable[[], Sonifier], plan: Plan) -> Sonifier:
-    """The plan's sonifier.
-
-    Raises:
-        ModelError: If the model is another one, such as on a machine with an older file of weights.
-    """
-    torch.set_num_threads(plan.threads)
-    sonifier = load()
-    found = weights_hash(sonifier.model)
-    if found != plan.model:
-        raise ModelError(
-            f"A worker has another model: expected the weights and structure of the plan, SHA-256 "
-            f"{plan.model[:12]}, got {found[:12]}. Give all machines the same files."
-        )
-    return sonifier
 
 
 def decoded(clips: Sequence[Clip], rate: int, size: int) -> Iterator[Group]:

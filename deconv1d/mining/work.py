@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -15,8 +14,8 @@ from tqdm import tqdm
 from deconv1d.audio import write_whole
 from deconv1d.errors import FileError
 from deconv1d.mining import findings
-from deconv1d.mining.executors import run_all
-from deconv1d.mining.hearing import Heard, Listener, Place
+from deconv1d.mining.executors import Executor
+from deconv1d.mining.hearing import Heard, Place
 from deconv1d.mining.mined import Ranking, merge
 from deconv1d.mining.plan import (
     Plan,
@@ -24,8 +23,8 @@ from deconv1d.mining.plan import (
     read_list,
     shards_of,
 )
-from deconv1d.mining.shards import Miner, read_shard
-from deconv1d.sonify import Sonifier
+from deconv1d.mining.shards import read_shard
+from deconv1d.mining.worker import HEAR, MINE
 
 CLIPS_HEARD_AT_ONCE = 8
 
@@ -36,9 +35,7 @@ class Work:
 
     out: Path
     plan: Plan
-    load: Callable[[], Sonifier]
-    executor: str
-    workers: int | None
+    executor: Executor
     progress: bool
 
     def mined(self) -> tuple[dict[str, Ranking], int, dict[str, str]]:
@@ -56,17 +53,10 @@ class Work:
             unit=" clips",
             disable=None if self.progress else True,
         ) as bar:
-            for (number, clips), content in self._run(Miner, tasks, todo):
+            for (_, (number, clips)), content in self.executor.run((MINE, task) for task in tasks):
                 write_whole(self._shard(number), content)
                 bar.update(len(clips))
         return self._merged()
-
-    def _run(
-        self, make: Any, tasks: Iterable[Any], todo: Sequence[int]
-    ) -> Iterator[tuple[Any, Any]]:
-        if not todo:  # no worker is started for nothing
-            return iter(())
-        return run_all(self.executor, partial(make, self.load, self.plan), tasks, self.workers)
 
     def _merged(self) -> tuple[dict[str, Ranking], int, dict[str, str]]:
         rankings: dict[str, Ranking] = {}
@@ -97,12 +87,12 @@ class Work:
         for row in rows:
             places.setdefault(row["clip"], []).append((row["layer"], row["channel"], row["rank"]))
         units = range(-(-len(places) // CLIPS_HEARD_AT_ONCE))
-        todo = [n for n in units if self._read_heard(n) is None]
+        todo = {n for n in units if self._read_heard(n) is None}
         clips = (clip for clip in read_list(self.out / findings.CLIPS) if clip.clip in places)
         tasks = (
             (number, [(clip, places[clip.clip]) for clip in part])
             for number in units
-            if (part := list(islice(clips, CLIPS_HEARD_AT_ONCE))) and number in set(todo)
+            if (part := list(islice(clips, CLIPS_HEARD_AT_ONCE))) and number in todo
         )
         with tqdm(
             total=len(units),
@@ -111,7 +101,7 @@ class Work:
             unit=" units",
             disable=None if self.progress else True,
         ) as bar:
-            for (number, _), heard in self._run(Listener, tasks, todo):
+            for (_, (number, _)), heard in self.executor.run((HEAR, task) for task in tasks):
                 self._write_heard(number, heard)
                 bar.update()
         told: dict[Place, dict[str, Any]] = {}
