@@ -8,17 +8,23 @@ from __future__ import annotations
 
 import multiprocessing
 import resource
+import tempfile
 from collections.abc import Callable
 from functools import partial
 from statistics import median
 from typing import Any
 
+import numpy as np
+import soundfile
 import torch
 from captum.attr import NeuronDeconvolution
 from torch import Tensor, nn
 
 from benchmarks.reporting import HERE, interleaved, table, write_page
 from deconv1d import Sonifier
+from deconv1d.mining.plan import Plan
+from deconv1d.mining.shards import BATCH_SAMPLES, Miner
+from deconv1d.mining.sources import list_clips, read_clip
 from deconv1d.record.capture import capture
 from deconv1d.record.request import TapRequest
 from reference_models.cnn12 import CNN12
@@ -146,6 +152,77 @@ def memory() -> str:
     )
 
 
+MINED = {
+    "width 1/8, 1 s": (1 / 8, 1, 128),
+    "width 1/8, 10 s": (1 / 8, 10, 12),
+    "full width, 10 s": (1, 10, 3),
+}
+"""Width of CNN12, seconds of a clip, number of clips."""
+
+
+def _mining(results: multiprocessing.Queue[dict[str, float]], job: str, rounds: int) -> None:
+    torch.set_num_threads(1)
+    width, seconds, count = MINED[job]
+    torch.manual_seed(0)
+    sonifier = Sonifier(CNN12(width=width).eval(), sample_rate=RATE, verify=False)
+    layers = [f"features.conv{n}" for n in range(1, 12)] + ["fc1.fc10"]
+    with tempfile.TemporaryDirectory() as folder:
+        for number in range(count):
+            sound = torch.rand(seconds * RATE).numpy() - 0.5
+            soundfile.write(f"{folder}/{number:03d}.wav", sound, RATE, subtype="PCM_16")
+        clips = list(list_clips([folder]))
+        waveforms = torch.from_numpy(np.stack([read_clip(clip, RATE) for clip in clips]))
+        size = min(16, 16 * BATCH_SAMPLES // (seconds * RATE))
+        plan = Plan(
+            model="",
+            sample_rate=RATE,
+            layers=tuple(layers),
+            top=3,
+            score="peak",
+            tap="block",
+            method="deconvnet",
+            seed="activation",
+            batch=16,
+            threads=1,
+            clips=count,
+            clips_sha256="",
+            shard_clips=count,
+        )
+
+        def bare() -> None:
+            with torch.inference_mode():
+                for batch in waveforms[:, None].split(size):
+                    sonifier.model(batch)
+
+        # As from a cache of 16-bit samples.
+        cache = {clip.clip: (32768 * x).short() for clip, x in zip(clips, waveforms, strict=True)}
+        cached = Miner(
+            sonifier, plan, read=lambda clip, _: (cache[clip.clip].float() / 32768).numpy()
+        )
+        files = Miner(sonifier, plan)
+        runs = {"bare": bare, "cache": partial(cached.mined, clips)}
+        results.put(interleaved({**runs, "files": partial(files.mined, clips)}, rounds=rounds))
+
+
+def mining() -> str:
+    """Mining all layers, decoding included, against the bare forward pass of the same batches."""
+    rows = []
+    for job, (_, _, count) in MINED.items():
+        seconds = in_a_process(_mining, job, 7)
+        bare, cache, files = (1e3 * seconds[name] / count for name in ("bare", "cache", "files"))
+        cells = [f"{number:.2f}" for number in (cache, bare, bare / cache, bare / files)]
+        rows.append([job, *cells, "0.85"])
+    head = [
+        "mining CNN12, 12 layers",
+        "ours, ms a clip",
+        "bare forward",
+        "throughput, from a cache",
+        "from WAV files",
+        "bar",
+    ]
+    return table(head, rows)
+
+
 def in_a_process(work: Callable[..., None], *arguments: Any) -> Any:
     """What `work(results, *arguments)` puts into its queue, in a process of its own."""
     context = multiprocessing.get_context("spawn")
@@ -159,7 +236,7 @@ def in_a_process(work: Callable[..., None], *arguments: Any) -> Any:
 
 def main() -> None:
     """Writes RESULTS.md."""
-    body = "\n\n".join([capture_overhead(), against_captum(), memory()])
+    body = "\n\n".join([capture_overhead(), against_captum(), mining(), memory()])
     packages = ("torch", "captum", "numpy")
     write_page(HERE / "RESULTS.md", "Speed", "python benchmarks/speed.py", body, packages)
 

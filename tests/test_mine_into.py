@@ -500,6 +500,25 @@ def test_clips_that_all_fail_are_not_blamed_on_each(tmp_path):
         mined(tmp_path / "out", tmp_path / "data")
 
 
+class Overflows(Tiny):
+    """Not finite on loud clips."""
+
+    def forward(self, x):
+        return super().forward(x / (x.abs().amax(-1, keepdim=True) < 0.8))
+
+
+def test_a_clip_that_makes_maps_not_finite_is_listed_and_its_neighbours_count(tmp_path):
+    data = tmp_path / "data"
+    data.mkdir()
+    for number, level in enumerate((0.5, 1, 0.4, 0.3)):
+        soundfile.write(data / f"{number}.wav", level * sound(number, 300), RATE)
+    found = mine_into(tmp_path / "out", [str(data)], partial(tiny, cls=Overflows), batch=4)
+    (row,) = read_errors(tmp_path / "out").to_pylist()
+    assert row["clip"] == "1.wav"
+    assert "NaN or infinite" in row["reason"]
+    assert found.clips == 3
+
+
 def test_ids_may_hold_anything(folder, tmp_path):
     ids = ["a\nb", "<script>alert(1)</script>", "../../x", "\u202e", "a'b\"c", "", "NUL\0"]
     path = tmp_path / "index.csv"

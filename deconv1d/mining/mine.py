@@ -17,7 +17,7 @@ from deconv1d.errors import InputError, LayerError, ModelError, check_word
 from deconv1d.forward import TAPS, check_names
 from deconv1d.layers.maps import LayerMaps
 from deconv1d.mining.mined import Mined, Ranking, Settings, import_parquet
-from deconv1d.mining.ranking import SCORES, ranked
+from deconv1d.mining.ranking import SCORES, by_layer, ranked
 from deconv1d.sonify import Sonifier
 
 
@@ -102,7 +102,8 @@ class _Run:
         self.weights = weights_hash(sonifier.model)
         self.settings: Settings | None = None
         self.before: Mined | None = None
-        self.rankings: dict[str, Ranking] = {}
+        self.ranking: Ranking | None = None
+        self.channels: dict[str, int] = {}
         self.clips: set[str] = set()
         self.skipped: dict[str, str] = {}
         self.contents: dict[str, str] = {}
@@ -114,7 +115,11 @@ class _Run:
         if not part.exists():
             return
         self.before = before = Mined.read(part)
-        self.rankings, self.clips = dict(before.rankings), set(before.clips)
+        parts = [before.rankings[layer] for layer in before.settings.layers]
+        columns = zip(*(part.columns() for part in parts), strict=True)
+        self.ranking = Ranking(*map(np.concatenate, columns))
+        self.channels = {n: len(r.value) for n, r in before.rankings.items()}
+        self.clips = set(before.clips)
         self.skipped = dict(before.skipped) if self.skip else {}
         self.contents = dict(before.contents)
 
@@ -136,10 +141,9 @@ class _Run:
         self._settle([maps.layer for maps in heard])
         if known:
             return
-        for maps in heard:
-            before = self.rankings.get(maps.layer)
-            ids = np.array([clip], dtype=object)
-            self.rankings[maps.layer] = ranked(before, maps, ids, self.k, self.score)
+        ids = np.array([clip], dtype=object)
+        self.ranking = ranked(self.ranking, heard, ids, self.k, self.score)
+        self.channels = {maps.layer: maps.maps.shape[1] for maps in heard}
         self.clips.add(clip)
 
     def _hear(self, waveform: Any) -> list[LayerMaps]:
@@ -197,7 +201,8 @@ class _Run:
             )
         skipped = dict(sorted(self.skipped.items()))
         clips, contents = tuple(sorted(self.clips)), dict(sorted(self.contents.items()))
-        return Mined(self.settings, dict(self.rankings), clips, skipped, contents)
+        rankings = {} if self.ranking is None else by_layer(self.ranking, self.channels)
+        return Mined(self.settings, rankings, clips, skipped, contents)
 
     def finished(self) -> Mined:
         """What is found, now that all clips were taken."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
 from fractions import Fraction
 from math import lcm
 
@@ -10,68 +11,94 @@ import torch
 from torch import Tensor
 
 from deconv1d.layers.axes import ordered
-from deconv1d.layers.maps import LayerMaps
+from deconv1d.layers.maps import LayerMaps, check_finite
 from deconv1d.mining.mined import Array, Ranking
 from deconv1d.record.receptive_fields import ReceptiveField
 
 SCORES = ("peak", "mean")
 
 
-def ranked(best: Ranking | None, found: LayerMaps, clips: Array, k: int, score: str) -> Ranking:
-    """The top k of those before and of a batch of clips.
+def ranked(
+    best: Ranking | None, found: Sequence[LayerMaps], clips: Array, k: int, score: str
+) -> Ranking:
+    """The top k of those before and of a batch of clips, for the channels of all layers at once.
 
     Args:
         best: The ranking before; None: of nothing yet.
-        found: The maps of the batch, one example a clip.
+        found: The maps of each layer, one example a clip.
         clips: Their ids, or numbers that sort as the ids do.
         k: How many places.
         score: "peak" or "mean".
+
+    Returns:
+        Channels of the first layer, of the second, and so on; see `by_layer`.
+
+    Raises:
+        ModelError: If a value is not finite.
     """
-    maps = ordered(found.maps)
-    flat = maps if found.time is None else maps.movedim(found.time, 2)
-    flat = flat.reshape(*maps.shape[:2], -1)
-    value = _scores(maps, score)
-    values = _array(value.double().T)  # (channels, clips)
-    # Only what may enter is looked at more closely: where the strongest moment is costs ten times
-    # what its value costs.
-    rows = np.arange(len(values)) if best is None else _reached(best, values, k)
-    if not len(rows):
+    values = _array(torch.cat([_scores(maps, score).T.double() for maps in found]))
+    if not np.isfinite(values).all():
+        for maps in found:
+            check_finite(maps.maps, maps.layer)
+    # Only what enters is looked at more closely: to find where a map's strongest moment is costs
+    # ten times what its value costs.
+    last = min(k, len(clips))
+    enough = np.partition(values, -last, axis=1)[:, -last]
+    if best is not None and best.value.shape[1] == k:
+        enough = np.maximum(enough, best.value[:, -1])
+    row, clip = np.nonzero(values >= enough[:, None])
+    if not len(row):
         assert best is not None
         return best
-    here = _ranking(found, flat, values, rows, clips, k)
+    rows = np.unique(row)
+    places = np.zeros((3, *values.shape), np.int64)
+    places[:, row, clip] = np.concatenate(list(_places(found, row, clip)), axis=1)
+    here = Ranking(values, np.broadcast_to(clips, values.shape), *places)
     if best is None:
         return here.best(k)
-    if len(rows) == len(values):
-        return best.merged(here, k)
-    return best.replaced(rows, best.taken(rows).merged(here, k))
-
-
-def _reached(best: Ranking, values: Array, k: int) -> Array:
-    """The channels in which a clip reaches the last place."""
     if best.value.shape[1] < k:
-        return np.arange(len(values))
-    return np.flatnonzero(values.max(1) >= best.value[:, -1])
+        return best.merged(here, k)
+    return best.replaced(rows, best.taken(rows).merged(here.taken(rows), k))
 
 
-def _ranking(
-    found: LayerMaps, flat: Tensor, values: Array, rows: Array, clips: Array, k: int
-) -> Ranking:
-    """The clips' places in the rankings of some channels; with positions for the top k alone."""
-    chosen = values[rows]
-    last = min(k, len(clips))
-    enough = np.partition(chosen, -last, axis=1)[:, -last]
-    row, clip = np.nonzero(chosen >= enough[:, None])
+def _places(found: Sequence[LayerMaps], row: Array, clip: Array) -> Iterator[Array]:
+    """Of channels and clips: the strongest moment, first and last sample; (3, pairs) a layer."""
+    first = 0
+    for maps in found:
+        channels = maps.maps.shape[1]
+        own = slice(*np.searchsorted(row, (first, first + channels)))
+        if own.start < own.stop:
+            yield _moments(maps, torch.from_numpy(row[own] - first), torch.from_numpy(clip[own]))
+        first += channels
+
+
+def _moments(found: LayerMaps, channel: Tensor, clip: Tensor) -> Array:
+    maps = ordered(found.maps)
+    chosen = maps[clip.to(maps.device), channel.to(maps.device)]
+    if found.time is None:
+        position = np.zeros(len(channel), np.int64)
+        return np.stack([position, *_window(None, position, found.samples)])
+    chosen = chosen.movedim(found.time - 1, 1).reshape(len(channel), maps.shape[found.time], -1)
     # The first among equals.
-    moments = flat[torch.from_numpy(clip), torch.from_numpy(rows[row])].argmax(1)
-    per_moment = 1 if found.time is None else flat.shape[2] // found.maps.shape[found.time]
-    position = np.zeros(chosen.shape, np.int64)
-    position[row, clip] = 0 if found.time is None else _array(moments) // per_moment
-    window = _window(None if found.time is None else found.field, position, found.samples)
-    return Ranking(chosen, np.broadcast_to(clips, chosen.shape), position, *window)
+    position = _array(chosen.reshape(len(channel), -1).argmax(1)) // chosen.shape[2]
+    return np.stack([position, *_window(found.field, position, found.samples)])
 
 
-def _scores(maps: Tensor, score: str) -> Tensor:
+def by_layer(ranking: Ranking, channels: Mapping[str, int]) -> dict[str, Ranking]:
+    """The ranking of each layer.
+
+    Args:
+        ranking: As from `ranked`.
+        channels: How many each layer has, in their order.
+    """
+    ends = np.cumsum(list(channels.values()))
+    rows = np.split(np.arange(len(ranking.value)), ends[:-1])
+    return {name: ranking.taken(own) for name, own in zip(channels, rows, strict=True)}
+
+
+def _scores(found: LayerMaps, score: str) -> Tensor:
     """Each channel's value for each clip, (clips, channels)."""
+    maps = ordered(found.maps)
     flat = maps.reshape(*maps.shape[:2], -1)
     return flat.amax(-1) if score == "peak" else flat.mean(-1)
 

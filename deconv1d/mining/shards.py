@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,11 +16,10 @@ import numpy.typing as npt
 import torch
 
 from deconv1d.errors import Deconv1dError, FileError, InputError, ModelError
-from deconv1d.layers.maps import LayerMaps
 from deconv1d.mining.batches import BatchedMaps
 from deconv1d.mining.mined import KEY, Ranking, import_parquet
 from deconv1d.mining.plan import Plan, group_clips
-from deconv1d.mining.ranking import ranked
+from deconv1d.mining.ranking import by_layer, ranked
 from deconv1d.mining.sources import Clip, read_clip
 from deconv1d.record.waveform import as_waveform
 from deconv1d.sonify import Sonifier
@@ -31,6 +30,8 @@ BATCH_SAMPLES = 2**14
 """A batch of n clips has at most n times as many samples: longer clips go in smaller batches."""
 
 Samples = npt.NDArray[np.float32]
+Reader = Callable[[Clip, int], Samples]
+Batch = list[tuple[Clip, Samples]]
 Group = list[tuple[Clip, Samples | Deconv1dError]]
 
 
@@ -55,10 +56,12 @@ class Miner:
     Args:
         sonifier: Of the plan's model.
         plan: What is asked for.
+        read: Gives the waveform of a clip at a rate.
     """
 
-    def __init__(self, sonifier: Sonifier, plan: Plan) -> None:
-        self.plan = plan
+    def __init__(self, sonifier: Sonifier, plan: Plan, read: Reader = read_clip) -> None:
+        self.plan, self._read = plan, read
+        self._channels: dict[str, int] = {}
         self._maps = BatchedMaps(sonifier.forward_pass, plan.layers, plan.tap)
 
     def __call__(self, task: tuple[int, Sequence[Clip]]) -> bytes:
@@ -76,25 +79,20 @@ class Miner:
         # Numbers in the order of the ids stand for them until the end: they sort faster.
         names = sorted(clip.clip for clip in clips)
         numbers = {name: number for number, name in enumerate(names)}
-        for group in decoded(clips, self.plan.sample_rate, group_clips(self.plan.batch)):
+        best: Ranking | None = None
+        size = group_clips(self.plan.batch)
+        for group in decoded(clips, self.plan.sample_rate, size, self._read):
             for batch in self._batches(group, shard):
-                for part, found in self._heard(batch, shard):
-                    ids = np.array([numbers[clip.clip] for clip, _ in part])
-                    self._rank(shard, found, ids)
-                    shard.clips += len(part)
-        for layer, ranking in shard.rankings.items():
-            ids = np.array(names, dtype=object)[ranking.clip]
-            shard.rankings[layer] = Ranking(ranking.value, ids, *ranking.columns()[2:])
+                best = self._ranked(best, batch, numbers, shard)
+        if best is not None:
+            ids = np.array(names, dtype=object)[best.clip]
+            best = Ranking(best.value, ids, *best.columns()[2:])
+            shard.rankings = by_layer(best, self._channels)
         return shard
 
-    def _rank(self, shard: Shard, found: list[LayerMaps], ids: npt.NDArray[Any]) -> None:
-        for maps in found:
-            best = shard.rankings.get(maps.layer)
-            shard.rankings[maps.layer] = ranked(best, maps, ids, self.plan.top, self.plan.score)
-
-    def _batches(self, group: Group, shard: Shard) -> Iterator[list[tuple[Clip, Samples]]]:
+    def _batches(self, group: Group, shard: Shard) -> Iterator[Batch]:
         """The clips of a group that can be used, by length, in batches."""
-        lengths: dict[int, list[tuple[Clip, Samples]]] = {}
+        lengths: dict[int, Batch] = {}
         for clip, waveform in group:
             if isinstance(waveform, Exception):
                 shard.errors[clip.clip] = str(waveform)
@@ -106,35 +104,44 @@ class Miner:
             for start in range(0, len(same), size):
                 yield same[start : start + size]
 
-    def _heard(
-        self, batch: list[tuple[Clip, Samples]], shard: Shard
-    ) -> Iterator[tuple[list[tuple[Clip, Samples]], list[LayerMaps]]]:
-        """The maps of a batch; if it fails, of each clip by itself, and of which it fails."""
+    def _ranked(
+        self, best: Ranking | None, batch: Batch, numbers: Mapping[str, int], shard: Shard
+    ) -> Ranking | None:
+        """The ranking with a batch; if it fails, with each clip of it that does not."""
+        ids = np.array([numbers[clip.clip] for clip, _ in batch])
         try:
-            yield batch, self._maps([waveform for _, waveform in batch])
+            found = self._maps([waveform for _, waveform in batch])
+            best = ranked(best, found, ids, self.plan.top, self.plan.score)
         except (torch.OutOfMemoryError, MemoryError) as error:
             raise ModelError(
                 f"Memory ran out on {len(batch)} clips of {len(batch[0][1])} samples: expected a "
                 f"batch that fits. Give a smaller --batch in another -o folder. {error}"
             ) from error
         except (Deconv1dError, RuntimeError, ValueError, IndexError) as error:
-            if len(batch) == 1:
-                known = isinstance(error, Deconv1dError)
-                reason = str(error) if known else f"{type(error).__name__}: {error}"
-                shard.errors[batch[0][0].clip] = reason
-                return
-            for one in batch:
-                yield from self._heard([one], shard)
+            if len(batch) > 1:
+                for one in batch:
+                    best = self._ranked(best, [one], numbers, shard)
+                return best
+            known = isinstance(error, Deconv1dError)
+            shard.errors[batch[0][0].clip] = (
+                str(error) if known else f"{type(error).__name__}: {error}"
+            )
+            return best
+        self._channels = {maps.layer: maps.maps.shape[1] for maps in found}
+        shard.clips += len(batch)
+        return best
 
 
-def decoded(clips: Sequence[Clip], rate: int, size: int) -> Iterator[Group]:
+def decoded(
+    clips: Sequence[Clip], rate: int, size: int, read: Reader = read_clip
+) -> Iterator[Group]:
     """Groups of clips with their waveforms, or with what is wrong; decoded ahead, in threads."""
     ahead: deque[list[tuple[Clip, Future[Samples | Deconv1dError]]]] = deque()
     with ThreadPoolExecutor(DECODERS) as pool:
         try:
             for start in range(0, len(clips), size):
                 group = clips[start : start + size]
-                ahead.append([(clip, pool.submit(_read, clip, rate)) for clip in group])
+                ahead.append([(clip, pool.submit(_read, clip, rate, read)) for clip in group])
                 if len(ahead) > 1:
                     yield [(clip, future.result()) for clip, future in ahead.popleft()]
             while ahead:
@@ -143,9 +150,9 @@ def decoded(clips: Sequence[Clip], rate: int, size: int) -> Iterator[Group]:
             pool.shutdown(cancel_futures=True)
 
 
-def _read(clip: Clip, rate: int) -> Samples | Deconv1dError:
+def _read(clip: Clip, rate: int, read: Reader) -> Samples | Deconv1dError:
     try:
-        waveform = read_clip(clip, rate)
+        waveform = read(clip, rate)
         if not np.isfinite(waveform).all():
             as_waveform(waveform)  # says what is wrong
     except (FileError, InputError) as error:
