@@ -223,18 +223,31 @@ def encode_audio(samples: Samples, sample_rate: int, *, file_format: str, subtyp
         )
     rate, channels = whole_rate(sample_rate), len(samples)
     settings = {"format": file_format, "subtype": subtype, "closefd": False}
-    try:
-        with tempfile.TemporaryFile() as content:  # not memory: its callbacks swallow Ctrl-C
+    # A file, not memory: libsndfile's callbacks into Python swallow Ctrl-C.
+    with tempfile.TemporaryFile(buffering=0) as content:
+        try:
             with soundfile.SoundFile(content.fileno(), "w", rate, channels, **settings) as file:
                 for start in range(0, samples.shape[1], ENCODER_BLOCK):
                     file.write(samples[:, start : start + ENCODER_BLOCK].T)
-            content.seek(0)
-            return content.read()
-    except soundfile.LibsndfileError as error:
-        raise InputError(
-            f"The waveform cannot be encoded: {file_format} {subtype} does not hold {channels} "
-            f"channels at {rate} Hz ({error.error_string}). Give shape (channels, time), or choose "
-            "another format."
+        except (soundfile.LibsndfileError, AssertionError) as error:
+            _check_space(content)  # libsndfile does not tell a full disk from a wrong format
+            raise InputError(
+                f"The waveform cannot be encoded: {file_format} {subtype} does not hold {channels} "
+                f"channels at {rate} Hz ({error}). Give shape (channels, time), or choose another "
+                f"format."
+            ) from error
+        content.seek(0)
+        return content.read()
+
+
+def _check_space(file: Any) -> None:
+    """Raises FileError if no more can be written to a temporary file."""
+    try:
+        file.write(bytes(2**16))
+    except OSError as error:
+        raise FileError(
+            f"The waveform cannot be encoded: {error.strerror} in {tempfile.gettempdir()!r}, where "
+            f"it is put together. Make space there, or set TMPDIR to a folder that has some."
         ) from error
 
 

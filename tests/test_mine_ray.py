@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from command import ROOT
-from test_mine_into import contents, mined, sound
+from test_mine_into import contents, mined, sound, tiny
 
 pytest.importorskip("pyarrow")
 ray = pytest.importorskip("ray")
@@ -20,6 +20,23 @@ soundfile = pytest.importorskip("soundfile")
 
 pytestmark = pytest.mark.slow
 TESTS = Path(__file__).parent
+
+
+def slow():
+    """A worker that takes half a second for each shard, so that there is time for a kill."""
+    from deconv1d.mining.shards import Miner
+
+    if not hasattr(Miner, "quick"):
+        Miner.quick = Miner.__call__
+        Miner.__call__ = lambda self, task: (time.sleep(0.5), self.quick(task))[1]
+    return tiny()
+
+
+def mined_slowly(out, data):
+    from deconv1d.mining.run import mine_into
+
+    options = {"batch": 2, "shard_clips": 8, "executor": "ray", "workers": 2}
+    return mine_into(out, [str(data)], slow, **options)
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +69,7 @@ def test_a_node_that_is_killed_does_not_change_the_bytes(folder, cluster, tmp_pa
     shards, killed = tmp_path / "ray" / "shards", []
 
     def kill():
-        for _ in range(1200):
+        for _ in range(6000):
             if shards.exists() and len(list(shards.glob("*.parquet"))) >= 2:
                 cluster.remove_node(second, allow_graceful=False)
                 killed.append(len(list(shards.glob("*.parquet"))))
@@ -61,7 +78,7 @@ def test_a_node_that_is_killed_does_not_change_the_bytes(folder, cluster, tmp_pa
 
     killer = threading.Thread(target=kill)
     killer.start()
-    mined(tmp_path / "ray", folder, executor="ray", workers=2)
+    mined_slowly(tmp_path / "ray", folder)
     killer.join()
     assert killed
     assert killed[0] < 8
@@ -72,8 +89,8 @@ DRIVER = """
 import sys, time
 import ray
 ray.init(address={address!r}, log_to_driver=False)
-from test_mine_into import mined
-mined({out!r}, {data!r}, executor="ray", workers=2)
+from test_mine_ray import mined_slowly
+mined_slowly({out!r}, {data!r})
 """
 
 
@@ -98,7 +115,7 @@ def test_a_driver_that_is_killed_goes_on_with_the_missing_shards(
     monkeypatch.setattr(
         work, "write_whole", lambda path, c: (written.append(Path(path).name), write(path, c))
     )
-    mined(out, folder, executor="ray", workers=2)
+    mined_slowly(out, folder)
     again = {name for name in written if name.endswith(".parquet")}
     assert again == {f"{n:06d}.parquet" for n in range(8)} - before
     assert contents(out) == contents(tmp_path / "serial")

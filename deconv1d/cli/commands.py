@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -24,6 +25,7 @@ from deconv1d.cli.mine import mine_clips, mine_options
 from deconv1d.cli.models import blaming, load_model
 from deconv1d.cli.options import MARK
 from deconv1d.cli.report import report_options, run_report
+from deconv1d.cli.streaming import sonify_in_tiles, streams
 from deconv1d.cli.tuning import run_tuning, tuning_options
 from deconv1d.errors import Deconv1dError, InputError
 from deconv1d.render import plot_spectrograms, save_figure
@@ -35,6 +37,8 @@ CHANNELS_AT_ONCE = 16
 """So many sounds are made before they are written and the progress bar moves."""
 INTERRUPTED = 130
 """Exit code of a program that Ctrl-C ended."""
+PIPE_CLOSED = 141
+"""Exit code of a program whose reader has gone."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -60,7 +64,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         _say("interrupted")
         return INTERRUPTED
-    print(json.dumps(answer.facts) if arguments.json else answer.text)
+    return _answered(json.dumps(answer.facts) if arguments.json else answer.text)
+
+
+def _answered(text: str) -> int:
+    """Prints the answer; returns the exit code."""
+    try:
+        # A terminal that knows ASCII alone gets the rest as escapes, not an error.
+        encoding = sys.stdout.encoding or "utf-8"
+        print(text.encode(encoding, "backslashreplace").decode(encoding))
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Who reads has read enough, as `head` does; Python would complain once more at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return PIPE_CLOSED
+    except OSError as error:
+        _say(f"The answer cannot be printed: {error.strerror}. Send it to a disk that has space.")
+        return 2
     return 0
 
 
@@ -85,6 +105,8 @@ def _sonify(arguments: argparse.Namespace) -> Answer:
 
     # Before the model runs: an hour of work must not end in one file that was written 500 times.
     _check_names(arguments)
+    if streams(arguments):
+        return Answer(*sonify_in_tiles(arguments))
     sounds: list[dict[str, Any]] = []
     with _opened(arguments) as (sonifier, x):
         parts = _parts(sonifier, x, arguments)
@@ -392,7 +414,9 @@ def _parser() -> argparse.ArgumentParser:
 
 def _say(message: object) -> None:
     """Prints one line to stderr."""
-    print(f"deconv1d: {' '.join(str(message).split())}", file=sys.stderr)
+    line = f"deconv1d: {' '.join(str(message).split())}"
+    encoding = sys.stderr.encoding or "utf-8"
+    print(line.encode(encoding, "backslashreplace").decode(encoding), file=sys.stderr)
 
 
 @contextmanager

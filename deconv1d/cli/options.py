@@ -102,6 +102,11 @@ def sound_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--seed", choices=SEEDS, default="activation", help="what is carried back")
     parser.add_argument(
+        "--stream",
+        action="store_true",
+        help="in tiles, in memory that does not grow; chosen by itself for long recordings",
+    )
+    parser.add_argument(
         "--low-cut", type=float, metavar="HZ", help="leave out what lies below, for listening"
     )
     parser.add_argument(
@@ -191,7 +196,8 @@ def _channel(text: str) -> list[int] | str | None:
         return None if text == "none" else text
     # One number is a list of one: its file name may still contain the channel.
     try:
-        return [int(number) for number in text.split(",")]
+        # Each once: two sounds of one channel would be written to one file.
+        return list(dict.fromkeys(int(number) for number in text.split(",")))
     except ValueError:
         raise argparse.ArgumentTypeError(
             f"expected a number, a list such as 0,3,17, all, most_active or none, got {text!r}"

@@ -156,7 +156,8 @@ def stream(
     total, blocks = _opened(source, rate)
     part = _beside(out)
     try:
-        with tqdm(total=total, unit=" s", disable=not progress, bar_format=BAR) as bar:
+        hidden = None if progress else True  # None: unless stderr is a terminal
+        with tqdm(total=total, unit=" s", disable=hidden, bar_format=BAR) as bar:
             runs = raw_stretches(
                 sonifier, forward_pass, blocks, layer, channel, tile_seconds, options
             )
