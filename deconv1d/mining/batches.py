@@ -20,7 +20,7 @@ from torch.fx import Node
 from deconv1d.errors import InputError, ModelError
 from deconv1d.forward import ForwardPass
 from deconv1d.layers.maps import LayerMaps, layer_maps
-from deconv1d.program import Forward, check_preparable, generate_forward
+from deconv1d.prepared.halves import Forward, check_preparable, generate_forward
 from deconv1d.record.capture import Capture
 from deconv1d.rules.op import shape_of
 
