@@ -12,7 +12,6 @@ from deconv1d.errors import InputError
 from deconv1d.forward import TAPS
 from deconv1d.mining.executors import EXECUTORS
 from deconv1d.mining.ranking import SCORES
-from deconv1d.mining.run import Found, mine_into
 from deconv1d.rules.table import METHODS
 from deconv1d.seeds import SEEDS
 from deconv1d.sonify import Sonifier
@@ -54,6 +53,8 @@ def mine_options(parser: argparse.ArgumentParser) -> None:
 
 def mine_clips(arguments: argparse.Namespace) -> tuple[str, dict[str, object]]:
     """Mines; returns what to say of it, for people and as facts."""
+    from deconv1d.mining.run import mine_into
+
     load = partial(
         load_sonifier,
         arguments.model,
@@ -61,7 +62,7 @@ def mine_clips(arguments: argparse.Namespace) -> tuple[str, dict[str, object]]:
         arguments.sample_rate,
         arguments.device,
     )
-    found: Found = mine_into(
+    found = mine_into(
         arguments.output,
         arguments.data,
         load,

@@ -17,9 +17,9 @@ from deconv1d.channels import chunk_of
 from deconv1d.errors import Deconv1dError, InputError, SilenceWarning
 from deconv1d.layers.axes import layout_of
 from deconv1d.layers.maps import map_of
+from deconv1d.mining.decoding import decoded
 from deconv1d.mining.findings import folders_of, input_path, sound_path
 from deconv1d.mining.plan import Plan
-from deconv1d.mining.shards import decoded
 from deconv1d.mining.sources import Clip
 from deconv1d.mirror import mirror
 from deconv1d.record.capture import Capture

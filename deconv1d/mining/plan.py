@@ -27,6 +27,8 @@ from deconv1d.mining.mined import import_parquet
 from deconv1d.mining.sources import Clip
 
 FORMAT = 1
+MINE, HEAR = "mine", "hear"
+"""What a task is: of a shard, or of some of the winners."""
 GROUPS_PER_SHARD, MOST_CLIPS, SHARDS = 4, 4096, 1000
 """A shard has four groups of clips, or more, up to so many clips, where there would else be more
 than a thousand shards."""

@@ -4,35 +4,27 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
-from deconv1d.errors import Deconv1dError, FileError, InputError, ModelError
+from deconv1d.errors import Deconv1dError, ModelError
 from deconv1d.mining.batches import BatchedMaps
+from deconv1d.mining.decoding import Group, Reader, Samples, decoded
 from deconv1d.mining.mined import KEY, Ranking, import_parquet
 from deconv1d.mining.plan import Plan, group_clips
 from deconv1d.mining.ranking import by_layer, ranked
 from deconv1d.mining.sources import Clip, read_clip
-from deconv1d.record.waveform import as_waveform
 from deconv1d.sonify import Sonifier
 
-DECODERS = 2
-"""Threads that read and decode clips while others run through the model."""
 BATCH_SAMPLES = 2**14
 """A batch of n clips has at most n times as many samples: longer clips go in smaller batches."""
 
-Samples = npt.NDArray[np.float32]
-Reader = Callable[[Clip, int], Samples]
 Batch = list[tuple[Clip, Samples]]
-Group = list[tuple[Clip, Samples | Deconv1dError]]
 
 
 @dataclass
@@ -130,34 +122,6 @@ class Miner:
         self._channels = {maps.layer: maps.maps.shape[1] for maps in found}
         shard.clips += len(batch)
         return best
-
-
-def decoded(
-    clips: Sequence[Clip], rate: int, size: int, read: Reader = read_clip
-) -> Iterator[Group]:
-    """Groups of clips with their waveforms, or with what is wrong; decoded ahead, in threads."""
-    ahead: deque[list[tuple[Clip, Future[Samples | Deconv1dError]]]] = deque()
-    with ThreadPoolExecutor(DECODERS) as pool:
-        try:
-            for start in range(0, len(clips), size):
-                group = clips[start : start + size]
-                ahead.append([(clip, pool.submit(_read, clip, rate, read)) for clip in group])
-                if len(ahead) > 1:
-                    yield [(clip, future.result()) for clip, future in ahead.popleft()]
-            while ahead:
-                yield [(clip, future.result()) for clip, future in ahead.popleft()]
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-
-def _read(clip: Clip, rate: int, read: Reader) -> Samples | Deconv1dError:
-    try:
-        waveform = read(clip, rate)
-        if not np.isfinite(waveform).all():
-            as_waveform(waveform)  # says what is wrong
-    except (FileError, InputError) as error:
-        return error
-    return waveform
 
 
 # --- the file of a shard -------------------------------------------------------------------------

@@ -18,13 +18,14 @@ from deconv1d.mining.executors import Executor
 from deconv1d.mining.hearing import Heard, Place
 from deconv1d.mining.mined import Ranking, merge
 from deconv1d.mining.plan import (
+    HEAR,
+    MINE,
     Plan,
     full_disk,
     read_list,
     shards_of,
 )
 from deconv1d.mining.shards import read_shard
-from deconv1d.mining.worker import HEAR, MINE
 
 CLIPS_HEARD_AT_ONCE = 8
 

@@ -10,11 +10,9 @@ import torch
 from deconv1d.errors import ModelError
 from deconv1d.mining.hearing import Listener
 from deconv1d.mining.mine import weights_hash
-from deconv1d.mining.plan import Plan
+from deconv1d.mining.plan import HEAR, MINE, Plan
 from deconv1d.mining.shards import Miner
 from deconv1d.sonify import Sonifier
-
-MINE, HEAR = "mine", "hear"
 
 
 class PlanWorker:
