@@ -214,7 +214,7 @@ class Sonifier:
             seed: As for `sonify`.
             method: As for `sonify`.
             channel_axis: As for `sonify`.
-            verify: Run each call both ways and compare.
+            verify: Whether each call of the program also runs `sonify` and compares the results.
 
         Raises:
             ModelError: If the forward pass may differ from waveform to waveform: the model looks at

@@ -3,7 +3,7 @@
 Two passes of the same waveform are compared at the wanted map. One is recorded for the gradient
 method; the other is the model alone, with autograd on:
 
-    recorded pass        x -> ops -> map   mirror(random seed) -> signal at x
+    recorded pass        x -> ops -> map   mirror(a random map) -> signal at x
     plain pass           x -> ops -> map   torch.autograd.grad(map, x, the same seed)
 
 The plain pass has to find the same map. If the map is a module's output, a forward hook finds it.
@@ -98,7 +98,8 @@ class Verification:
     ) -> None:
         self.verify = verify
         self.outcomes: dict[str, Verified] = {}
-        # A user's own rule need not be a gradient: what is checked is the capture, by torch's.
+        # A rule of the user's need not give the gradient. Here the capture is checked, not the
+        # rules, so torch's own derivative stands in for each of them.
         own = {op: RULES.get(op, GRADIENT) for op in rules}
         self._model, self._forward, self._rules, self._dtype = model, forward, own, dtype
         self._done: dict[tuple[TapRequest, str], Verified] = {}
@@ -576,7 +577,7 @@ def _first_value(found: _Difference, plain: _Plain) -> Node | None:
 
 
 def _relative(found: Tensor, expected: Tensor, least: float = 0.0) -> float:
-    """The largest difference, as a share of the peak; `least` is the share of, if the peak is 0."""
+    """The largest difference as a share of the peak; where the peak is 0, of `least`."""
     if found.shape != expected.shape:
         return float("inf")
     if found.numel() == 0:

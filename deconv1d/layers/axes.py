@@ -1,4 +1,4 @@
-"""Which axes of a map count examples and channels."""
+"""`Layout`: a map turned to (batch, channels, ...) and back, whatever the model's order of axes."""
 
 from __future__ import annotations
 

@@ -11,12 +11,14 @@ A model may write into a tensor, or into a view of it, after others have read it
 A tensor is known by its storage and its *place*: offset, sizes, strides, dtype. Each storage
 remembers how its views were derived. A write gives the written view a new node, is scattered back
 into the tensors that it was cut from, and leaves every other view to be derived anew when it is
-next read.
+next read. `x[..., :n] = 0` is a write of zeros into a slice: x becomes slice_scatter(x, zeros). On
+the way back the rule of slice_scatter gives the old x its signal with 0 where it was overwritten.
 
 Autograd adds one more thing. `d = h.detach()` has h's memory and h's place but not h's way back.
 So a view also belongs to a *branch*: 0 for what autograd follows from the storage's first tensor,
 another number for each detached view and what is cut from it. A write in one branch changes the
-values in all branches of the storage; it changes the way back in its own alone.
+values in all branches of the storage; it changes the way back in its own alone. Below,
+`revalued(new, old)` has the values of `new` and the way back of `old`.
 
     h = conv(x)            branch 0: conv
     d = h.detach()         branch 1: detach(conv)

@@ -1,4 +1,4 @@
-"""Which axes of every value of a captured graph count examples and channels."""
+"""Which axes count examples and channels, for every value of a captured graph, op by op."""
 
 from __future__ import annotations
 

@@ -3,8 +3,8 @@
     h = conv(x)             # the layer
     if h.argmax() > 9: ...  # looks: its result carries no signal, so the block is not touched
     h = relu(norm(h))       # goes on, twice
-    h = pool(h)             # goes on: the block ends here, unless
-    y = conv2(h)            # ... nothing else came between; this op ends it
+    h = pool(h)             # goes on: this is the end of the block, since
+    y = conv2(h)            # ends: a convolution is not part of a block
 
 The recorder asks while the model runs (it stops the model there), the table of layers afterwards.
 """
@@ -30,8 +30,9 @@ def effect_on_block(node: Node, rule: Rule, rules: Rules, *, ran: bool) -> Effec
         node: The op.
         rule: Its rule.
         rules: The op table.
-        ran: Whether the op ran and its result is described. Before that only an op of the table
-            that no block goes through is decided, so that the model stops before a convolution.
+        ran: Whether the op ran and its result is described. Before it ran, one answer is certain:
+            an op of the table through which no block goes ends the block. So the model is stopped
+            before a convolution is computed.
     """
     if packet(node) in rules and not rule.block:
         return "ends"

@@ -48,7 +48,7 @@ class Capture:
         recorded: What the rules recorded (switches, statistics), by node.
         constants: What `get_attr` nodes name: parameters are the model's own objects.
         outputs: The node that each module call returned, by "path#call".
-        returned: The last op that had run when it did.
+        returned: By "path#call": the last op that had run when that module call returned.
         calls: How often each module ran; None if the model was stopped before its end.
         writes: Names of the model's own tensors that forward wrote into.
         decides: Whether the model looked at a value, so that another input may run otherwise.

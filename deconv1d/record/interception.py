@@ -13,11 +13,13 @@ from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import thread as pools
 from contextlib import contextmanager
 from multiprocessing.pool import Pool, ThreadPool
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch.autograd.function import _SingleLevelFunction
 
-from deconv1d.record.recorder import Recorder
+if TYPE_CHECKING:
+    from deconv1d.record.recorder import Recorder
+
 
 GIVE = ("apply_async", "_map_async", "imap", "imap_unordered")
 """By these a pool of multiprocessing is given work; its other methods call them."""

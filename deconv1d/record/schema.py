@@ -27,17 +27,17 @@ aten = torch.ops.aten
 FACTORY_OPTIONS = {"dtype", "layout", "device", "pin_memory"}
 """Arguments of every op that makes a tensor anew: zeros, zeros_like, new_full."""
 
-# No tag of torch's says it, and rules say how a signal is carried, not where values go.
+# A list outside the table: rules say how a signal is carried, not where values go, and torch has no
+# tag for it.
 PLACED = frozenset(
     # No rule says it either: rules say how a signal is carried, not where values go.
     {aten.copy, aten.where, aten.index_put, aten.scatter, aten.masked_scatter, aten.index_copy}
     # Writes to views.
     | {aten.slice_scatter, aten.select_scatter, aten.diagonal_scatter}
 )
-"""Each value of the result is one of the inputs' values: no input is added to another. Torch has no
-tag that says so."""
+"""Each value of the result is one of the inputs' values: no input is added to another."""
 
-# No tag of torch's says it, and no rule does: it is about what may follow.
+# A list outside the table for the same reason.
 SIDE_BY_SIDE = frozenset({aten.cat, aten.stack})
 """As `PLACED`, but a sum over the new places may follow: stack([z, (q - z).detach()]).sum(0)."""
 

@@ -2,8 +2,8 @@
 
 A forward pass of ours switches modules from training to evaluation. Other threads see that: it is
 the one change that a plain run at the same time can notice (its dropout is off meanwhile). Our
-passes wait for one another; altered weights, in contrast, live in copies that no other thread can
-reach.
+passes wait for one another. Altered weights never stand in the model itself: they are in a copy
+that no other thread has (`deconv1d.record.copies`).
 """
 
 from __future__ import annotations
@@ -80,7 +80,8 @@ class _Taken:
         self.locked: object = False
 
     def enter(self) -> None:
-        # What is known of the lock changes in the very line that changes it, here and in `leave`.
+        # The lock and `locked` change in one statement, here and in `leave`: an interrupt between
+        # two statements would leave `locked` wrong.
         self.locked = FORWARD_LOCK.acquire()
         self.contexts.enter_context(held_back())
         self.contexts.enter_context(torch.inference_mode(False))

@@ -31,7 +31,8 @@ def last(op: Op, before: Before) -> int | None:
 def normalized(op: Op, before: Before) -> int | None:
     """Layer norm mixes no channels: where its input has them, else the last axis.
 
-    After a convolution to (batch, 6, 96) both LayerNorm([6, 96]) and LayerNorm(96) leave 6 maps.
+    A convolution gives (batch, 6 channels, 96). Then LayerNorm([6, 96]) and LayerNorm(96) both give
+    6 maps, on axis 1, although the last axis that they normalise is time.
     """
     carried = before(op.dependent[0])
     return -1 if carried is None else carried
@@ -47,7 +48,7 @@ def of_product(op: Op, before: Before) -> int | None:
     """
     left, right = op.node.args[-2:]
     live = [x for x in (left, right) if depends_on_input(x)]
-    if not live:  # the live value was only added to the product
+    if not live:  # only the summand depends on the waveform, as x in baddbmm(x, a, b)
         return before(op.dependent[0])
     held = held_factor(op) if len(live) == 2 else None
     if len(live) == 2 and held is None:

@@ -146,6 +146,7 @@ def _self_gated(op: Op) -> Line | None:
 def _before_scaling(x: Node) -> tuple[Node, float]:
     """The value before it was multiplied by numbers, and their product."""
     slope = 1.0
+    # Which ops scale by a number is the pattern itself, here and in `_scaled`.
     while _packet(x) in (aten.mul, aten.div):
         value, number = x.args[:2]
         if not isinstance(value, Node) or not isinstance(number, int | float) or number <= 0:
@@ -225,6 +226,7 @@ def _squared(node: Node) -> Node | None:
 def _scaled(node: Any) -> Iterator[Node]:
     """A value, and what it was before each product with or quotient by a constant."""
     yield node
+    # As in `_before_scaling`.
     while _packet(node) in (aten.mul, aten.div):
         live = list(_live(node))
         # Of c / x the live value is no numerator.

@@ -59,7 +59,12 @@ class Emit(Protocol):
         """Appends a call and returns its node."""
 
     def value(self, argument: Any) -> Any:
-        """A forward value: recomputed from the parameters, or kept from the forward pass."""
+        """A forward value: recomputed from the parameters, or kept from the forward pass.
+
+        Raises:
+            InputError: If it is neither: it depends on the waveform and `Rule.keeps` does not name
+                it.
+        """
 
     def recorded(self, op: Op) -> Node:
         """What the rule's `record` returned during the forward pass."""
@@ -77,20 +82,24 @@ class Rule:
         kind: See this module's table.
         carry_back: `carry_back(op, signal, emit)` yields (input node, its signal). For an op with
             several outputs `signal` is a list, None where an output has no signal.
-        reach: `reach(op, axis)`: what the output reads of its input's time axis, and where it puts
-            that axis; it is asked for the batch and channel axes too.
-        keeps: Inputs whose forward value `carry_back` reads although they carry the waveform.
-        holds: Inputs that carry the waveform and get no signal on purpose (a gate, a slope, what is
-            overwritten). Every other input that carries it gets one; a test checks all rules.
+        reach: `reach(op, axis)`, for an axis of the input: which of its values one value of the
+            output reads, and which axis of the output it becomes. It is called for the time axis,
+            and to follow the batch and channel axes.
+        keeps: Inputs that depend on the waveform and whose forward values `carry_back` reads. All
+            other values that it may read follow from the model's parameters.
+        holds: Inputs that depend on the waveform and get no signal on purpose (a gate, a slope,
+            what is overwritten). Every other such input gets one; a test checks all rules.
         record: `record(op, value, output)` -> a tensor to remember; `value(node)` gives inputs.
         block: Whether a layer's block goes on through this op (normalisation, activation,
             max-pooling, pass).
         channels: The axis on which the op counts channels of its own making; None: it makes none,
             and leaves its input's channels where `reach` puts their axis.
         gate: Whether its value is held where it multiplies another value that carries the signal.
-        bounded: Whether its value is bounded: held where it multiplies another such value that is
-            neither a gate nor bounded.
-        detached: Whether its value is held where it is added to such a value.
+        bounded: Whether its values lie between two numbers, as a tanh's do. In a product of two
+            values that depend on the waveform, the bounded one is held if the other is neither
+            bounded nor a gate.
+        detached: Whether autograd carries nothing through it. In a sum with a value that depends on
+            the waveform and is not detached, it is held.
         reshapes: Whether it gives its first input's values in another shape, and no more: a gate
             seen through it is still a gate.
         singular: Whether the op's derivative may be infinite; 0 takes its place there.
@@ -404,8 +413,8 @@ def _snake_wave(op: Op) -> Iterable[Node]:
 
 def _add_back(op: Op, signal: Node, emit: Emit) -> Signals:
     """Straight-through estimators, z + (q - z).detach(), carry by their live term alone."""
-    # self + alpha * other, self - alpha * other, other - alpha * self: a factor for each operand.
     alpha, held = op["alpha"], held_term(op)
+    # self + alpha * other, self - alpha * other, other - alpha * self: a factor for each operand.
     by_op = {aten.add: (1, alpha), aten.sub: (1, -alpha), aten.rsub: (-alpha, 1)}
     for x, factor in zip((op["self"], op["other"]), by_op[packet(op.node)], strict=True):
         if depends_on_input(x) and x is not held:
@@ -597,6 +606,7 @@ def _gain_of_log(reference: float) -> Callable[[Op, Values, Tensor], Tensor]:
 
     def record(op: Op, value: Values, output: Tensor) -> Tensor:
         (x,) = op.dependent
+        # What tells the three logarithms of one rule apart.
         base = {aten.log2: 2.0, aten.log10: 10.0}.get(packet(op.node), e)
         return adjoints.gain_of_log(output, value(x) - reference, 1 / log(base))
 
