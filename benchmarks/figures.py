@@ -105,11 +105,11 @@ SHOWN = {
         "the signal, unchanged",
     ),
     "gradient": Shown(
-        "tanh",
-        lambda x: torch.tanh(2 * x),
+        "sin",
+        lambda x: torch.sin(2 * x),
         WAVE,
         row(*[1.0] * 12),
-        "the signal times the slope at the input: small where tanh is flat; flagged",
+        "the signal times the slope at the input: small where the sine is flat; flagged",
     ),
 }
 

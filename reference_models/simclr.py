@@ -12,7 +12,7 @@ Killed, it goes on where it was when started again; finished, it only reads its 
 the encoder is, `reference_models.supervised --frozen --encoder ...` tells.
 """
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -186,15 +186,16 @@ def validation_loss(model: nn.Module, clips: ClipSet, settings: Settings) -> flo
 
     Args:
         model: From waveforms to projections.
-        clips: At least two; in batches of the run's size, or one batch if they fill none. As in
-            training, the last clips that fill none are left out.
+        clips: At least two; in batches of the run's size, or as large as they fill. As in training,
+            the last clips that fill none are left out.
         settings: Of the run.
     """
     device = next(model.parameters()).device
     samples, gap = crop_samples(settings.seconds), round(settings.gap * SAMPLE_RATE)
-    size = min(settings.batch_size, len(clips))
-    generator = seeded("cpu", "validation")
     speakers = clips.speakers() if settings.one_speaker else None
+    together = len(clips) if speakers is None else max(Counter(speakers).values())
+    size = min(settings.batch_size, together)
+    generator = seeded("cpu", "validation")
     losses = []
     model.eval()
     for batch in full_batches(len(clips), size, speakers, generator=generator):

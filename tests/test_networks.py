@@ -28,13 +28,16 @@ SPLITS = ["train"] * 18 + ["val"] * 9 + ["test"] * 9
 
 
 def read_tone(clip: Clip) -> np.ndarray:
-    noise = np.random.default_rng(int(clip.id)).normal(size=2600 + 100 * (int(clip.id) % 2))
+    noise = np.random.default_rng(number := int(clip.id.rpartition("_")[2])).normal(
+        size=2600 + 100 * (number % 2)
+    )
     return np.sin(0.3 * (1 + clip.labels[0]) * np.arange(len(noise))) + 0.1 * noise
 
 
 def tones(folder: Path) -> ClipSet:
     clips = tuple(
-        Clip(str(i), "", 0, 0, 0, (i % 3,), split, "unread") for i, split in enumerate(SPLITS)
+        Clip(f"word/{'ab'[i % 2]}_nohash_{i}", "", 0, 0, 0, (i % 3,), split, "unread")
+        for i, split in enumerate(SPLITS)
     )
     return build_cache(ClipIndex("tones", ("a", "b", "c"), False, clips), folder, read=read_tone)
 

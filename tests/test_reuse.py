@@ -1,5 +1,7 @@
 """A mirror that is used again gives what one written anew gives, however the passes differ."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -133,6 +135,17 @@ def test_no_value_of_a_pass_is_kept(monkeypatch):
     (kept,) = sonifier._mirrors._kept.values()
     own = {id(p) for p in sonifier.model.parameters()}
     assert all(id(t) in own for t in kept.mirror.weights)
+
+
+def test_a_copy_of_a_sonifier_is_of_its_own():
+    sonifier = Sonifier(network(), verify=False)
+    for seed in range(3):
+        sonifier.sonify(waveform(seed=seed), layer="4", channel=2)
+    twin = copy.deepcopy(sonifier)
+    with torch.no_grad():
+        twin.model[3].weight.neg_()
+    same = fresh(twin.model, waveform(), layer="4", channel=2)
+    torch.testing.assert_close(twin.sonify(waveform(), layer="4", channel=2).raw, same)
 
 
 def test_the_least_used_are_dropped():

@@ -65,11 +65,17 @@ class _Kept:
 
 
 class Mirrors:
-    """The mirrors of one sonifier; those that were not used for longest are dropped."""
+    """The mirrors of one sonifier; those that were not used for longest are dropped.
+
+    A copy of it, or what is unpickled, is empty: it would hold the weights of another model.
+    """
 
     def __init__(self) -> None:
         self._kept: OrderedDict[tuple[Any, ...], _Kept | None] = OrderedDict()
         self._lock = Lock()
+
+    def __reduce__(self) -> tuple[type[Mirrors], tuple[()]]:
+        return Mirrors, ()
 
     def way_back(self, captured: Capture) -> Way:
         """The way back from the map of a forward pass.
@@ -130,7 +136,11 @@ def exact_key(captured: Capture) -> tuple[Any, ...]:
     lines: list[Any] = [captured.method]
     for place, node in enumerate(captured.graph.nodes):
         places[node] = place
-        facts = [(k, v) for k, v in node.meta.items() if k != "source" and isinstance(v, SIMPLE)]
+        facts = [
+            (name, _exact(fact, places))
+            for name, fact in node.meta.items()
+            if name != "source" and isinstance(fact, SIMPLE)
+        ]
         values = (node in captured.kept, node in captured.recorded)
         lines.append((node.target, _exact((node.args, node.kwargs), places), *facts, *values))
         if node is captured.tap:
@@ -141,7 +151,7 @@ def exact_key(captured: Capture) -> tuple[Any, ...]:
 def _exact(argument: Any, places: dict[Node, int]) -> Any:
     """An argument with its nodes as their places, so that arguments of two graphs compare."""
     if isinstance(argument, Node):
-        return ("%", places[argument])
+        return ("%", places.get(argument))
     if isinstance(argument, (list, tuple)):
         return tuple(_exact(part, places) for part in argument)
     if isinstance(argument, dict):

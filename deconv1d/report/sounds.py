@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
-import soxr
 
 from deconv1d.audio import Samples, Waveform, as_samples, encode_audio
 from deconv1d.render import DYNAMIC_RANGE, data_uri, mel_spectrogram
@@ -55,6 +54,8 @@ def playable(samples: Samples, rate: int) -> tuple[Samples, int, int]:
     if rate >= LOWEST_RATE:
         return samples, rate, 1
     if rate >= AUDIBLE_RATE:
+        import soxr  # only signals below the lowest rate need it
+
         return soxr.resample(samples, rate, LOWEST_RATE), LOWEST_RATE, 1
     speed = 2
     while speed * rate < LOWEST_RATE:
