@@ -118,6 +118,18 @@ def attend(x: Tensor, scale: float, mask: Tensor | float = 0) -> Tensor:
 # --- deconvnet without this library: autograd, where ReLU's kin have another backward -----------
 
 
+class _Pass(torch.autograd.Function):
+    """Any value, with the derivative 1 by x."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, value: Tensor) -> Tensor:
+        return value.clone()
+
+    @staticmethod
+    def backward(ctx: Any, signal: Tensor) -> tuple[Tensor, None]:
+        return signal, None
+
+
 class _Rectify(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, value: Tensor) -> Tensor:
@@ -129,10 +141,11 @@ class _Rectify(torch.autograd.Function):
 
 
 class RectifyingBackward(TorchFunctionMode):
-    """While active, autograd's derivative of ReLU and its kin is relu(signal).
+    """While active, autograd's derivative of ReLU and its kin is relu(signal), of tanh 1.
 
     Some of the kin are two calls: `where(x > 0, x, 0)`, `x * (x > 0)`, `x * sigmoid(x)`. So what
-    `x > 0` and `sigmoid(x)` returned is remembered, with the x that it was computed from.
+    `x > 0` and `sigmoid(x)` returned is remembered, with the x that it was computed from. Snake,
+    `x + sin(a * x) ** 2 / a`, is found in the same way, from the product to the sum.
     """
 
     KIN = (
@@ -144,10 +157,15 @@ class RectifyingBackward(TorchFunctionMode):
     def __init__(self) -> None:
         super().__init__()
         self._of: dict[int, tuple[Tensor, Tensor]] = {}
+        self._scaled: dict[int, tuple[Tensor, Tensor]] = {}
+        self._sines: dict[int, tuple[Tensor, Tensor]] = {}
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        place = self._rectified(name := func.__name__.strip("_"), args, kwargs)
+        name = func.__name__.strip("_")
+        if name in ("tanh", "atan", "asinh", "erf"):
+            return _Pass.apply(args[0], func(*args, **kwargs).detach())
+        place = self._rectified(name, args, kwargs)
         if place is None:
             out = func(*args, **kwargs)
             if isinstance(out, Tensor):
@@ -164,6 +182,14 @@ class RectifyingBackward(TorchFunctionMode):
             self._of[id(out)] = (out, args[0])  # kept, so that its id stays its own
         elif name in self.CASTS and id(args[0]) in self._of:
             self._of[id(out)] = (out, self._of[id(args[0])][1])
+        tensors = [x for x in args if isinstance(x, Tensor)]
+        sines = [self._sines[id(x)][1] for x in tensors if id(x) in self._sines]
+        if name == "sin" and id(args[0]) in self._scaled:
+            self._sines[id(out)] = (out, self._scaled[id(args[0])][1])
+        elif name in ("pow", "square", "mul", "div") and sines:
+            self._sines[id(out)] = (out, sines[0])
+        elif name == "mul":
+            self._scaled[id(out)] = (out, max(tensors, key=Tensor.numel))
 
     def _rectified(self, name: str, args: Any, kwargs: Mapping[str, Any]) -> int | None:
         """Which argument is rectified, if the call is one of the kin."""
@@ -172,6 +198,8 @@ class RectifyingBackward(TorchFunctionMode):
             return 0 if bound is not None and not torch.as_tensor(bound).any() else None
         if name == "where" and len(args) == 3 and not torch.as_tensor(args[2]).any():
             return 1 if self._is_of(args[0], args[1]) else None
+        if name == "add" and id(args[1]) in self._sines:
+            return 0 if self._sines[id(args[1])][1] is args[0] else None
         if name == "mul":
             pairs = ((0, 1), (1, 0))
             return next((a for a, b in pairs if self._is_of(args[b], args[a])), None)

@@ -30,12 +30,12 @@ TOLERANCES = {torch.float32: 1e-5, torch.float64: 1e-9}
 
 HELD_AFTER = {
     0: "gabor_envelopes log_spectrogram demucs encodec_group_norm",
-    1: "squeeze_excitation convnext sincnet conv_tasnet wavenet snake_codec conformer"
+    1: "squeeze_excitation convnext sincnet conv_tasnet wavenet conformer"
     " normalisations wav2vec2_features_group wav2vec2_features_layer wav2vec2 wav2vec2_stable"
     " wav2vec2_eager_attention wav2vec2_conformer hubert wavlm data2vec_audio unispeech"
-    " unispeech_sat sew sew_d dac",
+    " unispeech_sat sew sew_d",
     2: "state_space seanet conv_lstm stepwise_gru transformer_encoder multihead_attention"
-    " attentive_statistics shallow_eeg mean_pools activations segnet in_place_gates"
+    " shallow_eeg mean_pools activations segnet in_place_gates"
     " voice_activity encodec mimi",
 }
 """How many of its three layers have nothing held or flagged below them, if not all."""
