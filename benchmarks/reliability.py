@@ -53,6 +53,8 @@ def _judge(attack: Attack, verify: str | bool) -> str:
     tolerance = max(TOLERANCES[attack.x.dtype], TOLERANCES[plain.real.dtype])
     torch.manual_seed(1)
     maps = sonifier.maps(attack.x, layer="body", tap="output", channel_axis=1)
+    if maps.dim() > plain.dim():  # an axis of length 1 stands for each that the map has lost
+        maps = maps[0].movedim(0, 1) if plain.dim() > 1 else maps.reshape(plain.shape)
     if wrong := _difference(maps, plain, tolerance):
         return f"wrong: maps differ by {wrong:.1g}"
     source = attack.model() if attack.finite is None else model_of(lambda: Body(attack.finite))

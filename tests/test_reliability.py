@@ -46,6 +46,7 @@ def test_a_layer_that_runs_once_and_then_twice_is_noticed(decision, monkeypatch)
     with patch.object(random, "random", lambda: 0.1):
         sonifier.sonify(quiet, layer="conv", channel=0)
     monkeypatch.setattr(_Switch, "on", True)
+    monkeypatch.setenv("LOUD", "1")
     with (
         patch.object(random, "random", lambda: 0.9),
         pytest.raises(LayerError, match="'conv#1', 'conv#2'"),

@@ -134,7 +134,7 @@ def _self_gated(op: Op) -> Line | None:
         at = torch.tensor([-FAR, 0.0, FAR], dtype=torch.float64)
         with torch.no_grad():
             value = _value(op.node, root, at)
-        if value is None or value.shape != at.shape:
+        if value is None or value.shape != at.shape or value.is_complex():
             continue
         below, zero, above = value.tolist()
         left = above / FAR / slope
