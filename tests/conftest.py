@@ -38,6 +38,8 @@ def architecture(request: pytest.FixtureRequest) -> Architecture:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests that ask for the soundfont can be chosen by its marker: `pytest -m rendered`."""
+    # The longest file first: with several processes none of them then ends alone with it.
+    items.sort(key=lambda item: item.path.name != "test_run_all.py")
     for item in items:
         if "soundfont" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.rendered)
