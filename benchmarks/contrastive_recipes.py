@@ -50,6 +50,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     "bnhead-lr3e-4": {"head_norm": True, "peak_rate": 3e-4},
     "bnhead-gain": {"head_norm": True, "augmentations": ("gain",)},
     "bnhead-12-epochs": {"head_norm": True, "epochs": 12},
+    "bnhead-one-speaker": {"head_norm": True, "one_speaker": True},
 }
 
 

@@ -209,7 +209,7 @@ def test_a_function_is_differentiated_in_any_mode(model, x, mode):
         ({"inputs": (1, 2)}, InputError, "Several inputs"),
         ({"attribute_to_neuron_input": True}, InputError, "the module before it"),
     ],
-    ids=str,
+    ids=lambda part: part if isinstance(part, str) else type(part).__name__,
 )
 def test_what_cannot_be_attributed_is_said(model, x, arguments, error, message):
     with pytest.raises(error, match=message):
@@ -583,7 +583,7 @@ def test_it_prints_plots_and_goes_into_json_and_html(compared):
         ({"channel": [0, 1]}, "one channel and one clip"),
         ({"x": torch.randn(2, 1, 600).double()}, "one channel and one clip"),
     ],
-    ids=str,
+    ids=lambda part: part if isinstance(part, str) else type(part).__name__,
 )
 def test_what_cannot_be_compared_is_said(model, clip, more, message):
     given = {"x": clip, "layer": "3", "channel": 2, **more}

@@ -263,7 +263,9 @@ def test_plan_and_deconvnet_check_their_words(model, x, ask, asked):
 # --- the model -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("thing", [None, F.relu, nn.Conv1d, {"state": 1}], ids=repr)
+@pytest.mark.parametrize(
+    "thing", [None, F.relu, nn.Conv1d, {"state": 1}], ids=lambda x: type(x).__name__
+)
 def test_a_model_that_is_no_module(thing):
     with pytest.raises(InputError, match=r"model is a \w+: expected a torch\.nn\.Module\. Wrap"):
         Sonifier(thing)
