@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import random
+import threading
 import warnings
+from concurrent.futures import Future
 from unittest.mock import patch
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, assume, given, settings
@@ -13,8 +16,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 from benchmarks.attacks import ATTACKS
-from benchmarks.attacks.attack import Body, noise
+from benchmarks.attacks.attack import Attack, Body, noise
 from benchmarks.attacks.elsewhere import DECISIONS, OnceOrTwice, _Switch
+from benchmarks.attacks.plants import PLANTS
 from benchmarks.attacks.programs import OPS, SHAPE, Program, Step
 from benchmarks.reliability import autograd, judge
 from deconv1d import RULES, LayerError, ModelError, PathError, Rule, SilenceWarning, Sonifier
@@ -169,6 +173,76 @@ def test_what_cannot_be_verified_says_why():
 
 
 GENERATOR = torch.Generator().manual_seed(0)
+RNG = np.random.default_rng(0)
+
+
+PLANTED = [
+    ("random ops", "bernoulli"),
+    ("random ops", "poisson"),
+    ("random ops", "rrelu"),
+    ("singular derivatives", "root of an absolute value"),
+    ("singular derivatives", "of a product with its conjugate"),
+    ("memory that forward writes", "the map"),
+    ("memory geometry", None),
+    ("detach, data, no_grad", "a branch without gradient"),
+    ("operands that carry", None),
+    ("complex values", None),
+]
+
+
+@pytest.mark.parametrize(("kind", "name"), PLANTED, ids=lambda text: text or "the first")
+def test_verification_notices_a_fix_that_is_taken_out(kind, name):
+    attacks = [a for a in ATTACKS if a.kind == kind and isinstance(a, Attack)]
+    attack = next(a for a in attacks if name in (None, a.name))
+    with PLANTS[kind]():
+        assert not judge(attack, verify=False).startswith("right")
+        assert "is not what the model computes" in judge(attack)
+
+
+def test_unseeded_draws_do_not_excuse_another_fault():
+    """A model whose own draws differ from pass to pass, and a recording that is wrong besides."""
+
+    def noisy_behind_torchs_back(x):
+        y = x + torch.rand(9, generator=GENERATOR).double()
+        y.numpy()[...] *= 3
+        return y.sin() * torch.rand_like(x)
+
+    with pytest.raises(ModelError, match="is not what the model computes"):
+        Sonifier(nn.Sequential(Body(noisy_behind_torchs_back)).eval()).maps(
+            noise(1, 2, 9), layer="0", tap="output"
+        )
+
+
+def test_draws_of_other_libraries_are_draws():
+    model = nn.Sequential(Body(lambda x: x.sin() * torch.from_numpy(RNG.random(9)))).eval()
+    found = Sonifier(model).sonify(noise(1, 2, 9), layer="0", channel=0)
+    assert found.verified.note == "random draws"
+
+
+def test_a_plain_pass_that_cannot_go_on_does_not_leave_the_model_waiting():
+    """A future swallows the exceptions of its callbacks, and the model waits for what one does."""
+    runs, waited = [], []
+
+    def waiting(x):
+        runs.append(1)
+        done = threading.Event()
+
+        def callback(future):
+            # Other calls of torch than in the pass before.
+            (torch.sin if len(runs) % 2 else torch.cos)(future.result())
+            done.set()
+
+        future = Future()
+        future.set_result(x)  # so that the callback runs in this thread
+        future.add_done_callback(callback)
+        waited.append(not done.wait(0.5))
+        return future.result().tanh().exp()
+
+    found = Sonifier(nn.Sequential(Body(waiting)).eval()).sonify(
+        noise(1, 2, 9), layer="0.tanh#1", channel=0, tap="output"
+    )
+    assert "it calls cos where it called sin" in found.verified.note
+    assert not any(waited)
 
 
 def test_half_precision_is_verified_in_single():

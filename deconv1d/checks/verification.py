@@ -13,12 +13,12 @@ call of the same number returned. The plain pass is stopped there.
 
 from __future__ import annotations
 
+import math
 import threading
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
-from dataclasses import dataclass, replace
-from math import ceil
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -34,7 +34,6 @@ from deconv1d.record.capture import Capture, capture, cast, castable, replay_all
 from deconv1d.record.interrupts import interruptible
 from deconv1d.record.recorder import Recorder, Stop
 from deconv1d.record.request import TapRequest
-from deconv1d.record.schema import is_random
 from deconv1d.record.structure import structure_of
 from deconv1d.record.unchanged import unchanged
 from deconv1d.rules.op import depends_on_input, first_tensor, leaves
@@ -49,6 +48,7 @@ RECEPTIVE_FIELDS = 4
 """How much of a waveform is checked, where a map reads no more than its receptive field."""
 
 MAP_ONLY = "only the map was asked for"
+MAP_IS_THERE = "the map is there"
 
 Forward = Callable[[Any, Tensor], Any]
 
@@ -161,15 +161,34 @@ class Verification:
 
 
 def _excerpts(captured: Capture, node: Node) -> Iterator[Tensor]:
-    """A few receptive fields of audio around the loudest moment, where the map reads no more."""
+    """A few receptive fields of audio, where the map reads no more than one.
+
+        ...01210000000000000013979312...
+               |--------|     |------|       the edge of the silence, and the loudest moment
+
+    Digital silence is checked too, if the waveform has any: derivatives may be infinite there.
+    """
     x, field = captured.kept[captured.x], captured.receptive_fields[node]
     if field is None:
         return
-    length = ceil(RECEPTIVE_FIELDS * (field.size + field.hop))
-    if length < x.shape[-1] // 2:
-        loudest = int(x.abs().reshape(-1, x.shape[-1]).amax(0).argmax())
-        start = min(max(loudest - length // 2, 0), x.shape[-1] - length)
-        yield x[:2, ..., start : start + length]
+    length = math.ceil(RECEPTIVE_FIELDS * (field.size + field.hop))
+    rows = x[:2].reshape(-1, x.shape[-1])
+    moments = [int(rows.abs().amax(0).argmax())]
+    if (edge := _edge_of_silence((rows == 0).all(0))) is not None:
+        moments.append(edge)
+    if length * len(moments) < x.shape[-1] // 2:
+        starts = [min(max(at - length // 2, 0), x.shape[-1] - length) for at in moments]
+        yield torch.cat([x[:2, ..., start : start + length] for start in starts], -1)
+
+
+def _edge_of_silence(silent: Tensor) -> int | None:
+    """Where the longest run of silent samples begins; its end, if that is the waveform's start."""
+    places = silent.nonzero().flatten()
+    if not len(places):
+        return None
+    gaps = (places.diff() > 1).nonzero().flatten() + 1
+    run = max(places.tensor_split(gaps.cpu()), key=len)
+    return int(run[0]) or int(run[-1])
 
 
 # --- two passes ---------------------------------------------------------------------------------
@@ -220,12 +239,27 @@ class _Recorded:
 
 
 class _Difference(NamedTuple):
-    """What two passes of one waveform gave; see `Verified`."""
+    """What two passes of one waveform gave.
+
+    Attributes:
+        recorded: The recorded pass.
+        kept: Of the map that was kept from the plain pass's, as a share of its peak; None: the
+            plain pass does not show it.
+        again: Of the map that the recorded ops give again.
+        signal: See `Verified`.
+        note: See `Verified`.
+    """
 
     recorded: _Recorded
-    value: float | None
+    kept: float | None
+    again: float | None
     signal: float | None
     note: str
+
+    @property
+    def value(self) -> float | None:
+        """See `Verified`."""
+        return None if self.kept is None or self.again is None else max(self.kept, self.again)
 
 
 class _Unable(Exception):
@@ -258,19 +292,19 @@ class _Job:
                 note = f"autograd cannot run the model: {error}"
         try:
             with self._plain(x, dtype, recorded, grad=False) as plain:
-                value = _value_difference(recorded, plain)
+                kept, again = _value_differences(recorded, plain)
         except _Unable as error:
-            return _Difference(recorded, None, None, f"no plain pass to compare with: {error}")
-        note = note if value is not None else _why_hidden(self._model)
-        return _Difference(recorded, value, None, note)
+            note = f"no plain pass to compare with: {error}"
+            return _Difference(recorded, None, None, None, note)
+        note = note if kept is not None else _why_hidden(self._model)
+        return _Difference(recorded, kept, again, None, note)
 
     def _differences(self, recorded: _Recorded, plain: _Plain) -> _Difference:
-        value = _value_difference(recorded, plain)
-        if value is None:
-            return _Difference(recorded, None, None, _why_hidden(self._model))
-        return _Difference(
-            recorded, value, *self._signal_difference(recorded.captured, recorded.node, plain)
-        )
+        kept, again = _value_differences(recorded, plain)
+        if kept is None:
+            return _Difference(recorded, None, None, None, _why_hidden(self._model))
+        signal, note = self._signal_difference(recorded.captured, recorded.node, plain)
+        return _Difference(recorded, kept, again, signal, note)
 
     def _signal_difference(
         self, captured: Capture, node: Node, plain: _Plain
@@ -278,8 +312,8 @@ class _Job:
         """How far the gradient method is from autograd, from one node on."""
         value = plain.values[node]
         generator = torch.Generator().manual_seed(0)
-        real = value.real.dtype if value.is_complex() else value.dtype
-        seed = torch.randn(value.shape, generator=generator, dtype=real).to(value)
+        # Complex for a complex map: of a real seed's signal no missing conjugate would be seen.
+        seed = torch.randn(value.shape, generator=generator, dtype=value.dtype).to(value.device)
         try:
             expected = _autograd(value, plain.x, seed)
         except Exception as error:  # derivatives of higher-order operators raise more kinds
@@ -287,6 +321,10 @@ class _Job:
         ours = self._mirrored(captured, node, seed)
         finite = expected.isfinite()
         note = "" if finite.all() else "autograd's own gradient is not finite"
+        # Where autograd multiplies zero by an infinite derivative, as of sqrt at 0, its result is
+        # NaN. The mirror takes such a derivative for 0, so its signal has to be finite there.
+        if not ours.isfinite().all() and not _has_own_backward(captured):
+            return math.inf, note
         if not finite.any():
             return None, note
         return _relative(ours[finite], expected[finite], float(seed.abs().max())), note
@@ -314,6 +352,10 @@ class _Job:
         places: dict[Node, tuple[int, int]] = {}
 
         def watch(recorder: Recorder) -> AbstractContextManager[Any]:
+            # An op whose own output is wanted stops the model. The call of torch that runs the op
+            # has to return first, or nothing shows which call it was.
+            recorder.run_on = self._request.is_op and self._request.tap == "output"
+
             def see(number: int, name: str, tensors: list[Tensor]) -> None:
                 names.append(name)
                 for place, tensor in enumerate(tensors):
@@ -321,6 +363,8 @@ class _Job:
                         # The first call that returned a value made it. Others may return it again,
                         # as `contiguous` does.
                         places.setdefault(node, (number, place))
+                if recorder.complete:
+                    raise Stop
 
             return _Calls(see)
 
@@ -350,7 +394,7 @@ class _Job:
 
         What it wrote into the model is put back at the end: autograd may have saved it.
         """
-        plain = _Plain(x.detach().to(dtype or x.dtype, copy=True).requires_grad_(grad), {})
+        plain = _Plain(x.detach().to(dtype or x.dtype, copy=True).requires_grad_(grad))
         running = castable(self._model, dtype)
         with (
             unchanged(running),
@@ -361,7 +405,11 @@ class _Job:
                 module = None if every else recorded.module
                 self._run(running, plain, recorded, module, every, dtype)
             except Exception as error:
-                raise _Unable(_first_line(error)) from error
+                # A script turns `Stop` into an exception of its own.
+                if plain.over != MAP_IS_THERE:
+                    raise _Unable(plain.over or _first_line(error)) from error
+            if plain.over not in ("", MAP_IS_THERE):
+                raise _Unable(plain.over)
             with torch.no_grad():
                 yield plain
 
@@ -395,9 +443,7 @@ class _Job:
         outcome = Verified(self._layer, found.value, found.signal, found.note)
         if not _fails(found):
             return outcome
-        # Two passes of a model that draws random numbers may differ for that reason alone.
-        draws = any(is_random(node) for node in found.recorded.captured.graph.nodes)
-        if draws and found.value is not None and found.value > _tolerance(found):
+        if self._draws(found, x, dtype):
             return Verified(self._layer, None, None, "random draws")
         # Rounding that the model magnifies is gone in float64; a wrong op still differs.
         if x.dtype != torch.float64:
@@ -405,6 +451,30 @@ class _Job:
                 if not _fails(self.compare(x, torch.float64)):
                     return replace(outcome, note="differs in this precision, not in float64")
         raise ModelError(self._explain(found, x, dtype))
+
+    def _draws(self, found: _Difference, x: Tensor, dtype: torch.dtype | None) -> bool:
+        """Whether random numbers of the model's, and nothing else, make the two passes differ.
+
+            h + torch.rand(9)                      restored: every pass draws the same
+            h + torch.rand(9, generator=GLOBAL)    not restored: every pass draws others
+
+        Of the second kind two plain passes differ as well. What was recorded still has to give the
+        map that was kept: the draws are part of the recording.
+        """
+        if found.kept is None or found.kept <= _tolerance(found):
+            return False
+        captured, node = found.recorded.captured, found.recorded.node
+        again = replay_all(captured, node)[node]
+        if _relative(again, captured.kept[node]) > _tolerance(found):
+            return False
+        maps = []
+        for _ in range(2):
+            try:
+                with self._plain(x, dtype, found.recorded, grad=False) as plain:
+                    maps.append(plain.values[node])
+            except (_Unable, KeyError):  # it did not fail before: the model took another path
+                return True
+        return _relative(maps[0], maps[1]) > _tolerance(found)
 
     def _explain(self, found: _Difference, x: Tensor, dtype: torch.dtype | None) -> str:
         by_value = found.value is not None and found.value > _tolerance(found)
@@ -417,7 +487,7 @@ class _Job:
             f"The capture of layer {self._layer!r} is not what the model computes: expected the "
             f"{what} of a plain forward pass at {node.meta.get('name', str(node))!r} "
             f"({node.meta.get('source', 'a view')}), "
-            f"got a difference of {error:.2g} of the peak. Please report this model; "
+            f"got {_said(error)}. Please report this model; "
             f"Sonifier(model, verify=False) leaves the check out."
         )
 
@@ -456,11 +526,29 @@ def _inputs_among(node: Node, wanted: set[Node]) -> list[Node]:
     return nearest
 
 
-class _Plain(NamedTuple):
-    """A plain pass: the waveform, a leaf of autograd's, and values as they were when returned."""
+@dataclass
+class _Plain:
+    """A plain pass.
+
+    Attributes:
+        x: The waveform, a leaf of autograd's.
+        values: As they were when the model's calls returned them.
+        over: Why the model was stopped: "the map is there", or why the pass cannot be compared;
+            empty: it runs.
+    """
 
     x: Tensor
-    values: dict[Node, Tensor]
+    values: dict[Node, Tensor] = field(default_factory=dict)
+    over: str = ""
+
+    def stop(self, why: str) -> None:
+        """Stops the model.
+
+        By `Stop`, since a model's `except Exception` or a future that runs a callback would swallow
+        any ordinary exception; the model might then wait for ever for what the callback does.
+        """
+        self.over = why
+        raise Stop
 
 
 def _keeping(
@@ -473,12 +561,15 @@ def _keeping(
             wanted.setdefault(number, []).append((place, node))
 
     def see(number: int, name: str, tensors: list[Tensor]) -> None:
-        if name != recorded.names[number]:
-            raise _Unable(f"it calls {name} where it called {recorded.names[number]}")
+        if plain.over:  # an `except BaseException` of the model's swallowed the first
+            raise Stop
+        before = recorded.names[number] if number < len(recorded.names) else "nothing more"
+        if name != before:
+            plain.stop(f"it calls {name} where it called {before}")
         for place, node in wanted.get(number, ()):
             plain.values[node] = tensors[place].clone()  # what comes after may write into it
             if node is recorded.node:
-                raise Stop
+                plain.stop(MAP_IS_THERE)
 
     return see
 
@@ -498,7 +589,7 @@ def _returned_by(model: nn.Module, call: str | None, node: Node, plain: _Plain) 
         calls.append(output)
         if len(calls) == number and (value := first_tensor(output)) is not None:
             plain.values[node] = value.clone()
-            raise Stop
+            plain.stop(MAP_IS_THERE)
 
     module = model.get_submodule(path)
     script = isinstance(module, torch.jit.ScriptModule)
@@ -557,14 +648,21 @@ def _autograd(value: Tensor, x: Tensor, seed: Tensor) -> Tensor:
     return torch.zeros_like(x) if gradient is None else gradient
 
 
-def _value_difference(recorded: _Recorded, plain: _Plain) -> float | None:
+def _has_own_backward(captured: Capture) -> bool:
+    """Whether the model has custom functions: what those return, finite or not, is theirs."""
+    return any(hasattr(node.target, "pull_back") for node in captured.graph.nodes)
+
+
+def _value_differences(
+    recorded: _Recorded, plain: _Plain
+) -> tuple[float, float] | tuple[None, None]:
     """Of the map that was kept, and of the map that the recorded ops give again."""
     expected = plain.values.get(recorded.node)
     if expected is None:
-        return None
+        return None, None
     again = replay_all(recorded.captured, recorded.node)[recorded.node]
     kept = recorded.captured.kept[recorded.node]
-    return max(_relative(found, expected.detach()) for found in (kept, again))
+    return _relative(kept, expected.detach()), _relative(again, expected.detach())
 
 
 def _first_value(found: _Difference, plain: _Plain) -> Node | None:
@@ -579,10 +677,12 @@ def _first_value(found: _Difference, plain: _Plain) -> Node | None:
 def _relative(found: Tensor, expected: Tensor, least: float = 0.0) -> float:
     """The largest difference as a share of the peak; where the peak is 0, of `least`."""
     if found.shape != expected.shape:
-        return float("inf")
+        return math.inf
     if found.numel() == 0:
         return 0.0
     difference = float((found - expected).abs().max())
+    if math.isnan(difference):  # which is neither above nor below a tolerance
+        return math.inf
     peak = float(expected.abs().max()) or least or 1.0
     return difference / peak
 
@@ -601,6 +701,12 @@ def _tolerance(found: _Difference) -> float:
 def _fails(found: _Difference) -> bool:
     errors = [error for error in (found.value, found.signal) if error is not None]
     return not all(error <= _tolerance(found) for error in errors)
+
+
+def _said(error: float | None) -> str:
+    if error is None or math.isinf(error):
+        return "another shape, or values that are not finite"
+    return f"a difference of {error:.2g} of the peak"
 
 
 def _why_hidden(model: nn.Module) -> str:
