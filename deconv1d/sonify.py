@@ -362,13 +362,10 @@ class Sonifier:
         """How far each layer that was heard is from the model itself, by its name."""
         return dict(self._forward_pass.verification.outcomes)
 
-    def _verified(self, outcomes: Mapping[str, Verified]) -> str:
-        """A line above a table."""
-        texts = [f"{layer}: {outcome}" for layer, outcome in outcomes.items()]
-        return f"verified (value, signal) {'; '.join(texts)}" if texts else ""
-
     def layers(self, x: Any) -> Table[LayerRow]:
         """Lists every layer that can be sonified, from one forward pass on a waveform.
+
+        Layers that were heard show how far they are from the model itself (`verified`).
 
         Args:
             x: As for `sonify`.
@@ -378,8 +375,7 @@ class Sonifier:
         """
         # Every layer may be asked for: the forward pass runs to its end.
         captured = self._forward_pass.run_whole(x)
-        rows = layer_table(captured, self.model, self.rules)
-        return Table(rows, title=self._verified(self.verified))
+        return layer_table(captured, self.model, self.rules, self.verified)
 
     def plan(
         self,
@@ -403,7 +399,7 @@ class Sonifier:
         captured, _, name, verified = self._forward_pass.run_to(x, layer, tap=tap, method=method)
         # The mirror is written but not run: the plan costs one forward pass.
         steps = mirror(captured, rules=captured.rules, method=method).steps
-        title = self._verified({} if verified is None else {name: verified})
+        title = "" if verified is None else f"verified (value, signal) {name}: {verified}"
         return Table(plan_of(steps, captured.receptive_fields), title=title)
 
     def deconvnet(

@@ -13,6 +13,7 @@ class Table(Sequence[Row], Generic[Row]):
     """A sequence of records (dataclasses) that prints as a table, one column a field.
 
     None prints as "all", or as what a field's metadata says: `field(metadata={"none": "-"})`.
+    A field with `metadata={"where_known": True}` is left out if it is None in all rows.
     """
 
     def __init__(self, rows: Sequence[Row], *, title: str = "") -> None:
@@ -35,7 +36,12 @@ class Table(Sequence[Row], Generic[Row]):
         if not self.rows:
             return []
         # The fields of the first record are the columns: all rows are of one class.
-        columns = fields(self.rows[0])  # type: ignore[arg-type]  # rows are records
+        columns = [
+            f
+            for f in fields(self.rows[0])  # type: ignore[arg-type]  # rows are records
+            if not f.metadata.get("where_known")
+            or any(getattr(row, f.name) is not None for row in self.rows)
+        ]
         body = [
             [_text(getattr(row, f.name), f.metadata.get("none", "all")) for f in columns]
             for row in self.rows

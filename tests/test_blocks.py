@@ -44,7 +44,7 @@ def test_the_table_of_layers_tells_the_truth(architecture):
         torch.manual_seed(2)
         return capture(model, x, forward=architecture.forward, **options)
 
-    table = layer_table(run(), model, RULES)
+    table = layer_table(run(), model, RULES, {})
     names = [row.name for row in table]
     assert len(set(names)) == len(names)
     targets = [request_of(name, model) for name in names]

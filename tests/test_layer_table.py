@@ -222,3 +222,35 @@ def test_examples_are_found_where_a_recurrent_layer_has_time_first(x):
     maps = model(x)  # (time, batch, channels)
     found = Sonifier(model).sonify(x, layer="lstm", channel="most_active")
     assert found.channel.tolist() == maps.mean(0).argmax(-1).tolist()
+
+
+# --- verification ---------------------------------------------------------------------------------
+
+
+def test_a_layer_that_was_heard_shows_how_far_it_is_from_the_model():
+    torch.manual_seed(0)
+    sonifier = Sonifier(nn.Sequential(nn.Conv1d(1, 2, 3), nn.ReLU(), nn.Conv1d(2, 2, 3)).eval())
+    x = torch.randn(50)
+    assert "verified" not in str(sonifier.layers(x))
+    sonifier.sonify(x, layer="1#1", channel=0)
+    table = sonifier.layers(x)
+    assert [row.verified for row in table] == [None, sonifier.verified["1#1"], None]
+    head, *lines = str(table).splitlines()
+    assert head.endswith("verified")
+    assert [line.rstrip().endswith(" -") for line in lines] == [True, False, True]
+
+
+def test_a_layer_that_runs_twice_shows_it_for_the_call_that_was_heard():
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.relu = nn.ReLU()
+
+        def forward(self, x):
+            return self.relu(self.relu(x).sin())
+
+    sonifier, x = Sonifier(Twice()), torch.randn(1, 2, 50)
+    sonifier.sonify(x, layer="relu#2", channel=0)
+    known = {row.name: row.verified is not None for row in sonifier.layers(x)}
+    assert known["relu#2"]
+    assert not known["relu#1"]

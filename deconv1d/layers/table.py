@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from operator import getitem
+from typing import TYPE_CHECKING
 
 from torch import nn
 from torch.fx import Node
@@ -15,6 +17,9 @@ from deconv1d.record.capture import Capture
 from deconv1d.rules.op import Op, depends_on_input, shape_of
 from deconv1d.rules.table import Rules, packet, rule_for
 from deconv1d.table import Table
+
+if TYPE_CHECKING:
+    from deconv1d.checks.verification import Verified
 
 
 @dataclass(frozen=True)
@@ -30,6 +35,8 @@ class LayerRow:
         hop: Samples of waveform from one value to the next; None (printed "all"): not in step.
         receptive_field: Samples of waveform that one value reads; None (printed "all"): all.
         block_ends_in: Where `tap="block"` takes the map.
+        verified: How far its capture is from the model itself; None (printed "-"): it was not
+            heard yet.
     """
 
     name: str
@@ -40,10 +47,20 @@ class LayerRow:
     hop: str | None
     receptive_field: int | None
     block_ends_in: str
+    verified: Verified | None = field(default=None, metadata={"none": "-", "where_known": True})
 
 
-def layer_table(captured: Capture, model: nn.Module, rules: Rules) -> Table[LayerRow]:
-    """Every module and free op whose output carries the waveform, in order of first execution."""
+def layer_table(
+    captured: Capture, model: nn.Module, rules: Rules, verified: Mapping[str, Verified]
+) -> Table[LayerRow]:
+    """Every module and free op whose output carries the waveform, in order of first execution.
+
+    Args:
+        captured: The whole forward pass.
+        model: The model.
+        rules: The op table.
+        verified: What is known of layers that were heard, by their names.
+    """
     assert captured.calls is not None
     modules = dict(model.named_modules())
     # Ops inside a module without children have no row: the module has.
@@ -71,7 +88,13 @@ def layer_table(captured: Capture, model: nn.Module, rules: Rules) -> Table[Laye
             node_of_map = first_result(node)
             end = ends[node_of_map]
             add(node.meta["name"], str(packet(node) or node.target), 1, node_of_map, end)
-    return Table([row for _, row in sorted(rows, key=lambda pair: pair[0])])
+    return Table(
+        [
+            # "relu#1" and "relu" are one layer if relu ran once.
+            replace(row, verified=verified.get(row.name, verified.get(f"{row.name}#1")))
+            for _, row in sorted(rows, key=lambda pair: pair[0])
+        ]
+    )
 
 
 def _worth_listing(node: Node, rules: Rules) -> bool:
@@ -93,14 +116,14 @@ def _row(
     captured: Capture, name: str, kind: str, calls: int, node: Node, end: Node, ends_in: str
 ) -> LayerRow:
     # Channels are those of the map that is heard by default, where the block ends.
-    layout, field = layout_of(captured, end), captured.receptive_fields[node]
+    layout, reads = layout_of(captured, end), captured.receptive_fields[node]
     return LayerRow(
         name,
         kind,
         calls,
         1 if layout.channel is None else shape_of(end)[layout.channel],
         layout.channel,
-        None if field is None else str(field.hop),
-        None if field is None else field.size,
+        None if reads is None else str(reads.hop),
+        None if reads is None else reads.size,
         ends_in,
     )
