@@ -23,9 +23,9 @@ from benchmarks.attacks.programs import OPS, SHAPE, Program, Step
 from benchmarks.reliability import autograd, judge
 from deconv1d import RULES, LayerError, ModelError, PathError, Rule, SilenceWarning, Sonifier
 from deconv1d.errors import InputError
-from deconv1d.record import recorder as recording
 from deconv1d.record.capture import capture
 from deconv1d.record.structure import structure_of
+from deconv1d.record.values import Values
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:To copy construct from a tensor:UserWarning"),
@@ -90,7 +90,7 @@ def test_only_a_map_of_zeros_is_dead():
 
 def without_grad_modes(monkeypatch):
     """The recorder of before: every op runs with gradients."""
-    monkeypatch.setattr(recording.Recorder, "_grad", lambda self: True)
+    monkeypatch.setattr(Values, "grad", lambda self: True)
 
 
 def planted(name):

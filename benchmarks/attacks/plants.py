@@ -19,7 +19,10 @@ import torch
 from deconv1d import mirror as mirroring
 from deconv1d.record import recorder as recording
 from deconv1d.record.aliasing import undo_writes
+from deconv1d.record.keeping import Keeping
 from deconv1d.record.recorder import Recorder
+from deconv1d.record.schema import is_random
+from deconv1d.record.values import Values
 from deconv1d.rules import adjoints, table
 from deconv1d.rules.op import depends_on_input
 from deconv1d.rules.table import Rule
@@ -38,27 +41,27 @@ Plant = Callable[[], AbstractContextManager[Any]]
 def _content_of_before() -> AbstractContextManager[Any]:
     """What is kept in a buffer is put back with the buffer."""
 
-    def undo(recorder: Recorder) -> list[torch.Tensor]:
-        undo_writes(recorder.undo)
-        return [before.tensor for before in recorder.undo]
+    def undo(keeping: Keeping) -> list[torch.Tensor]:
+        undo_writes(keeping.undo)
+        return [before.tensor for before in keeping.undo]
 
-    return patch.object(Recorder, "undo_writes", undo)
+    return patch.object(Keeping, "undo_writes", undo)
 
 
 def _all_is_live() -> AbstractContextManager[Any]:
     """Grad modes and detached values are not noticed."""
 
-    def track(recorder: Recorder, node: Any, *, detached: bool = False) -> None:
+    def track(values: Values, node: Any, *, detached: bool = False) -> None:
         node.meta.setdefault("grad", True)
         carries = any(source.meta["tracked"] for source in node.all_input_nodes)
         node.meta.update(grad=True, tracked=carries, undetached=carries)
 
-    return patch.object(Recorder, "_track", track)
+    return patch.object(Values, "track", track)
 
 
 def _nothing_is_held() -> AbstractContextManager[Any]:
     """A detached value carries beside a live one."""
-    return patch.object(Recorder, "_detached_beside_live", lambda recorder, schema, inputs: [])
+    return patch.object(recording, "detached_beside_live", lambda schema, inputs: [])
 
 
 @contextmanager
@@ -100,17 +103,17 @@ def _not_conjugated() -> AbstractContextManager[Any]:
 
 def _drawn_again() -> AbstractContextManager[Any]:
     """The mirror draws its own random numbers: here those of the forward pass, in other places."""
-    undo_writes_of = Recorder.undo_writes
+    undo_writes_of = Keeping.undo_writes
 
-    def undo(recorder: Recorder) -> list[torch.Tensor]:
-        for values in (recorder.kept, recorder.recorded):
+    def undo(keeping: Keeping) -> list[torch.Tensor]:
+        for values in (keeping.kept, keeping.recorded):
             for node, value in values.items():
                 source = node.args[0] if node.target is getitem else node
-                if recording.is_random(source):
+                if is_random(source):
                     values[node] = value.flatten().roll(1).reshape(value.shape)
-        return undo_writes_of(recorder)
+        return undo_writes_of(keeping)
 
-    return patch.object(Recorder, "undo_writes", undo)
+    return patch.object(Keeping, "undo_writes", undo)
 
 
 def _threads_are_not_followed() -> AbstractContextManager[Any]:
@@ -121,14 +124,14 @@ def _threads_are_not_followed() -> AbstractContextManager[Any]:
 @contextmanager
 def _strides_of_the_mirror() -> Iterator[None]:
     """Strides are read from whatever memory the mirror's value has."""
-    by_values = Recorder._by_values
+    by_values = Values.by_values
 
-    def plain(recorder: Recorder, *given: Any) -> Any:
-        (node, (_, sizes, strides), view), sources = by_values(recorder, *given)
+    def plain(values: Values, *given: Any) -> Any:
+        (node, (_, sizes, strides), view), sources = by_values(values, *given)
         dense = torch.empty(sizes, device="meta").stride()
         return (node, (view[0] if dense == strides else 0, sizes, dense), view), sources
 
-    with patch.object(Recorder, "_by_values", plain):
+    with patch.object(Values, "by_values", plain):
         yield
 
 

@@ -32,10 +32,11 @@ from deconv1d.mirror import mirror
 from deconv1d.record.aliasing import before_write, storage_of, undo_writes
 from deconv1d.record.capture import Capture, capture, cast, castable, replay_all
 from deconv1d.record.interrupts import interruptible
-from deconv1d.record.recorder import Recorder, Stop
+from deconv1d.record.recorder import Recorder
 from deconv1d.record.request import TapRequest
 from deconv1d.record.structure import structure_of
 from deconv1d.record.unchanged import unchanged
+from deconv1d.record.wanted import Stop
 from deconv1d.rules.op import depends_on_input, first_tensor, leaves
 from deconv1d.rules.table import GRADIENT, RULES, Rules
 
@@ -354,16 +355,16 @@ class _Job:
         def watch(recorder: Recorder) -> AbstractContextManager[Any]:
             # An op whose own output is wanted stops the model. The call of torch that runs the op
             # has to return first, or nothing shows which call it was.
-            recorder.run_on = self._request.is_op and self._request.tap == "output"
+            recorder.wanted.run_on = self._request.is_op and self._request.tap == "output"
 
             def see(number: int, name: str, tensors: list[Tensor]) -> None:
                 names.append(name)
                 for place, tensor in enumerate(tensors):
-                    if (node := recorder.peek(tensor)) is not None:
+                    if (node := recorder.values.peek(tensor)) is not None:
                         # The first call that returned a value made it. Others may return it again,
                         # as `contiguous` does.
                         places.setdefault(node, (number, place))
-                if recorder.complete:
+                if recorder.wanted.complete:
                     raise Stop
 
             return _Calls(see)

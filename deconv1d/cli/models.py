@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from deconv1d.errors import Deconv1dError, FileError, ModelError
-from deconv1d.record.recorder import OURS_AND_TORCH
+from deconv1d.record.source_lines import OURS_AND_TORCH
 
 NOT_THEIRS = (*OURS_AND_TORCH, str(Path(importlib.__file__).parent), "<frozen importlib")
 LISTED = 3

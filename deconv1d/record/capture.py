@@ -26,10 +26,11 @@ from deconv1d.record.copies import copy_with
 from deconv1d.record.interception import custom_functions, threads
 from deconv1d.record.interrupts import interruptible
 from deconv1d.record.receptive_fields import ReceptiveField, receptive_fields_of
-from deconv1d.record.recorder import Recorder, Stop
+from deconv1d.record.recorder import Recorder
 from deconv1d.record.request import TapRequest
 from deconv1d.record.schema import is_random
 from deconv1d.record.unchanged import unchanged
+from deconv1d.record.wanted import Stop
 from deconv1d.rules.table import RULES, Rules
 
 
@@ -132,21 +133,21 @@ def capture(
             ended = _run(recorder, model, x, forward, dtype, watching)
         finally:
             # Also after an error, and inside `unchanged`: no other thread of ours runs the model.
-            written = recorder.undo_writes()
+            written = recorder.keeping.undo_writes()
             recorder.release()
-    if recorder.error is not None:
-        raise recorder.error
+    if recorder.wanted.error is not None:
+        raise recorder.wanted.error
     return Capture(
-        graph=recorder.graph,
-        x=recorder.x,
-        taps=tuple(None if tap.tip is None else tap.tip[0] for tap in recorder.taps),
-        kept=recorder.kept,
-        recorded=recorder.recorded,
-        constants=recorder.constants,
-        outputs=recorder.outputs,
+        graph=recorder.values.graph,
+        x=recorder.values.x,
+        taps=tuple(None if tap.tip is None else tap.tip[0] for tap in recorder.wanted.taps),
+        kept=recorder.keeping.kept,
+        recorded=recorder.keeping.recorded,
+        constants=recorder.values.constants,
+        outputs=recorder.wanted.outputs,
         returned=recorder.returned,
         calls=recorder.calls if ended else None,
-        writes=tuple(recorder.writes),
+        writes=tuple(recorder.keeping.writes),
         decides=recorder.decides,
         written=written,
         rules=rules,
@@ -188,13 +189,11 @@ def _run(
             interruptible(),
         ):
             model(x) if forward is None else forward(model, x)
-            if not recorder.complete:
-                recorder.run_on = True  # nothing left to stop
-                recorder.finish(recorder.taps)
+            recorder.wanted.ended()
     except Stop:
         return False
     except Exception as error:
-        if recorder.complete:  # the map was there before; scripts rename the exception
+        if recorder.wanted.complete:  # the map was there before; scripts rename the exception
             return False
         if recorder.failure is not None and recorder.failure.error is error:
             error.failure = recorder.failure  # type: ignore[attr-defined]  # for the front door
