@@ -159,6 +159,19 @@ class Sonifier:
                 rivals=rivals,
                 generator=generator,
             )[0]
+        reached = self._reach(
+            x, layer, tap=tap, seed=seed, method=method, channel_axis=channel_axis
+        )
+        options: dict[str, Any] = {"sample_rate": self.sample_rate, "low_cut": low_cut}
+        if direction is not None:
+            return replace(sonify_directions(reached, direction, **options), method=method)
+        sonification = sonify_map(reached, channel=channel, seed=seed, **options)
+        return replace(sonification, method=method)
+
+    def _reach(
+        self, x: Any, layer: str, *, tap: str, seed: Seed, method: str, channel_axis: int | None
+    ) -> ReachedMap:
+        """A layer's map on a waveform, and its way back."""
         captured, waveform, name, verified = self._forward_pass.run_to(
             x, layer, tap=tap, method=method
         )
@@ -168,7 +181,7 @@ class Sonifier:
         if seed == "peak" or callable(seed):  # these may be zero but for a moment
             program = partial(trace, self._forward_pass, layer=name, tap=tap, method=method)
             carry_back = local_mirror(carry_back, captured, layout, program)
-        reached = ReachedMap(
+        return ReachedMap(
             layer=name,
             tap=tap,
             waveform=waveform,
@@ -185,11 +198,6 @@ class Sonifier:
                 gradient=partial(self.deconvnet, x, layer, tap=tap, method="gradient"),
             ),
         )
-        options: dict[str, Any] = {"sample_rate": self.sample_rate, "low_cut": low_cut}
-        if direction is not None:
-            return replace(sonify_directions(reached, direction, **options), method=method)
-        sonification = sonify_map(reached, channel=channel, seed=seed, **options)
-        return replace(sonification, method=method)
 
     def prepare(
         self,

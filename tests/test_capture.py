@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from deconv1d import LayerError, Sonifier
-from deconv1d.record.capture import capture, replay
+from deconv1d.record.capture import capture
+from deconv1d.record.replay import replay
 from deconv1d.record.request import TapRequest
 from deconv1d.rules.table import METHODS
 

@@ -1,12 +1,15 @@
 """Names of layers, and where the block of a layer ends."""
 
+import sys
 from collections import OrderedDict
+from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+import deconv1d
 from deconv1d import LayerError, Sonifier
 
 
@@ -300,3 +303,59 @@ def test_the_output_of_an_activation_or_pooling_is_where_its_block_begins(x, lay
     expected = model.relu(model.conv(x)) if layer == "relu" else model(x)
     found = Sonifier(model).sonify(x, layer=layer, channel=None, tap="output")
     torch.testing.assert_close(found.activation, expected)
+
+
+# --- long models ----------------------------------------------------------------------------------
+
+
+def sines(h):
+    return h.sin()
+
+
+def gates(h):
+    return h * h.sigmoid()
+
+
+def writes(h):
+    h = h + 1
+    h[:, 1:].mul_(2)
+    return h
+
+
+class Chain(nn.Module):
+    def __init__(self, step, length):
+        super().__init__()
+        self.step, self.length = step, length
+
+    def forward(self, x):
+        for _ in range(self.length):
+            x = self.step(x)
+        return x
+
+
+def lines_run(function):
+    """How many lines of the library a function runs: its work, whatever the machine's speed."""
+    count, library = 0, str(Path(deconv1d.__file__).parent)
+
+    def trace(frame, event, argument):
+        nonlocal count
+        if not frame.f_code.co_filename.startswith(library):
+            return None
+        count += 1
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        function()
+    finally:
+        sys.settrace(before)
+    return count
+
+
+@pytest.mark.parametrize("step", [sines, gates, writes])
+def test_layers_takes_four_times_the_work_for_four_times_the_ops(step):
+    x = torch.randn(1, 2, 9, generator=torch.manual_seed(0))
+    short, long = (Sonifier(Chain(step, length)) for length in (30, 120))
+    short.layers(x)  # what is done once is done
+    assert lines_run(lambda: long.layers(x)) < 4.4 * lines_run(lambda: short.layers(x))

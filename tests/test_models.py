@@ -16,7 +16,8 @@ from benchmarks.architectures import ARCHITECTURES, Architecture
 from benchmarks.architectures.interfaces import Answering
 from deconv1d import PathError, Sonifier
 from deconv1d.mirror import Deconvnet, mirror
-from deconv1d.record.capture import Capture, capture, replay
+from deconv1d.record.capture import Capture, capture
+from deconv1d.record.replay import replay
 from deconv1d.record.request import TapRequest
 
 pytestmark = [

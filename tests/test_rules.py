@@ -20,8 +20,8 @@ from zoo import built, waveforms
 from benchmarks.architectures import ARCHITECTURES, RECTIFIERS
 from deconv1d import PathError, Sonifier
 from deconv1d.mirror import Deconvnet, _Writer, mirror
-from deconv1d.record.capture import replay
 from deconv1d.record.receptive_fields import ReceptiveField
+from deconv1d.record.replay import replay
 from deconv1d.rules.op import Op
 from deconv1d.rules.table import GRADIENT, LAWS, METHODS, RULES, packet, rule_for
 

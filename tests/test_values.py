@@ -13,7 +13,7 @@ from torch.testing import assert_close
 
 from deconv1d import Sonifier
 from deconv1d.mining import mine
-from deconv1d.record.capture import replay
+from deconv1d.record.replay import replay
 
 EXACT = {"rtol": 1e-9, "atol": 1e-9}
 

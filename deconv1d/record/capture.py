@@ -10,25 +10,23 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
-from operator import getitem
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.fx import Graph, Interpreter, Node
+from torch.fx import Graph, Node
 from torch.nn.modules.module import (
     register_module_forward_hook,
     register_module_forward_pre_hook,
 )
 
 from deconv1d.record.axes import Axes, axes_of
-from deconv1d.record.copies import copy_with
 from deconv1d.record.interception import custom_functions, threads
 from deconv1d.record.interrupts import interruptible
+from deconv1d.record.precision import cast, castable
 from deconv1d.record.receptive_fields import ReceptiveField, receptive_fields_of
 from deconv1d.record.recorder import Recorder
 from deconv1d.record.request import TapRequest
-from deconv1d.record.schema import is_random
 from deconv1d.record.unchanged import unchanged
 from deconv1d.record.wanted import Stop
 from deconv1d.rules.table import RULES, Rules
@@ -242,93 +240,3 @@ def _hooks(model: nn.Module, recorder: Recorder) -> Iterator[None]:
     finally:
         for handle in handles:
             handle.remove()
-
-
-def castable(model: nn.Module, dtype: torch.dtype | None) -> nn.Module:
-    """The module to run in this dtype: the model, or a copy for `cast` that nobody else sees."""
-    return model if dtype is None else copy_with(model, {})
-
-
-@contextmanager
-def cast(model: nn.Module, dtype: torch.dtype | None) -> Iterator[None]:
-    """The floating tensors of a copy in another dtype, as ops of the graph: they stay tied.
-
-    Args:
-        model: From `castable`, since other threads would see what is swapped in the user's model.
-        dtype: None: they stay as they are.
-    """
-    if dtype is None:
-        yield
-        return
-    tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
-    floating = {name: t.to(dtype) for name, t in tensors.items() if t.is_floating_point()}
-    with torch.nn.utils.stateless._reparametrize_module(model, floating, tie_weights=True):
-        yield
-
-
-def replay(captured: Capture, tap: Node | None = None) -> Tensor:
-    """A map again, by running the recorded ops on the recorded waveform and random draws.
-
-    Args:
-        captured: A capture that wanted it.
-        tap: Its node; None: the first wanted one's.
-    """
-    tap = tap or captured.tap
-    assert tap is not None
-    return replay_all(captured, tap)[tap]  # type: ignore[no-any-return]  # fx is untyped
-
-
-def replay_all(captured: Capture, tap: Node) -> Mapping[Node, Any]:
-    """The value of every op up to a map, again."""
-    values: dict[Node, Any] = {}
-    # A copy that ends at the map: an interpreter runs a graph to its end, and what comes after
-    # the map is not asked for.
-    graph = Graph()
-    copies: dict[Node, Node] = {}
-    for node in captured.graph.nodes:
-        copies[node] = graph.node_copy(node, copies.__getitem__)
-        if node is tap:
-            break
-    graph.output(copies[tap])
-    originals = {copy: node for node, copy in copies.items()}
-    with torch.no_grad():
-        _Replay(captured, graph, originals, values).run(captured.kept[captured.x])
-    return values
-
-
-class _Replay(Interpreter):
-    """Runs a copy of a captured graph, with recorded values for random ops."""
-
-    def __init__(
-        self,
-        captured: Capture,
-        graph: Graph,
-        originals: dict[Node, Node],
-        values: dict[Node, Any],
-    ) -> None:
-        super().__init__(nn.Module(), graph=graph)
-        self._captured, self._originals, self._values = captured, originals, values
-
-    def run_node(self, n: Node) -> Any:
-        node = self._originals.get(n)
-        if node is not None and _is_drawn(node) and node in self._captured.kept:
-            value = self._captured.kept[node]
-        elif node is not None and is_random(node) and self._all_kept(node):
-            return None  # its results are kept one by one; run again, it would draw again
-        else:
-            value = super().run_node(n)
-        if node is not None:
-            self._values[node] = value
-        return value
-
-    def _all_kept(self, node: Node) -> bool:
-        kept = self._captured.kept
-        return bool(node.users) and all(u in kept and u.target is getitem for u in node.users)
-
-    def get_attr(self, target: Any, args: Any, kwargs: Any) -> Tensor:
-        return self._captured.constants[target]
-
-
-def _is_drawn(node: Node) -> bool:
-    call = node.args[0] if node.target is getitem else node
-    return isinstance(call, Node) and is_random(call)

@@ -21,6 +21,7 @@ COMPOSITE = torch._C.DispatchKey.CompositeImplicitAutograd
 
 def is_whole(func: OpOverload, schema: Schema, rules: Rules, args: Any, kwargs: Any) -> bool:
     """Whether an op that is made of others has a rule, rrelu's being that of rrelu_ too."""
+    # Only ops that draw are asked for their arguments, which costs time at each op.
     random = is_random_op(func)
     pure = getattr(schema.pure, "overloadpacket", schema.packet) if random else schema.packet
     if schema.packet not in rules and pure not in rules:

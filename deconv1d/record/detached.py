@@ -27,6 +27,7 @@ def detached_beside_live(schema: Schema, inputs: Iterable[Node]) -> list[Node]:
     In a model whose whole forward pass runs without gradients none is live for autograd. There
     those count that are not detached by name.
     """
+    # A single input that carries has nothing to cancel with.
     dependent = [node for node in inputs if depends_on_input(node)]
     if len(dependent) < 2 or schema.packet in PLACED:
         return []
@@ -35,6 +36,8 @@ def detached_beside_live(schema: Schema, inputs: Iterable[Node]) -> list[Node]:
     if not live:
         return []
     beside = [node for node in dependent if node not in live]
+    # What is only put beside a live value may be added to it later. It can cancel if it was made
+    # from the same value; another branch's detached value is a map of its own.
     if schema.packet in SIDE_BY_SIDE:
         return [node for node in beside if _computed_from(node, live)]
     return beside

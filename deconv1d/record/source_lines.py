@@ -14,6 +14,7 @@ OURS_AND_TORCH = (str(Path(torch.__file__).parent), str(Path(__file__).parents[1
 
 def source_line() -> str:
     """The innermost line that is neither ours nor torch's."""
+    # The frames' files alone are looked at: `inspect` would read source files at each op.
     frame: FrameType | None = sys._getframe(1)
     while frame is not None and _is_ours_or_torchs(frame.f_code.co_filename):
         frame = frame.f_back

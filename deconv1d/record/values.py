@@ -48,10 +48,12 @@ class Values:
     def __init__(self, x: Tensor, names: Mapping[int, str], *, rules: Rules, method: str) -> None:
         self.rules, self.method, self.names = rules, method, names
         self.graph, self.aliases = Graph(), Aliases()
+        # By name, as `get_attr` nodes have it: the model's own objects, so that weights stay tied.
         self.constants: dict[str, Tensor] = {}
         # Storages that this run made. A write into any other changes the model and is undone. The
         # waveform counts as made here: it is a copy of what the user gave (see `capture`).
         self.fresh = {storage_of(x)}
+        # The grad mode of a custom function's caller, while its forward runs.
         self.outer_grad: bool | None = None
         # With the storage: `b.data = h` gives an object other memory without an op.
         self._branches: dict[int, tuple[TensorWeakRef, int, int]] = {}

@@ -64,6 +64,8 @@ class Wanted:
         """A wanted layer has run, or its block goes on through the op that has just run."""
         for tap in taps:
             tap.tip = (node, value)
+            # No signal can be carried back from here, whatever follows: the pass ends with the
+            # error, which `capture` raises once the model is put back.
             if not depends_on_input(node):
                 self.error = PathError(self._off_path(tap.request.call))
         if self.error:
@@ -77,6 +79,7 @@ class Wanted:
             if tap.tip is not None:
                 # Not replaced if it is there: it may have been copied before a write.
                 self._kept.setdefault(*tap.tip)
+        # None at all wanted: the pass is recorded to its end.
         if taps and all(tap.complete for tap in self.taps):
             self.complete = True
             if not self.run_on:
