@@ -3,6 +3,7 @@
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from multiprocessing.pool import ThreadPool
 
 import pytest
 import torch
@@ -207,3 +208,49 @@ def test_the_mirror_runs_outside_the_models_lock(x):
     rules = {**RULES, torch.ops.aten.relu: Rule("rectify", carry_back, block=True)}
     found = Sonifier(model, rules=rules).sonify(x, layer="3", channel=2).raw
     assert torch.equal(found, heard(model, x)[1])
+
+
+# --- layers that run in another thread ------------------------------------------------------------
+
+
+class InAnotherThread(nn.Module):
+    """Both layers run in a worker; it is waited for, but not for ever."""
+
+    def __init__(self, give):
+        super().__init__()
+        torch.manual_seed(0)
+        self.a, self.b, self.give = nn.Conv1d(1, 2, 3), nn.Conv1d(2, 2, 3), give
+
+    def forward(self, x):
+        return self.give(lambda h: self.b(self.a(h).relu()), x) * 2
+
+
+def by_a_pool(work, x):
+    with ThreadPool(1) as pool:
+        return pool.apply_async(work, (x,)).get(timeout=20)
+
+
+def by_an_executor(work, x):
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(work, x).result(timeout=20)
+
+
+def by_a_thread(work, x):
+    found = []
+    thread = threading.Thread(target=lambda: found.append(work(x)))
+    thread.start()
+    thread.join(20)
+    return found[0]
+
+
+@pytest.mark.parametrize("give", [by_a_pool, by_an_executor, by_a_thread])
+@pytest.mark.parametrize("tap", ["block", "output"])
+def test_a_layer_that_is_complete_in_a_worker_does_not_end_the_worker(give, tap, capfd):
+    """The model is stopped in its own thread: a pool would lose its worker and wait for it."""
+    x = torch.randn(1, 1, 40, generator=torch.manual_seed(1))
+    found, expected = (
+        Sonifier(InAnotherThread(how).eval()).sonify(x, layer="a", channel=1, tap=tap)
+        for how in (give, lambda work, x: work(x))
+    )
+    torch.testing.assert_close(found.raw, expected.raw)
+    assert "Stop" not in capfd.readouterr().err

@@ -32,7 +32,7 @@ from deconv1d.rules.op import first_tensor, leaves
 if TYPE_CHECKING:
     from deconv1d.record.capture import Capture
 
-MAP_IS_THERE = "the map is there"
+AS_FAR = "it has come as far as the recorded pass"
 
 Forward = Callable[[Any, Tensor], Any]
 
@@ -107,8 +107,8 @@ class PlainPass:
     Attributes:
         x: The waveform, a leaf of autograd's.
         values: As they were when the model's calls returned them.
-        over: Why the model was stopped: "the map is there", or why the pass cannot be compared;
-            empty: it runs.
+        over: Why the model was stopped: `AS_FAR`, or why the pass cannot be compared; empty: it
+            runs.
     """
 
     x: Tensor
@@ -141,7 +141,8 @@ def plain_pass(
     What it wrote into the model is put back at the end: autograd may have saved it.
     """
     plain = PlainPass(x.detach().to(dtype or x.dtype, copy=True).requires_grad_(grad))
-    running = castable(model, dtype)
+    # A copy, since the model may write into it; made here, where calls are not counted.
+    running, given = castable(model, dtype), plain.x.clone()
     with (
         unchanged(running),
         _put_back_after(recorded.captured.written),
@@ -156,13 +157,12 @@ def plain_pass(
                 nullcontext() if module else Calls(_keeping(recorded, plain, every)),
                 suppress(Stop),
             ):
-                given = plain.x.clone()  # the model may write into it
                 running(given) if forward is None else forward(running, given)
         except Exception as error:
             # A script turns `Stop` into an exception of its own.
-            if plain.over != MAP_IS_THERE:
+            if plain.over != AS_FAR:
                 raise Unable(plain.over or first_line(error)) from error
-        if plain.over not in ("", MAP_IS_THERE):
+        if plain.over not in ("", AS_FAR):
             raise Unable(plain.over)
         with torch.no_grad():
             yield plain
@@ -181,13 +181,14 @@ def _keeping(
     def see(number: int, name: str, tensors: list[Tensor]) -> None:
         if plain.over:  # an `except BaseException` of the model's swallowed the first
             raise Stop
-        before = recorded.names[number] if number < len(recorded.names) else "nothing more"
-        if name != before:
-            plain.stop(f"it calls {name} where it called {before}")
+        if number == len(recorded.names):  # without the map: no call of this thread returned it
+            plain.stop(AS_FAR)
+        if name != recorded.names[number]:
+            plain.stop(f"it calls {name} where it called {recorded.names[number]}")
         for place, node in wanted.get(number, ()):
             plain.values[node] = tensors[place].clone()  # what comes after may write into it
             if node is recorded.node:
-                plain.stop(MAP_IS_THERE)
+                plain.stop(AS_FAR)
 
     return see
 
@@ -210,7 +211,7 @@ def _returned_by(
         calls.append(output)
         if len(calls) == number and (value := first_tensor(output)) is not None:
             plain.values[node] = value.clone()
-            plain.stop(MAP_IS_THERE)
+            plain.stop(AS_FAR)
 
     module = model.get_submodule(path)
     script = isinstance(module, torch.jit.ScriptModule)

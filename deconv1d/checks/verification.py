@@ -327,4 +327,4 @@ def _said(error: float | None) -> str:
 
 def _why_hidden(model: nn.Module) -> str:
     scripts = any(isinstance(module, torch.jit.ScriptModule) for module in model.modules())
-    return "inside a script" if scripts else "inside one call of torch"
+    return "inside a script" if scripts else "inside one call of torch, or in another thread"

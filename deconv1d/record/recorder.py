@@ -35,7 +35,7 @@ from deconv1d.record.results import parts_of, settle
 from deconv1d.record.schema import Schema, schema_of
 from deconv1d.record.source_lines import source_line
 from deconv1d.record.values import Values, note_facts
-from deconv1d.record.wanted import Stop, Wanted
+from deconv1d.record.wanted import Wanted
 from deconv1d.rules.memory import strided
 from deconv1d.rules.op import Op, converted, depends_on_input, first_tensor, leaves
 from deconv1d.rules.table import Rule, Rules, rule_for
@@ -164,9 +164,9 @@ class Recorder(TorchDispatchMode):
             self.decides = True
             with self:
                 return run_higher_order(func, args, kwargs or {})
-        # A stopped model may go on: an `except BaseException` of its own, or a script.
-        if self.wanted.complete and not self.wanted.run_on:
-            raise Stop  # the first was swallowed, or turned into another exception by a script
+        # A stopped model may go on: an `except BaseException` of its own, or a script that turned
+        # the first `Stop` into another exception. Or a layer was completed in another thread.
+        self.wanted.stop_if_complete()
         try:
             with self._lock, torch._C.DisableTorchFunction():
                 return self._dispatch(func, args, kwargs or {})

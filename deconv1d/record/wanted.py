@@ -8,6 +8,7 @@ y = conv2(h)    conv1 is complete, conv2 is complete: Stop
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable
 
 from torch import Tensor
@@ -51,6 +52,7 @@ class Wanted:
         self.complete = False
         self.error: PathError | None = None
         self._graph, self._kept = graph, kept
+        self._thread = threading.get_ident()
 
     def asked(self, call: str, *, is_op: bool) -> list[Tap]:
         """Where this module call or op is the wanted layer."""
@@ -82,8 +84,16 @@ class Wanted:
         # None at all wanted: the pass is recorded to its end.
         if taps and all(tap.complete for tap in self.taps):
             self.complete = True
-            if not self.run_on:
-                raise Stop
+            self.stop_if_complete()
+
+    def stop_if_complete(self) -> None:
+        """Stops the model, in the thread that runs it, unless it is to run on.
+
+        Work that the model gave to another thread ends as ever. `Stop` would end a worker of a pool
+        there, and the model would wait for ever for what the worker does.
+        """
+        if self.complete and not self.run_on and threading.get_ident() == self._thread:
+            raise Stop
 
     def ended(self) -> None:
         """The model has come to its end: nothing is left to stop."""
