@@ -15,6 +15,7 @@ from deconv1d.checks.passes import PlainPass, RecordedPass, first_line
 from deconv1d.errors import PathError
 from deconv1d.mirror import mirror
 from deconv1d.record.replay import replay_all
+from deconv1d.record.schema import is_random
 from deconv1d.rules.op import depends_on_input
 
 if TYPE_CHECKING:
@@ -146,6 +147,17 @@ def first_value(found: Difference, plain: PlainPass) -> Node | None:
         if node in plain.values and relative(again[node], plain.values[node]) > tolerance(found):
             return node  # type: ignore[no-any-return]  # fx is untyped
     return None
+
+
+def is_drawn(node: Node, plain: PlainPass) -> bool:
+    """Whether a value is a random number, or made from one within the same call of torch."""
+    waiting = [node]
+    while waiting:
+        if is_random(node := waiting.pop()):
+            return True
+        # What a call before returned is known: there the two passes agree.
+        waiting += [source for source in node.all_input_nodes if source not in plain.values]
+    return False
 
 
 def first_signal(found: Difference, plain: PlainPass, rules: Rules) -> Node | None:

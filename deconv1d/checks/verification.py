@@ -27,6 +27,7 @@ from deconv1d.checks.differences import (
     fails,
     first_signal,
     first_value,
+    is_drawn,
     relative,
     signal_difference,
     tolerance,
@@ -47,11 +48,16 @@ from deconv1d.record.capture import Capture, capture
 from deconv1d.record.recorder import Recorder
 from deconv1d.record.replay import replay_all
 from deconv1d.record.request import TapRequest
+from deconv1d.record.schema import is_random
 from deconv1d.record.structure import structure_of
 from deconv1d.record.wanted import Stop
 from deconv1d.rules.table import GRADIENT, RULES, Rules
 
 VERIFY = ("once", "always", False)
+VARIES = (
+    "Two plain passes of it differ too: it has something that cannot be put back after a pass, "
+    "such as an iterator or a generator outside of it; use an attribute that can be instead"
+)
 MAP_ONLY = "only the map was asked for"
 
 
@@ -157,7 +163,7 @@ class Verification:
             with suppress(Exception):
                 found = job.compare(excerpt, dtype)
                 same = structure_of(found.recorded.captured.graph, found.recorded.node)
-                if same == structure:
+                if same == structure and not fails(found):
                     return job.judge(found, excerpt, dtype)
         return job.judge(job.compare(x, dtype), x, dtype)
 
@@ -267,23 +273,27 @@ class _Job:
         outcome = Verified(self._layer, found.value, found.signal, found.note)
         if not fails(found):
             return outcome
-        if self._draws(found, x, dtype):
+        varies = self._varies(found, x, dtype)
+        if varies and self._begins_at_a_draw(found, x, dtype):
             return Verified(self._layer, None, None, "random draws")
         # Rounding that the model magnifies is gone in float64; a wrong op still differs.
-        if x.dtype != torch.float64:
+        if x.dtype != torch.float64 and not varies:
             with suppress(Exception):
-                if not fails(self.compare(x, torch.float64)):
+                exact = self.compare(x, torch.float64)
+                # A comparison that could not be made excuses nothing.
+                if exact.value is not None and not fails(exact):
                     return replace(outcome, note="differs in this precision, not in float64")
-        raise ModelError(self._explain(found, x, dtype))
+        raise ModelError(self._explain(found, x, dtype, varies))
 
-    def _draws(self, found: Difference, x: Tensor, dtype: torch.dtype | None) -> bool:
-        """Whether random numbers of the model's, and nothing else, make the two passes differ.
+    def _varies(self, found: Difference, x: Tensor, dtype: torch.dtype | None) -> bool:
+        """Whether the model itself, and not the recording, makes the two passes differ.
 
-            h + torch.rand(9)                      restored: every pass draws the same
-            h + torch.rand(9, generator=GLOBAL)    not restored: every pass draws others
+            h + torch.rand(9)                      put back: every pass draws the same
+            h + torch.rand(9, generator=GLOBAL)    out of reach: every pass draws others
+            h * next(self.numbers)                 cannot be put back: every pass gets the next
 
-        Of the second kind two plain passes differ as well. What was recorded still has to give the
-        map that was kept: the draws are part of the recording.
+        Of the last two kinds two plain passes differ as well. What was recorded still has to give
+        the map that was kept: the draws are part of the recording.
         """
         if found.kept is None or found.kept <= tolerance(found):
             return False
@@ -301,7 +311,17 @@ class _Job:
                 return True
         return relative(maps[0], maps[1]) > tolerance(found)
 
-    def _explain(self, found: Difference, x: Tensor, dtype: torch.dtype | None) -> str:
+    def _begins_at_a_draw(self, found: Difference, x: Tensor, dtype: torch.dtype | None) -> bool:
+        """Whether the first value that differs is a random number, or is made from one."""
+        try:
+            with self._plain(x, dtype, found.recorded, grad=False, every=True) as plain:
+                return is_drawn(first_value(found, plain) or found.recorded.node, plain)
+        except Unable:  # a model that draws may take another path
+            return any(is_random(node) for node in found.recorded.captured.graph.nodes)
+
+    def _explain(
+        self, found: Difference, x: Tensor, dtype: torch.dtype | None, varies: bool
+    ) -> str:
         by_value = found.value is not None and found.value > tolerance(found)
         what, error = ("value", found.value) if by_value else ("signal", found.signal)
         node = found.recorded.node
@@ -314,7 +334,7 @@ class _Job:
             f"The capture of layer {self._layer!r} is not what the model computes: expected the "
             f"{what} of a plain forward pass at {node.meta.get('name', str(node))!r} "
             f"({node.meta.get('source', 'a view')}), "
-            f"got {_said(error)}. Please report this model; "
+            f"got {_said(error)}. {VARIES if varies else 'Please report this model'}; "
             f"Sonifier(model, verify=False) leaves the check out."
         )
 
