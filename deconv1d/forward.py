@@ -12,13 +12,13 @@ from torch import Tensor, nn
 from torch.fx import Node
 
 from deconv1d.checks.verification import VERIFY, Verification, Verified
-from deconv1d.errors import Deconv1dError, InputError, LayerError, ModelError, check_word
+from deconv1d.errors import InputError, LayerError, ModelError, check_word
 from deconv1d.layers.names import Layer, find_module, find_op
 from deconv1d.record.capture import Capture, capture
 from deconv1d.record.copies import check_not_read
 from deconv1d.record.refusals import check_ready, why_refused
 from deconv1d.record.request import Failure, TapRequest
-from deconv1d.record.waveform import Waveform, as_waveform, shortest
+from deconv1d.record.waveform import Attempt, Waveform, WrongReading, as_waveform, shortest
 from deconv1d.rules.op import shape_of
 from deconv1d.rules.table import METHODS, Rules, packet
 
@@ -50,6 +50,7 @@ class ForwardPass:
         rules: As for `Sonifier`.
         dtype: As for `Sonifier`.
         verify: As for `Sonifier`.
+        sample_rate: As for `Sonifier`; files are read at it.
     """
 
     def __init__(
@@ -60,13 +61,14 @@ class ForwardPass:
         rules: Rules,
         dtype: torch.dtype | None,
         verify: str | bool,
+        sample_rate: int | None = None,
     ) -> None:
         if verify not in VERIFY or (verify in (0, 1) and verify is not False):
             raise InputError(
                 f"Unknown verify {verify!r}: expected 'once' (each layer the first time), "
                 f"'always' or False."
             )
-        self.model, self.rules = model, rules
+        self.model, self.rules, self.sample_rate = model, rules, sample_rate
         self._forward, self._dtype = forward, dtype
         self.verification = Verification(
             model, forward=forward, rules=rules, dtype=dtype, verify=verify
@@ -96,7 +98,30 @@ class ForwardPass:
         Raises:
             InputError: If the waveform cannot be used.
         """
-        return self._run(as_waveform(x), None, "deconvnet", run_on=False)
+        return self._run(self.waveform(x), None, "deconvnet", run_on=False)
+
+    def waveform(self, x: Any) -> Waveform:
+        """Checks what a user gives as a waveform.
+
+        Args:
+            x: As for `Sonifier.sonify`.
+
+        Raises:
+            InputError, FileError: As for `as_waveform`.
+        """
+        return as_waveform(x, self.sample_rate)
+
+    def as_taken(self, x: Any) -> Tensor:
+        """A waveform in the shape in which the model takes it, batch first.
+
+        Args:
+            x: As for `Sonifier.sonify`.
+        """
+        waveform = self.waveform(x)
+        if waveform.given.dim() > 2:
+            return waveform.given
+        shape = shape_of(self._run(waveform, None, "deconvnet", run_on=False).x)
+        return waveform.read_as(shape).given.reshape(shape)
 
     def run_to(self, x: Any, name: str, *, tap: str, method: str = "deconvnet") -> RunTo:
         """Runs the model up to a layer, and stops it there.
@@ -113,10 +138,11 @@ class ForwardPass:
         # All words are checked before the model runs: a forward pass may take minutes.
         check_word("tap", tap, TAPS)
         check_word("method", method, METHODS)
-        waveform = as_waveform(x)
+        waveform = self.waveform(x)
         layer = self._find(waveform, name)
         captured = self._reach(waveform, [layer], tap, method, self.rules)
         (verified,) = self._verify(captured, [layer], tap, signal=True)
+        waveform = waveform.read_as(shape_of(captured.x))
         return RunTo(captured, waveform, str(layer), verified)
 
     def run_through(
@@ -136,7 +162,7 @@ class ForwardPass:
         """
         check_word("tap", tap, TAPS)
         check_names(names)
-        waveform = as_waveform(x)
+        waveform = self.waveform(x)
         layers = [self._find(waveform, name) for name in names]
         captured = self._reach(waveform, layers, tap, method, self.rules)
         self._verify(captured, layers, tap, signal=method != "forward")
@@ -208,17 +234,16 @@ class ForwardPass:
     ) -> Capture:
         """Captures the model on the waveform, in the first shape that it takes."""
         check_ready(self.model)
-        try:
-            captured = waveform.run(lambda x: self._attempt(x, target, method, run_on, rules))
-        except Deconv1dError:
-            raise
-        except Exception as cause:
+        captured, refused = waveform.attempt(
+            lambda x: self._attempt(x, target, method, run_on, rules)
+        )
+        if captured is None:
+            shape, cause = _to_explain(waveform, refused)
             # These are the errors that torch raises where a kernel is longer than its input.
             if isinstance(cause, RuntimeError | ValueError | IndexError | AssertionError):
                 self._check_length(waveform, target, method)
-            explained = explain(waveform.shapes[0], cause)
+            explained = explain(shape, cause)
             raise explained from (None if explained is cause else cause)
-        _check_batch(captured)
         return captured
 
     def _attempt(
@@ -244,6 +269,7 @@ class ForwardPass:
         )
         captured = _attempted(attempt)
         check_not_read(captured, self._replaced)
+        _check_batch(captured)
         return captured
 
     def _check_length(
@@ -302,6 +328,8 @@ def explain(shape: tuple[int, ...], error: Exception) -> Exception:
 
     The recorder attaches the op that failed, if any did; an error of the model's own code has none.
     """
+    if isinstance(error, WrongReading):
+        return InputError(str(error))
     failure: Failure | None = getattr(error, "failure", None)
     where = "" if failure is None else f"layer {failure.label!r} ({failure.source})"
     if (refused := why_refused(error, f" (in {where})" if where else "")) is not None:
@@ -328,21 +356,37 @@ def explain(shape: tuple[int, ...], error: Exception) -> Exception:
     )
 
 
+def _to_explain(waveform: Waveform, refused: Sequence[Attempt]) -> Attempt:
+    """Of the readings that the model refused, the one to explain."""
+    given = tuple(waveform.given.shape)
+    if len(given) == 2 and waveform.mixed is None and given[0] > given[1]:
+        raise InputError(
+            f"The waveform of shape {given} has more channels than samples: expected time last, "
+            f"got what looks like (time, channels). Give x.T; or x.reshape({given[0]}, 1, {given[1]}) "
+            f"if these are {given[0]} clips of {given[1]} samples."
+        )
+    # Of (channels, time) convolutions make a batch of 1 themselves, and what comes next may fail
+    # on that. So the second reading is explained, (1, channels, time), if a convolution takes it.
+    failure: Failure | None = getattr(refused[-1].error, "failure", None)
+    second = len(refused) > 1 and len(given) == 2 and failure is not None
+    ranks = [len(shape) for shape in failure.shapes[:2]] if failure is not None else []
+    if len(set(ranks)) < 2 and second and not isinstance(refused[0].error, WrongReading):
+        return refused[1]
+    return refused[0]
+
+
 def _check_batch(captured: Capture) -> None:
-    """Raises InputError where a convolution took (channels, time) for what was (batch, time).
+    """Raises WrongReading where a convolution took (channels, time) for what was (batch, time).
 
     torch's convolutions accept rank 2 and add a batch of 1 themselves. The model then runs, but all
     examples end up as channels of one example.
     """
-    if captured.tap is None:
-        return
-    x, tap = shape_of(captured.x), shape_of(captured.tap)
+    x = shape_of(captured.x)
     if len(x) == 2 and any(map(_is_unbatched, captured.graph.nodes)):
-        raise InputError(
-            f"The waveform's rank does not fit {captured.tap.meta['label']!r}: expected a batch "
-            f"first, got shape {x}, which became a map of shape {tap}: the model took the first "
-            f"axis for channels. Give (batch, channels, time), or one clip as a 1-D array; for a "
-            f"model that takes (channels, time) give (1, channels, time) and "
+        raise WrongReading(
+            f"The waveform's rank does not fit: expected a batch first, got shape {x}, and the "
+            f"model took the first axis for channels. Give (batch, channels, time), or one clip as "
+            f"a 1-D array; for a model that takes (channels, time) give (1, channels, time) and "
             f"Sonifier(model, forward=lambda model, x: model(x[0]))."
         )
 

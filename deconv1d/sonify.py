@@ -85,7 +85,12 @@ class Sonifier:
         self.forward = forward or _call_model
         self._dtype, self._verify = dtype, verify
         self._forward_pass = ForwardPass(
-            self.model, forward=forward, rules=rules, dtype=dtype, verify=verify
+            self.model,
+            forward=forward,
+            rules=rules,
+            dtype=dtype,
+            verify=verify,
+            sample_rate=sample_rate,
         )
         self._mirrors = Mirrors()
 
@@ -108,7 +113,9 @@ class Sonifier:
         """Carries one or more of a layer's maps back to the waveform.
 
         Args:
-            x: Waveform, floating: what the model takes, batch first; or 1-D for one mono clip.
+            x: Waveform, floating: an array, tensor or list, (time,) or (channels, time), or what
+                the model takes, batch first; or the path of a sound file. What comes out counts
+                examples along its first axis, unless x is one mono clip, (time,).
             layer: The model's own dotted path, or any unique suffix; "relu#2" for the second call
                 of a module called more than once; `<module path>.<op>#n` for an op without module.
             channel: A number, a list of them, "all", "most_active" (for each example the map with
@@ -359,6 +366,17 @@ class Sonifier:
             for node, name in zip(captured.taps, names, strict=True)
             if node is not None  # `run_through` raises if it is
         ]
+
+    def as_taken(self, x: Any) -> Tensor:
+        """Returns a waveform in the shape in which the model takes it, batch first.
+
+        Args:
+            x: As for `sonify`.
+
+        Raises:
+            InputError: If the waveform cannot be used.
+        """
+        return self._forward_pass.as_taken(x)
 
     @property
     def forward_pass(self) -> ForwardPass:

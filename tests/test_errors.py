@@ -88,7 +88,10 @@ def holed(place, value, *shape):
 
 WAVEFORMS = {
     "None": (None, "is a NoneType: " + NUMBERS),
-    "text": ("dog.wav", "is a str: " + NUMBERS),
+    "a file": (
+        "dog.wav",
+        r"'dog\.wav' needs a sample rate .*: expected the model's.* Give it once",
+    ),
     "bytes": (b"RIFF", "is a bytes: " + NUMBERS),
     "dict": ({"x": [1.0]}, "is a dict: " + NUMBERS),
     "objects": (np.array([1.0, None]), "is a ndarray: " + NUMBERS),
@@ -109,7 +112,7 @@ WAVEFORMS = {
     "too short": (torch.ones(2, 1, SHORTEST - 1), SHORT.format(SHORTEST - 1)),
     "too short mono": (torch.ones(SHORTEST - 1), SHORT.format(SHORTEST - 1)),
     "stereo": (torch.ones(1, 2, 60), CHANNELS.format(2)),
-    "a batch without channels": (torch.ones(3, 60), CHANNELS.format(3)),
+    "clips too short": (torch.ones(3, SHORTEST - 1), SHORT.format(SHORTEST - 1)),
     "rank 4": (torch.ones(1, 1, 1, 60), RANK.format("1, 1, 1, 60")),
 }
 
@@ -128,9 +131,18 @@ def test_a_waveform_is_long_enough_for_its_layer_or_an_error_says_so(model, laye
         assert Sonifier(model).sonify(x, layer=layer, channel=None).raw.shape == x.shape
 
 
+class Unbatched(nn.Sequential):
+    """Takes (channels, time), and nothing else."""
+
+    def forward(self, x):
+        if x.dim() != 2:
+            raise RuntimeError("no batches")
+        return super().forward(x)
+
+
 @pytest.mark.parametrize("channels", [1, 4])  # other than the map has, and just as many
 def test_a_waveform_needs_a_batch(channels):
-    model, x = nn.Sequential(nn.Conv1d(channels, 4, 3)), torch.ones(channels, 60)
+    model, x = Unbatched(nn.Conv1d(channels, 4, 3)), torch.ones(channels, 60)
     message = rf"expected a batch first, got shape \({channels}, 60\).*or one clip as a 1-D array"
     fails(model, InputError, message, x, layer="0")
 

@@ -38,8 +38,12 @@ def test_an_error_of_ours_is_raised_at_once():
     assert tried == [3]
 
 
-def test_a_batch_is_tried_as_it_is_alone():
-    with pytest.raises(RuntimeError, match="rank 2"):
+def test_a_batch_is_tried_as_it_is_first():
+    assert as_waveform(torch.zeros(3, 7)).run(takes_rank(2)) == (3, 7)
+
+
+def test_what_the_model_does_not_decide_is_an_error():
+    with pytest.raises(InputError, match=r"x\.reshape\(1, 3, 7\)"):
         as_waveform(torch.zeros(3, 7)).run(takes_rank(3))
 
 

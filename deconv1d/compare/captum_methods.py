@@ -21,7 +21,6 @@ from deconv1d.mirror import Step
 from deconv1d.record.aliasing import before_write, undo_writes
 from deconv1d.record.interrupts import interruptible
 from deconv1d.record.unchanged import unchanged
-from deconv1d.record.waveform import as_waveform
 from deconv1d.sonification import Sonification
 from deconv1d.sonify import Sonifier
 
@@ -168,12 +167,9 @@ class CaptumTarget:
         parameters = self._sonifier.model.parameters()
         like = next((p for p in parameters if p.is_floating_point()), self._given)
 
-        def run(x: Tensor) -> Tensor:
-            x = x.to(like.device, like.dtype)
-            self._model(x)
-            return x
-
-        return as_waveform(self._given).run(run)
+        x = self._sonifier.as_taken(self._given).to(like.device, like.dtype)
+        self._model(x)
+        return x
 
 
 class _AnyOutput(nn.Module):

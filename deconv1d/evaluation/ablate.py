@@ -78,9 +78,10 @@ def ablate(
             f"The channel {channel!r} of layer {name!r} cannot be silenced: expected a number, a "
             f'list of them or "all". Give one of these.'
         )
+    x = forward_pass.as_taken(x)
     whole = forward_pass.run_whole(x)
     tip = _same_node(reached, whole)
-    unchanged = model_output(sonifier, torch.as_tensor(x))
+    unchanged = model_output(sonifier, x)
     if unchanged is None or tip is None or whole.decides or whole.writes:
         raise _refused(name, unchanged, whole)
     given = _as_recorded(x, whole)

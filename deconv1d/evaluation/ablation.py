@@ -9,7 +9,6 @@ from torch import Tensor
 
 from deconv1d.record.aliasing import before_write, undo_writes
 from deconv1d.record.unchanged import unchanged
-from deconv1d.record.waveform import as_waveform
 
 if TYPE_CHECKING:
     from deconv1d.sonify import Sonifier
@@ -84,15 +83,10 @@ def model_output(sonifier: Sonifier, x: Tensor) -> Tensor | None:
     assert call is not None
     like = next((p for p in model.parameters() if p.is_floating_point()), x)
     buffers = [before_write(buffer) for buffer in model.buffers()]
-    *others, last = as_waveform(x).shapes
+    x = sonifier.as_taken(x)
     with unchanged(model):
         try:
-            for shape in others:
-                try:
-                    return _tensor(call(model, x.to(like).reshape(shape)))
-                except Exception:  # the model's own, where it takes no such shape
-                    continue
-            return _tensor(call(model, x.to(like).reshape(last)))
+            return _tensor(call(model, x.to(like)))
         finally:
             undo_writes(buffers)
 

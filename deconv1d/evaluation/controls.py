@@ -74,7 +74,7 @@ def control_card(
     """A card with the controls of one channel's sonification; see `Sonifier.control_card`."""
     sonification = sonifier.sonify(x, layer=layer, channel=channel, tap=tap)
     trial = _Trial(sonifier, sonification, torch.Generator().manual_seed(random_state), draws)
-    groups = trial.audible(_other_clip(sonification.input, other), twin, full=full)
+    groups = trial.audible(_other_clip(sonification, other), twin, full=full)
     mine, everything = sonification.waveform, groups.get(EVERYTHING)
     heard = trial.hear(mine)
     rise = _entropy(everything[0]) / _entropy(mine) - 1 if full and everything else None
@@ -309,10 +309,13 @@ class _Trial:
         return (to_peak_of(x, sound)[0] for sound in sounds)
 
 
-def _other_clip(x: Tensor, other: Any) -> Tensor:
+def _other_clip(sonification: Sonification, other: Any) -> Tensor:
+    x = sonification.input
     if other is None:
         return x.roll(x.shape[-1] // 2, -1)
-    given = as_waveform(other).given.to(x)
+    given = as_waveform(other, sonification.sample_rate).given.to(x)
+    if given[None].shape == x.shape:  # (channels, time), as the first clip may be given
+        given = given[None]
     if given.shape != x.shape:
         raise InputError(
             f"The other clip does not fit: expected shape {tuple(x.shape)}, got "

@@ -13,7 +13,6 @@ from deconv1d.channels import means
 from deconv1d.errors import SilenceWarning
 from deconv1d.layers.axes import Layout
 from deconv1d.layers.maps import LayerMaps
-from deconv1d.record.waveform import Waveform
 from deconv1d.sonify import Sonifier
 
 SAMPLES_AT_ONCE = 2**18
@@ -99,21 +98,6 @@ class Hearing:
                 method="gradient",
                 channel_axis=self.channel_axis,
             ).raw
-
-
-def as_taken(hearing: Hearing, waveform: Waveform) -> tuple[Tensor, list[LayerMaps]]:
-    """A waveform in the shape that the model takes, batch first, and its maps.
-
-    Raises:
-        InputError, LayerError, PathError, ModelError: As for `Sonifier.sonify`.
-    """
-    for shape in waveform.shapes:
-        try:
-            x = waveform.given.reshape(shape)
-            return x, hearing.maps(x)
-        except Exception:  # the model's own; if no shape is taken, the sonifier explains it below
-            continue
-    return waveform.given, hearing.maps(waveform.given)
 
 
 def batch_of(hearing: Hearing, x: Tensor) -> int:

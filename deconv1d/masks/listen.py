@@ -26,7 +26,7 @@ from deconv1d.layers.maps import LayerMaps
 from deconv1d.masks.draws import random_masks
 from deconv1d.masks.effects import effects
 from deconv1d.masks.grid import grid_of
-from deconv1d.masks.hearing import Hearing, as_taken, batch_of
+from deconv1d.masks.hearing import Hearing, batch_of
 from deconv1d.masks.options import BUDGET, MASK, RIVALS, check_mask_options
 from deconv1d.masks.refine import refined
 from deconv1d.masks.spectrogram import Spectrogram, spectrogram_of
@@ -96,9 +96,11 @@ def listen(
         regression and gradient steps: see `draws`, `effects`, `target` and `refine`.
     """
     check_mask_options(budget, rivals, masks)
-    waveform = as_waveform(x)
+    waveform = as_waveform(x, sonifier.sample_rate)
     hearing = Hearing(sonifier, layers, tap, channel_axis)
-    x, all_maps = as_taken(hearing, waveform)
+    x = sonifier.as_taken(x)
+    all_maps = hearing.maps(x)
+    waveform = waveform.read_as(tuple(x.shape))
     grid = grid_of(sonifier.sample_rate, x.shape[-1])
     draws = torch.Generator().manual_seed(0) if generator is None else generator
     # Spectra are computed in float32 at least, whatever precision the model runs in.

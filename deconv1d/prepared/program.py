@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from deconv1d.errors import InputError, ModelError, check_word
 from deconv1d.layers.maps import check_finite
 from deconv1d.prepared.halves import Trace, trace
-from deconv1d.record.waveform import Waveform, as_waveform
+from deconv1d.record.waveform import Waveform
 from deconv1d.seeds import SEEDS, Seed
 from deconv1d.sonification import Sonification
 from deconv1d.sounding import ReachedMap, sonify_map
@@ -65,8 +65,8 @@ class Program:
         self._seed, self._channel_axis = seed, channel_axis
         self._structure = Structure(sonifier.model)
         self._traces: dict[torch.Size, Trace] = {}
-        self._given = as_waveform(x).given
-        self._traced(as_waveform(x))
+        waveform = forward_pass.waveform(x)
+        self._given = waveform.read_as(self._traced(waveform).shape).given
 
     def __call__(self, x: Any, *, channel: Any = "most_active") -> Sonification:
         """The sonification of a waveform, as `Sonifier.sonify` gives it.
@@ -82,7 +82,10 @@ class Program:
                 result differs from `sonify`'s.
             ChannelError: As for `Sonifier.sonify`.
         """
-        waveform = as_waveform(x)
+        waveform = self._forward_pass.waveform(x)
+        # Read as the waveform was that this was prepared for.
+        then = self._given.shape
+        waveform = waveform.read_as(waveform.given.shape if len(then) == 2 else then)
         self._check(waveform.given)
         traced = self._traced(waveform)
         activation, *held = traced.forward(traced.as_traced(waveform.given))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, TypeVar
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -18,57 +20,133 @@ LONGEST_TRIED = 2**18
 Result = TypeVar("Result")
 
 
+class WrongReading(Exception):
+    """The model ran on a waveform, but took the axis of examples for that of channels."""
+
+
+class Attempt(NamedTuple):
+    """A reading of a waveform that a model refused, and with which error."""
+
+    shape: tuple[int, ...]
+    error: Exception
+
+
 @dataclass(frozen=True)
 class Waveform:
     """A checked waveform.
 
+    An array of two axes may be meant in three ways. The model decides: it is run on each, in this
+    order, until it runs.
+
+        (2, 8000)   (2, 8000)      two clips, for a model that takes (batch, time)
+                    (1, 2, 8000)   one clip of two channels
+                    (2, 1, 8000)   two clips of one channel
+
     Attributes:
         given: As a tensor in the user's dtype.
         mono: Whether it came as one clip without batch and channel axes.
-        shapes: How the model may want it, in the order to try.
+        mixed: The mean of the channels, (time,), if it is one clip of several from a file; a model
+            that takes one channel hears this.
     """
 
     given: Tensor
     mono: bool
+    mixed: Tensor | None = None
 
     @property
-    def shapes(self) -> tuple[tuple[int, ...], ...]:
-        """(1, 1, time) and (1, time) for one mono clip; any other waveform as it is."""
-        # Some models take (batch, time), most (batch, audio channels, time): both are tried.
-        time = self.given.shape[-1]
-        return ((1, 1, time), (1, time)) if self.mono else (tuple(self.given.shape),)
+    def readings(self) -> tuple[Tensor, ...]:
+        """What the model may take it for, in the order to try."""
+        given = self.given
+        if self.mixed is not None:
+            return (*Waveform(self.mixed, mono=True).readings, given[None])
+        if self.mono:
+            return given[None, None], given[None]
+        # More channels than samples are (time, channels): no clip is so short.
+        if given.dim() != 2 or len(given) > given.shape[1]:
+            return (given,)
+        return (given, given[None]) if len(given) == 1 else (given, given[None], given[:, None])
 
     def run(self, model: Callable[[Tensor], Result]) -> Result:
-        """Runs a model on the waveform, in the first of its shapes that the model accepts.
+        """Runs a model on the waveform, in the first of its readings that the model accepts.
 
         Args:
-            model: Called with the waveform in each shape until one call returns.
+            model: Called with each reading until one call returns.
 
         Raises:
-            Exception: What the model raised on the first shape, if it accepts none. An error of
-                this library is raised at once: it is about the request, not about the shape.
+            Exception: What the model raised on the first, if it accepts none. An error of this
+                library is raised at once: it is about the request, not about the shape.
         """
-        failures: list[Exception] = []
-        for shape in self.shapes:
+        result, refused = self.attempt(model)
+        if result is None:
+            raise refused[0].error
+        return result
+
+    def attempt(
+        self, model: Callable[[Tensor], Result]
+    ) -> tuple[Result | None, tuple[Attempt, ...]]:
+        """As `run`, but returns what the model refused; the result is None if that was all.
+
+        Raises:
+            InputError: If the model runs on two readings that are not the same.
+        """
+        refused: list[Attempt] = []
+        for number, reading in enumerate(self.readings):
             try:
-                return model(self.given.reshape(shape))
+                result = model(reading)
             except Deconv1dError:
                 raise
             except Exception as error:  # a foreign model may raise anything
-                failures.append(error)
-        raise failures[0]
+                refused.append(Attempt(tuple(reading.shape), error))
+                continue
+            if self.mixed is None and self.given.dim() == 2 and number == 1:
+                self._check_decided(model, self.readings[2:])
+            return result, tuple(refused)
+        return None, tuple(refused)
+
+    def _check_decided(self, model: Callable[[Tensor], Any], others: Sequence[Tensor]) -> None:
+        """Raises InputError if the model runs on another reading, too."""
+        for other in others:
+            try:
+                model(other)
+            except Exception:  # then the model decides
+                continue
+            channels, time = self.given.shape
+            raise InputError(
+                f"The waveform of shape {(channels, time)} can be read in two ways, and this model "
+                f"runs on both: expected one, got one clip of {channels} channels or {channels} "
+                f"clips. Give x.reshape(1, {channels}, {time}) for the clip, or "
+                f"x.reshape({channels}, 1, {time}) for the clips."
+            )
+
+    def read_as(self, shape: tuple[int, ...]) -> Waveform:
+        """The waveform as a model took it: the first axis counts examples, if there are two.
+
+        Args:
+            shape: Of the reading that the model accepted.
+        """
+        if self.mixed is not None:
+            mono = math.prod(shape) == len(self.mixed)
+            return Waveform(self.mixed, mono=True) if mono else Waveform(self.given[None], False)
+        if self.given.dim() == 2 and shape[0] != len(self.given):
+            return Waveform(self.given[None], mono=False)
+        return self
 
 
-def as_waveform(x: Any) -> Waveform:
+def as_waveform(x: Any, sample_rate: int | None = None) -> Waveform:
     """Checks a waveform.
 
     Args:
-        x: Torch tensor, NumPy array or sequence of numbers, floating; 1-D for one mono clip, else
-            what the model takes, batch first.
+        x: Torch tensor, NumPy array or sequence of numbers, floating; (time,) for one mono clip,
+            (channels, time), or what the model takes, batch first. Or the path of a sound file.
+        sample_rate: In hertz; a file is resampled to it.
 
     Raises:
-        InputError: If it is none of these, empty, complex, not floating, or not finite.
+        InputError: If it is none of these, empty, complex, not floating, or not finite; or if it is
+            a file and the sample rate is not known.
+        FileError: If it is a file that cannot be read.
     """
+    if isinstance(x, str | Path):
+        return _from_file(x, sample_rate)
     # An integer waveform is refused, not cast: whether its full scale is 2**15 or 1 is not known.
     given = _as_tensor(x)
     if given.is_complex() or not given.is_floating_point():
@@ -89,6 +167,21 @@ def as_waveform(x: Any) -> Waveform:
             f"infinite of {given.numel()}, the first at index {first}. Repair or cut them."
         )
     return Waveform(given, mono=given.dim() == 1)
+
+
+def _from_file(path: str | Path, sample_rate: int | None) -> Waveform:
+    from deconv1d.audio import read_audio
+
+    if sample_rate is None:
+        raise InputError(
+            f"The file {str(path)!r} needs a sample rate to be read at: expected the model's, in "
+            f"hertz, got None. Give it once: Sonifier(model, sample_rate=8000)."
+        )
+    samples, _ = read_audio(path, sample_rate, mono=False)
+    channels = torch.from_numpy(samples)
+    if len(channels) == 1:
+        return as_waveform(channels[0])
+    return replace(as_waveform(channels), mixed=channels.mean(0))
 
 
 def _as_tensor(x: Any) -> Tensor:

@@ -1,0 +1,149 @@
+"""Waveforms as people have them: a path, (time,), (channels, time), arrays, lists."""
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from torch import nn
+
+from deconv1d import InputError, Sonifier
+
+RATE = 500
+LAYER = {"layer": "0", "channel": 2}
+
+
+def network(channels, norm=True):
+    torch.manual_seed(0)
+    layers = [nn.Conv1d(channels, 4, 5), nn.BatchNorm1d(4), nn.ReLU()]
+    layers = layers if norm else [layers[0], layers[2]]
+    return nn.Sequential(*layers).double().eval()
+
+
+class Summed(nn.Module):
+    """Takes any number of audio channels: the model does not say how an array is meant."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv1d(1, 4, 5).double()
+
+    def forward(self, x):
+        return self.conv(x.sum(1, keepdim=True))
+
+
+class Rows(nn.Module):
+    """Takes (batch, time), as wav2vec 2.0 does."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv1d(1, 4, 5).double()
+
+    def forward(self, x):
+        return self.conv(x[:, None])
+
+
+def samples(*shape):
+    return torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("norm", [True, False])
+@pytest.mark.parametrize("as_given", [lambda x: x, lambda x: x.numpy(), lambda x: x.tolist()])
+def test_one_clip_with_an_axis_for_its_channel(norm, as_given):
+    x, sonifier = samples(1, 61), Sonifier(network(1, norm))
+    plain = sonifier.sonify(x[0], **LAYER)
+    found = sonifier.sonify(as_given(x), **LAYER)
+    assert found.waveform.shape == (1, 61)
+    torch.testing.assert_close(found.waveform[0], plain.waveform)
+    assert len(found.sounds()) == 1
+    assert [row.channel_axis for row in sonifier.layers(as_given(x))] == [1] * (2 + norm)
+
+
+@pytest.mark.parametrize("norm", [True, False])
+def test_several_channels_are_one_clip_where_the_model_takes_so_many(norm):
+    x, sonifier = samples(12, 61), Sonifier(network(12, norm), sample_rate=RATE)
+    found, plain = sonifier.sonify(x, **LAYER), sonifier.sonify(x[None], **LAYER)
+    assert found.waveform.shape == (1, 12, 61)
+    assert torch.equal(found.waveform, plain.waveform)
+    assert torch.equal(found.gain, plain.gain)
+    assert [len(sound) for sound in found.sounds().values()] == [12]
+    assert str(sonifier.layers(x)) == str(sonifier.layers(x[None]))
+    assert torch.equal(sonifier.maps(x, layer="0"), sonifier.maps(x[None], layer="0"))
+    program = sonifier.prepare(x, layer="0")
+    assert torch.equal(program(x, channel=2).waveform, program(x[None], channel=2).waveform)
+
+
+@pytest.mark.parametrize("norm", [True, False])
+def test_several_clips_where_the_model_takes_one_channel(norm):
+    x, sonifier = samples(3, 61), Sonifier(network(1, norm))
+    found, plain = sonifier.sonify(x, **LAYER), sonifier.sonify(x[:, None], **LAYER)
+    assert found.waveform.shape == (3, 61)
+    torch.testing.assert_close(found.waveform[:, None], plain.waveform)
+    assert found.gain.shape == (3,)
+
+
+def test_a_model_that_takes_rows_is_given_rows():
+    x, sonifier = samples(3, 61), Sonifier(Rows())
+    assert sonifier.sonify(x, layer="conv", channel=2).gain.shape == (3,)
+    assert sonifier.layers(x)[0].channels == 4
+
+
+def test_where_the_model_does_not_decide_the_reshape_is_printed():
+    message = (
+        r"shape \(2, 61\) can be read in two ways, .*"
+        r"x\.reshape\(1, 2, 61\).* x\.reshape\(2, 1, 61\)"
+    )
+    for look in (lambda s, x: s.layers(x), lambda s, x: s.sonify(x, layer="conv", channel=0)):
+        with pytest.raises(InputError, match=message):
+            look(Sonifier(Summed()), samples(2, 61))
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize("norm", [True, False])
+def test_time_first_is_not_read_as_many_short_clips(channels, norm):
+    with pytest.raises(InputError, match=r"shape \(61, 2\).*\(time, channels\).*x\.T"):
+        Sonifier(network(channels, norm)).layers(samples(61, 2))
+
+
+@pytest.mark.parametrize("shape", [(2, 61), (1, 3), (3, 61), (1, 5, 61)])
+def test_no_error_of_torch_is_left(shape):
+    """Neither of the number of channels nor of a clip that is too short."""
+    with pytest.raises(InputError, match=r"number of channels does not fit|too short") as caught:
+        Sonifier(network(1 if shape == (1, 3) else 12)).sonify(samples(*shape), **LAYER)
+    assert "running_mean" not in str(caught.value)
+
+
+def test_a_path_is_read_at_the_models_rate(tmp_path):
+    x = samples(1000, 1).numpy() / 10
+    soundfile.write(tmp_path / "a.wav", x, 2 * RATE, subtype="DOUBLE")
+    sonifier = Sonifier(network(1), sample_rate=RATE)
+    for path in (tmp_path / "a.wav", str(tmp_path / "a.wav")):
+        assert sonifier.sonify(path, **LAYER).waveform.shape == (500,)
+        assert len(sonifier.layers(path)) == 3
+        assert sonifier.prepare(path, layer="0")(path).waveform.shape == (500,)
+    with pytest.raises(InputError, match=r"sample rate.*Sonifier\(model, sample_rate="):
+        Sonifier(network(1)).layers(tmp_path / "a.wav")
+
+
+def test_the_channels_of_a_file_are_mixed_or_not_as_the_model_takes_them(tmp_path):
+    x = samples(300, 2).numpy() / 10
+    soundfile.write(tmp_path / "a.wav", x, RATE, subtype="DOUBLE")
+    mono = Sonifier(network(1), sample_rate=RATE).sonify(tmp_path / "a.wav", **LAYER)
+    assert mono.waveform.shape == (300,)
+    np.testing.assert_allclose(mono.input, x.mean(1), atol=1e-7)
+    stereo = Sonifier(network(2), sample_rate=RATE).sonify(tmp_path / "a.wav", **LAYER)
+    assert stereo.waveform.shape == (1, 2, 300)
+
+
+def test_every_door_reads_an_array_in_the_same_way():
+    """The mask, the card, the comparison and the ablation, on the ECG of 12 leads."""
+    from deconv1d.compare import compare
+
+    x, sonifier = samples(12, 900), Sonifier(network(12, norm=False), sample_rate=RATE)
+    plain, options = x[None], {"layer": "0", "channel": 2}
+    masks = [sonifier.sonify(y, method="mask", **options).waveform for y in (x, plain)]
+    assert torch.equal(*masks)
+    cards = [sonifier.control_card(y, draws=1, **options).to_dict() for y in (x, plain)]
+    assert cards[0] == cards[1]
+    kept = [sonifier.ablate(y, "0", 2).output for y in (x, plain)]
+    assert torch.equal(*kept)
+    found = [compare(sonifier, y, "0", 2, methods=["NeuronGradient"]) for y in (x, plain)]
+    assert torch.equal(*(comparison.sounds["NeuronGradient"] for comparison in found))
