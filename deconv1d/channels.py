@@ -78,6 +78,11 @@ def most_active(maps: Tensor) -> Tensor:
     return means(maps).argmax(1)
 
 
+def one_form(numbers: Sequence[int]) -> int | list[int]:
+    """The channel of one example, or a list of them, one for each example."""
+    return numbers[0] if len(numbers) == 1 else list(numbers)
+
+
 def ranked(maps: Tensor, count: int) -> Tensor:
     """Ranks channels by their means, best first, for each example: (up to count, batch)."""
     # Stable, so that among equal means the lower channel number comes first on every machine.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +22,8 @@ from deconv1d.record.waveform import Attempt, Waveform, WrongReading, as_wavefor
 from deconv1d.rules.op import shape_of
 from deconv1d.rules.table import METHODS, Rules, packet
 
-TAPS = ("block", "output")
+Tap = Literal["block", "output"]
+TAPS: tuple[Tap, ...] = get_args(Tap)
 
 
 class RunTo(NamedTuple):
@@ -362,8 +363,8 @@ def _to_explain(waveform: Waveform, refused: Sequence[Attempt]) -> Attempt:
     if len(given) == 2 and waveform.mixed is None and given[0] > given[1]:
         raise InputError(
             f"The waveform of shape {given} has more channels than samples: expected time last, "
-            f"got what looks like (time, channels). Give x.T; or x.reshape({given[0]}, 1, {given[1]}) "
-            f"if these are {given[0]} clips of {given[1]} samples."
+            f"got what looks like (time, channels). Give x.T; or "
+            f"x.reshape({given[0]}, 1, {given[1]}) for {given[0]} clips of {given[1]} samples."
         )
     # Of (channels, time) convolutions make a batch of 1 themselves, and what comes next may fail
     # on that. So the second reading is explained, (1, channels, time), if a convolution takes it.

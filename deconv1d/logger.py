@@ -90,9 +90,7 @@ def _first(sounds: Tensor) -> Tensor:
 
 def _title(sonification: Sonification) -> str:
     channel = (
-        int(sonification.channel[0])
-        if isinstance(sonification.channel, Tensor)
-        else sonification.channel
+        sonification.channel[0] if isinstance(sonification.channel, list) else sonification.channel
     )
     return f"{sonification.layer}, channel {channel}"
 

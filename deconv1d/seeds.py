@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -10,8 +11,10 @@ from torch import Tensor
 from deconv1d.errors import InputError
 from deconv1d.layers.axes import Layout, ordered
 
-Seed = str | Callable[[Tensor], Tensor]
-SEEDS = ("activation", "ones", "peak")
+SeedName = Literal["activation", "ones", "peak"]
+# The words stand in the types, so that editors complete them; a str that is computed is fine, too.
+Seed = SeedName | str | Callable[[Tensor], Tensor]
+SEEDS: tuple[SeedName, ...] = get_args(SeedName)
 
 
 def seed_of(activation: Tensor, seed: Seed, layout: Layout) -> Tensor:

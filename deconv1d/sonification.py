@@ -29,7 +29,8 @@ class Sonification:
         activation: The whole map at the tap.
         gain: What `raw` was multiplied by, (batch,) or (channels, batch); 0 where it is silent.
         layer: The layer's full name.
-        channel: Channel number, list of them, tensor (one per example, for "most_active") or None.
+        channel: Channel number; list of them, in the order of the leading axis, or, for
+            "most_active" of several examples, one for each; None: all maps at once.
         sample_rate: In hertz, if known.
         flagged: Share of ops on the way back for which only a gradient is known, 0 to 1.
         tap: Where the map was taken, as `Sonifier.sonify` was told.
@@ -52,7 +53,7 @@ class Sonification:
     activation: Tensor
     gain: Tensor
     layer: str
-    channel: int | list[int] | Tensor | None
+    channel: int | list[int] | None
     sample_rate: int | None
     flagged: float
     layout: Layout
@@ -62,6 +63,11 @@ class Sonification:
     budget: float | None = None
     verified: Verified | None = None
     direction: Tensor | None = None
+
+    @property
+    def several(self) -> bool:
+        """Whether the sounds have a leading axis, for several channels that were asked for."""
+        return self.raw.dim() > self.input.dim()
 
     @property
     def residual(self) -> Tensor:
@@ -94,14 +100,14 @@ class Sonification:
         The channel is None where all maps sound at once.
         """
         # Axes of `waveform`, each only if it is there: (channels asked for, examples, audio, time).
-        several = isinstance(self.channel, list)
-        groups = self.waveform if several else self.waveform[None]
-        asked = self.channel if isinstance(self.channel, list) else [self.channel]
+        groups = self.waveform if self.several else self.waveform[None]
+        asked = self.channel if self.several and isinstance(self.channel, list) else [self.channel]
         sounds: dict[tuple[int | None, int], Tensor] = {}
+        channel: int | list[int] | None
         for channel, group in zip(asked, groups, strict=True):
             examples = group[None] if self.input.dim() == 1 else group
             for number, sound in enumerate(examples):
-                map_number = int(channel[number]) if isinstance(channel, Tensor) else channel
+                map_number = channel[number] if isinstance(channel, list) else channel
                 sounds[map_number, number] = sound.squeeze(0) if sound.dim() > 1 else sound
         return sounds
 
@@ -219,7 +225,7 @@ def rate_and_channel(sonification: Sonification, *, what: str) -> tuple[int, int
     if sonification.gain == 0:
         raise InputError(
             f"Silence has no {what}: expected a sonification of layer {sonification.layer!r}, "
-            f"channel {int(channel)}, that can be heard, got a dead map or a silent input. Choose "
+            f"channel {channel}, that can be heard, got a dead map or a silent input. Choose "
             f"another."
         )
-    return rate, int(channel)
+    return rate, channel

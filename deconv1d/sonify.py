@@ -16,7 +16,7 @@ from deconv1d.checks.silence import why_silent
 from deconv1d.checks.verification import Verified
 from deconv1d.directions import check_direction, sonify_directions
 from deconv1d.errors import InputError, check_word
-from deconv1d.forward import ForwardPass
+from deconv1d.forward import ForwardPass, Tap
 from deconv1d.layers.axes import layout_of
 from deconv1d.layers.maps import LayerMaps, layer_maps, map_of
 from deconv1d.layers.plan import PlanRow, plan_of
@@ -28,7 +28,7 @@ from deconv1d.prepared.program import Program
 from deconv1d.prepared.reuse import Mirrors
 from deconv1d.record.copies import copy_with, own_tensors
 from deconv1d.record.unchanged import unwrapped
-from deconv1d.rules.table import RULES, Rules
+from deconv1d.rules.table import RULES, Method, Rules
 from deconv1d.seeds import SEEDS, Seed
 from deconv1d.sonification import Sonification
 from deconv1d.sounding import ReachedMap, sonify_map
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from deconv1d.evaluation.ablate import Ablated
     from deconv1d.evaluation.card import ControlCard
     from deconv1d.evaluation.tuning import Tuning
+    from deconv1d.masks.options import Listening
     from deconv1d.prepared.stream import Streamed
 
 
@@ -97,13 +98,13 @@ class Sonifier:
     def sonify(
         self,
         x: Any,
-        *,
         layer: str,
+        *,
         channel: Any = "most_active",
         direction: Any = None,
-        tap: str = "block",
+        tap: Tap | str = "block",
         seed: Seed = "activation",
-        method: str = "deconvnet",
+        method: Listening | str = "deconvnet",
         low_cut: float | None = None,
         channel_axis: int | None = None,
         budget: float = 0.25,
@@ -209,11 +210,11 @@ class Sonifier:
     def prepare(
         self,
         x: Any,
-        *,
         layer: str,
-        tap: str = "block",
+        *,
+        tap: Tap | str = "block",
         seed: Seed = "activation",
-        method: str = "deconvnet",
+        method: Method | str = "deconvnet",
         channel_axis: int | None = None,
         verify: bool = False,
     ) -> Program:
@@ -259,12 +260,12 @@ class Sonifier:
     def stream(
         self,
         source: str | Path | Iterable[Any],
+        layer: str,
         *,
         out: str | Path,
-        layer: str,
         channel: int,
-        tap: str = "block",
-        method: str = "deconvnet",
+        tap: Tap | str = "block",
+        method: Method | str = "deconvnet",
         gain: float | None = None,
         tile_seconds: float = 20.0,
         progress: bool = False,
@@ -276,8 +277,8 @@ class Sonifier:
 
         Args:
             source: A sound file, or blocks of samples, (time,) each, at the sonifier's rate.
-            out: A file that ends in .wav, .flac or .ogg; it is there when it is whole.
             layer: As for `sonify`.
+            out: A file that ends in .wav, .flac or .ogg; it is there when it is whole.
             channel: A number.
             tap: As for `sonify`.
             method: As for `sonify`.
@@ -325,7 +326,7 @@ class Sonifier:
         return listen(self, x, layers=layers, **options)
 
     def maps(
-        self, x: Any, *, layer: str, tap: str = "block", channel_axis: int | None = None
+        self, x: Any, layer: str, *, tap: Tap | str = "block", channel_axis: int | None = None
     ) -> Tensor:
         """Returns the maps of a layer, from one forward pass.
 
@@ -346,7 +347,9 @@ class Sonifier:
         assert captured.tap is not None
         return layout_of(captured, captured.tap, channel_axis).sorted(map_of(captured))
 
-    def all_maps(self, x: Any, *, layers: Sequence[str], tap: str = "block") -> list[LayerMaps]:
+    def all_maps(
+        self, x: Any, *, layers: Sequence[str], tap: Tap | str = "block"
+    ) -> list[LayerMaps]:
         """Returns the maps of several layers, from one forward pass.
 
         Args:
@@ -408,8 +411,8 @@ class Sonifier:
         x: Any,
         layer: str,
         *,
-        tap: str = "block",
-        method: str = "deconvnet",
+        tap: Tap | str = "block",
+        method: Method | str = "deconvnet",
     ) -> Table[PlanRow]:
         """Lists each op between a layer's map and the waveform, in the mirror's order.
 
@@ -433,8 +436,8 @@ class Sonifier:
         x: Any,
         layer: str,
         *,
-        tap: str = "block",
-        method: str = "deconvnet",
+        tap: Tap | str = "block",
+        method: Method | str = "deconvnet",
     ) -> Deconvnet:
         """Returns the mirrored network, a `torch.fx.GraphModule`; its `code` can be read.
 
@@ -456,10 +459,10 @@ class Sonifier:
     def control_card(
         self,
         x: Any,
-        *,
         layer: str,
+        *,
         channel: int | str = "most_active",
-        tap: str = "block",
+        tap: Tap | str = "block",
         other: Any = None,
         twin: Sonifier | None = None,
         full: bool = False,
@@ -508,10 +511,10 @@ class Sonifier:
         self,
         x: Any,
         layer: str,
-        channel: Any,
+        channel: Any = "most_active",
         *,
         value: str = "zero",
-        tap: str = "block",
+        tap: Tap | str = "block",
         channel_axis: int | None = None,
     ) -> Ablated:
         """Runs the model with a channel's map silenced; returns its output beside the unchanged.
@@ -519,7 +522,8 @@ class Sonifier:
         Args:
             x: As for `sonify`.
             layer: As for `sonify`.
-            channel: A number, a list of them (silenced together) or "all".
+            channel: A number, a list of them (silenced together), "all", or "most_active" of one
+                clip.
             value: "zero", or "mean": each map's own mean over time.
             tap: As for `sonify`: where the map is overwritten.
             channel_axis: As for `sonify`.
@@ -546,7 +550,7 @@ class Sonifier:
         layer: str,
         *,
         channel: int | Sequence[int] | str = "all",
-        tap: str = "block",
+        tap: Tap | str = "block",
         stimuli: str = "tones",
         per_octave: int = 4,
         levels: Sequence[float] = (-40, -30, -20, -10, 0),

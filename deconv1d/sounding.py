@@ -19,6 +19,7 @@ from deconv1d.channels import (
     carry_leveled,
     check_channels,
     most_active,
+    one_form,
     only,
 )
 from deconv1d.errors import ModelError, SilenceWarning
@@ -93,7 +94,7 @@ def sonify_map(
     chosen = check_channels(channel, layout.channels(activation), reached.layer)
     # The whole map may be needed to make a seed, also where one channel is carried back.
     values = seed_of(activation, seed, layout)
-    carried: list[Channel] | Channel | None = None
+    heard: list[int] | int | None = None
     silent = None
     if chosen is None:
         raw, level = carry_leveled(reached.carry_back, layout.unsorted(values)[None], layout)
@@ -104,17 +105,23 @@ def sonify_map(
         # "most_active" is another channel for each example: a tensor of numbers, (batch,).
         channels: list[Channel] = [*chosen] if isinstance(chosen, list) else [most_active(maps)]
         carry = partial(carry_back, reached.carry_back, values, layout, chunk=reached.chunk)
-        (raw, level), carried = carry(channels), channels
+        raw, level = carry(channels)
         seeds = ((only(values, c), one) for c, one in zip(channels, raw, strict=True))
         silent = next((s for s in starmap(_silent_seed, seeds) if s is not None), None)
         # One channel was asked for, not a list of one: its sound has no leading axis.
-        if isinstance(chosen, str) or not isinstance(channel, Sequence):
-            raw, level, carried = raw[0], level[0], channels[0]
+        if isinstance(chosen, str):
+            raw, level, heard = raw[0], level[0], one_form(torch.as_tensor(channels[0]).tolist())
+        elif isinstance(channel, Sequence):
+            heard = chosen
+        else:
+            raw, level, heard = raw[0], level[0], chosen[0]
     why = "the map is dead"
     if silent is not None and reached.waveform.given.any():
         tell = reached.why_silent
         why = UNKNOWN if tell is None else tell(layout.unsorted(silent))
-    return _finish(reached, raw, level, carried, sample_rate, low_cut, why)
+    several = chosen is not None and not isinstance(chosen, str) and heard is chosen
+    leading = raw.shape[:1] if several else ()
+    return _finish(reached, raw, level, heard, leading, sample_rate, low_cut, why)
 
 
 def _silent_seed(seed: Tensor, raw: Tensor) -> Tensor | None:
@@ -135,13 +142,13 @@ def _finish(
     reached: ReachedMap,
     raw: Tensor,
     level: Tensor,
-    channel: Any,
+    channel: int | list[int] | None,
+    leading: tuple[int, ...],
     sample_rate: int | None,
     low_cut: float | None,
     why: str,
 ) -> Sonification:
     given = reached.waveform.given
-    leading = raw.shape[:1] if isinstance(channel, list) else ()
     # At least float32: the peak of a raw sonification can be beyond what half precision holds.
     wide = torch.promote_types(given.dtype, torch.float32)
     raw = raw.to(given.device, wide) * level.to(given.device)

@@ -147,3 +147,63 @@ def test_every_door_reads_an_array_in_the_same_way():
     assert torch.equal(*kept)
     found = [compare(sonifier, y, "0", 2, methods=["NeuronGradient"]) for y in (x, plain)]
     assert torch.equal(*(comparison.sounds["NeuronGradient"] for comparison in found))
+
+
+# --- one form for what is asked and answered ------------------------------------------------------
+
+
+def test_the_layer_is_given_by_its_place_or_by_its_name():
+    x, sonifier = samples(61), Sonifier(network(1), sample_rate=RATE)
+    by_place, by_name = sonifier.sonify(x, "0"), sonifier.sonify(x, layer="0")
+    assert torch.equal(by_place.waveform, by_name.waveform)
+    assert str(sonifier.plan(x, "0")) == str(sonifier.plan(x, layer="0"))
+    assert torch.equal(sonifier.maps(x, "0"), sonifier.maps(x, layer="0"))
+    assert torch.equal(sonifier.prepare(x, "0")(x).waveform, by_name.waveform)
+    assert torch.equal(
+        sonifier.ablate(x, "0").output, sonifier.ablate(x, "0", by_name.channel).output
+    )
+
+
+def test_a_part_of_a_table_is_a_table():
+    table = Sonifier(network(1)).plan(samples(61), "2")
+    title, head, *rows = str(table[1:]).splitlines()
+    assert title == str(table).splitlines()[0]
+    assert head.split() == str(table).splitlines()[1].split()
+    assert len(rows) == len(table) - 1 == len(table[1:])
+    assert table[1:][0] == table[1]
+
+
+@pytest.mark.parametrize("method", ["deconvnet", "mask"])
+def test_the_channel_is_a_number_or_a_list_of_them(method):
+    x, sonifier = samples(2, 900), Sonifier(network(1), sample_rate=RATE)
+
+    def channel(x, channel):
+        found = sonifier.sonify(x, "0", channel=channel, method=method)
+        return found.channel, found.several, len(found.sounds())
+
+    active = sonifier.maps(x, "0").mean(-1).argmax(1).tolist()
+    assert channel(x, "most_active") == (active, False, 2)
+    assert channel(x[0], "most_active") == (active[0], False, 1)
+    assert channel(x[:1], "most_active") == (active[0], False, 1)
+    assert channel(x[0], [3, 1]) == ([3, 1], True, 2)
+    assert channel(x[0], [3]) == ([3], True, 1)
+    assert channel(x, torch.tensor([3, 1])) == ([3, 1], True, 4)
+    assert channel(x, 3) == (3, False, 2)
+    assert channel(x, None)[:2] == (None, False)
+
+
+def test_editors_know_the_words():
+    from typing import get_args, get_type_hints
+
+    from deconv1d.forward import TAPS, Tap
+    from deconv1d.masks.options import LISTENING, Listening
+    from deconv1d.rules.table import METHODS, Method
+    from deconv1d.seeds import SEEDS, SeedName
+
+    words = {Tap: TAPS, Method: METHODS, SeedName: SEEDS}
+    assert {name: get_args(name) for name in words} == words
+    assert sum(map(get_args, get_args(Listening)), ()) == LISTENING
+    hints = get_type_hints(Sonifier.sonify, localns={"Listening": Listening})
+    asked = {"tap": Tap, "method": Listening, "seed": SeedName}
+    for argument, expected in asked.items():
+        assert hints[argument] | expected == hints[argument]

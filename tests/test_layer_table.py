@@ -221,7 +221,7 @@ def test_examples_are_found_where_a_recurrent_layer_has_time_first(x):
     model = TimeFirst()
     maps = model(x)  # (time, batch, channels)
     found = Sonifier(model).sonify(x, layer="lstm", channel="most_active")
-    assert found.channel.tolist() == maps.mean(0).argmax(-1).tolist()
+    assert found.channel == maps.mean(0).argmax(-1).tolist()
 
 
 # --- verification ---------------------------------------------------------------------------------

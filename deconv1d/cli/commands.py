@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import Tensor
 
 import deconv1d
 from deconv1d.audio import Samples, read_audio, write_audio, write_whole
@@ -272,12 +271,8 @@ def _write(sonification: Sonification, arguments: argparse.Namespace) -> list[di
 def _channels(sonification: Sonification) -> list[Any]:
     """Lists what each sound is of: a channel, None (all at once) or one for each example."""
     # "most_active": one number for each example; a file has several examples only if it has frames.
-    if isinstance(sonification.channel, Tensor):
-        numbers = sonification.channel.tolist()
-        return [numbers if len(numbers) > 1 else numbers[0]]
-    return (
-        sonification.channel if isinstance(sonification.channel, list) else [sonification.channel]
-    )
+    channel = sonification.channel
+    return channel if sonification.several and isinstance(channel, list) else [channel]
 
 
 def _one(channel: list[int] | str | None) -> int | str:

@@ -125,8 +125,8 @@ def _layer(
     place = folder / name
     place.mkdir()
     sonification = sonifier.sonify(waveform, layer=row.name, channel="most_active")
-    assert isinstance(sonification.channel, Tensor)
-    channel = int(sonification.channel)
+    channel = sonification.channel
+    assert isinstance(channel, int)
     tracks = {
         "input": waveform,
         "sonification": sonification.waveform,

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from deconv1d.channels import check_channels
+from deconv1d.channels import check_channels, most_active
 from deconv1d.errors import InputError, ModelError, check_word
 from deconv1d.evaluation.ablation import model_output
 from deconv1d.layers.axes import layout_of
@@ -72,11 +72,14 @@ def ablate(
     reached, _, name, _ = forward_pass.run_to(x, layer, tap=tap)
     assert reached.tap is not None
     layout = layout_of(reached, reached.tap, channel_axis)
+    if isinstance(channel, str) and channel == "most_active":
+        channel = most_active(layout.sorted(map_of(reached))).unique().tolist()
+        channel = channel if len(channel) == 1 else "most_active"
     numbers = check_channels(channel, layout.channels(map_of(reached)), name)
     if not isinstance(numbers, list):
         raise InputError(
             f"The channel {channel!r} of layer {name!r} cannot be silenced: expected a number, a "
-            f'list of them or "all". Give one of these.'
+            f'list of them, "all", or "most_active" of one clip. Give one of these.'
         )
     x = forward_pass.as_taken(x)
     whole = forward_pass.run_whole(x)

@@ -133,7 +133,7 @@ def faithfulness(sonifier: Sonifier, sonification: Sonification) -> Faithfulness
             _heard(sonifier, x, sonification) for x in (sound, sonification.input - sound)
         )
         rows.append(_numbers(on_input, on_sound, on_rest, channels))
-    if not isinstance(sonification.channel, list):
+    if not sonification.several:
         return Faithfulness(**rows[0])
     return Faithfulness(**{name: torch.stack([row[name] for row in rows]) for name in rows[0]})
 
@@ -212,7 +212,7 @@ def deletion_and_insertion(
             f"channel {sonification.channel} and waveform {tuple(x.shape)}. Sonify one channel of "
             f"one clip."
         )
-    channel = int(sonification.channel)
+    channel = sonification.channel
     # Sample n lies in part floor(n * segments / samples). Parts, not samples, are deleted: a clip
     # with holes of one sample is a sound that no model was trained on.
     place = torch.arange(x.shape[-1], device=x.device) * segments // x.shape[-1]
@@ -267,7 +267,7 @@ def _sounds(sonification: Sonification, batch: int) -> Iterator[tuple[Tensor, Te
             "The faithfulness of all maps at once is not defined: expected a sonification of "
             "single channels, got channel=None. Sonify channels by number."
         )
-    if isinstance(sonification.channel, list):
+    if sonification.several and isinstance(sonification.channel, list):
         for sound, channel in zip(sonification.waveform, sonification.channel, strict=True):
             yield sound, torch.full((batch,), channel)
     else:

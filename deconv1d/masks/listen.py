@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from deconv1d.channels import check_channels
+from deconv1d.channels import check_channels, one_form
 from deconv1d.errors import SilenceWarning
 from deconv1d.layers.axes import Layout
 from deconv1d.layers.maps import LayerMaps
@@ -135,6 +135,7 @@ class _Wanted:
         heard: Activations on the recordings, (batch, channels).
         channels: A number for each recording, (asked, batch); -1: all channels at once.
         channel: As `Sonification.channel`.
+        several: As `Sonification.several`.
     """
 
     layer_maps: LayerMaps
@@ -142,6 +143,7 @@ class _Wanted:
     heard: Tensor
     channels: Tensor
     channel: Any
+    several: bool
 
     @classmethod
     def of(cls, hearing: Hearing, layer_maps: LayerMaps, channel: Any) -> _Wanted:
@@ -150,15 +152,18 @@ class _Wanted:
         if isinstance(channel, np.ndarray | Tensor):
             channel = channel.tolist()
         chosen: Any = check_channels(channel, heard.shape[1], layer_maps.layer)
+        several = False
         if chosen is None:
             numbers = [[-1] * len(heard)]
         elif isinstance(chosen, str):
-            chosen = heard.argmax(1)
-            numbers = [chosen.tolist()]
+            numbers = [heard.argmax(1).tolist()]
+            chosen = one_form(numbers[0])
         else:
             numbers = [[number] * len(heard) for number in chosen]
-            chosen = chosen if isinstance(channel, Sequence) else chosen[0]
-        return cls(layer_maps, hearing.layout(layer_maps), heard, torch.tensor(numbers), chosen)
+            several = isinstance(channel, Sequence)
+            chosen = chosen if several else chosen[0]
+        layout = hearing.layout(layer_maps)
+        return cls(layer_maps, layout, heard, torch.tensor(numbers), chosen, several)
 
 
 @dataclass(frozen=True)
@@ -249,7 +254,7 @@ def _finished(
         )
     if given.dim() == 1:
         masks = masks[:, 0]
-    if not isinstance(wanted.channel, list):
+    if not wanted.several:
         sounds, gain, masks = sounds[0], gain[0], masks[0]
     return Sonification(
         waveform=sounds,

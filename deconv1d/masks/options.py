@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from deconv1d.errors import InputError
-from deconv1d.rules.table import METHODS
+from deconv1d.rules.table import METHODS, Method
 
-MASK = "mask"
+MASK: Literal["mask"] = "mask"
 """The method's name."""
-LISTENING = (*METHODS, MASK)
+Listening = Method | Literal["mask"]
+LISTENING: tuple[Listening, ...] = (*METHODS, MASK)
 """All methods by which a layer can be listened to."""
 BUDGET = 0.25
 RIVALS = 8

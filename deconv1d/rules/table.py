@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from math import e, inf, log
 from operator import getitem
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, get_args
 
 import torch
 from torch import Tensor
@@ -46,7 +46,8 @@ LAWS: Mapping[Kind, str] = {
     "pass": "identity",
     "gradient": "equals autograd",
 }
-METHODS = ("deconvnet", "guided", "gradient")
+Method = Literal["deconvnet", "guided", "gradient"]
+METHODS: tuple[Method, ...] = get_args(Method)
 
 Signals = Iterator[tuple[Node, Node]]
 Values = Callable[[Any], Any]

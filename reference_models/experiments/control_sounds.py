@@ -44,8 +44,7 @@ def sounds(
         of its clip, as sonifications are; `without` chooses how much of it is subtracted.
     """
     sonification = sonified(sonifier, x, layer=layer, channel="most_active")
-    maps, channel = sonification.activation, sonification.channel
-    assert isinstance(channel, Tensor)
+    maps, channel = sonification.activation, torch.as_tensor(sonification.channel).reshape(-1)
     seeds = only(random_seed(maps, draws), channel), another(maps, channel)
     seeded, other = sonifier.deconvnet(x, layer)(torch.stack(seeds))
     unlearnt = sonified(twin, x, layer=layer, channel="most_active").waveform
