@@ -94,6 +94,38 @@ class Sonifier:
             sample_rate=sample_rate,
         )
         self._mirrors = Mirrors()
+        # What is known of how sound is given to the model.
+        self.about = ""
+
+    @classmethod
+    def from_huggingface(
+        cls, folder: str | Path, *, model_class: Any = None, **options: Any
+    ) -> Sonifier:
+        """Returns the sonifier of a model in a folder, as `save_pretrained` writes it.
+
+        The rate is that of the folder's processor, and waveforms are normalised as it does: both
+        are shown by `print(sonifier)`. Nothing is downloaded.
+
+        Args:
+            folder: With config.json and .safetensors.
+            model_class: Of transformers; None: `AutoModel`.
+            options: As for `Sonifier`; they go before what the folder says.
+
+        Raises:
+            FileError, ModelError, DependencyError: As for
+                `deconv1d.loading.huggingface.load_pretrained`.
+        """
+        from deconv1d.loading.huggingface import load_pretrained
+
+        found = load_pretrained(folder, model_class)
+        says = {"sample_rate": found.sample_rate, "forward": found.forward}
+        sonifier = cls(found.model, **{**says, **options})
+        sonifier.about = str(found)
+        return sonifier
+
+    def __repr__(self) -> str:
+        rate = "rate unknown" if self.sample_rate is None else f"{self.sample_rate} Hz"
+        return f"Sonifier({self.about or f'{type(self.model).__name__}: {rate}'})"
 
     def sonify(
         self,

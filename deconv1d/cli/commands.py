@@ -21,9 +21,10 @@ from deconv1d.cli import options
 from deconv1d.cli.answer import Answer
 from deconv1d.cli.explore import explore_options, run_explore
 from deconv1d.cli.mine import mine_clips, mine_options
-from deconv1d.cli.models import blaming, load_model
+from deconv1d.cli.models import blaming
 from deconv1d.cli.options import MARK
 from deconv1d.cli.report import report_options, run_report
+from deconv1d.cli.sonifiers import sonifier_of
 from deconv1d.cli.streaming import sonify_in_tiles, streams
 from deconv1d.cli.tuning import run_tuning, tuning_options
 from deconv1d.errors import Deconv1dError, InputError
@@ -167,9 +168,8 @@ def _benchmark_trust(arguments: argparse.Namespace) -> Answer:
     from deconv1d.evaluation.recordings import read_recordings
     from deconv1d.evaluation.trust import benchmark_trust, facts_of, spread_layers
 
+    sonifier = sonifier_of(arguments)
     recordings = read_recordings(arguments.data, arguments.sample_rate)
-    model = load_model(arguments.model, arguments.weights)
-    sonifier = Sonifier(model, sample_rate=arguments.sample_rate)
     with blaming(f"The model on mixtures from {arguments.data!r}", "Give it what it takes."):
         layers = (
             spread_layers(sonifier, arguments.seconds)
@@ -185,7 +185,7 @@ def _benchmark_trust(arguments: argparse.Namespace) -> Answer:
             progress=True,
         )
     _write_page(arguments.output, table.title, table._repr_html_())
-    return Answer(str(table), facts_of(table, model))
+    return Answer(str(table), facts_of(table, sonifier.model))
 
 
 def _demo(arguments: argparse.Namespace) -> Answer:
@@ -205,8 +205,7 @@ def _mine(arguments: argparse.Namespace) -> Answer:
 @contextmanager
 def _opened(arguments: argparse.Namespace) -> Iterator[tuple[Sonifier, Samples]]:
     """Gives the sonifier of the model and the waveform; blames the model for its failures."""
-    model = load_model(arguments.model, arguments.weights)
-    sonifier = Sonifier(model, sample_rate=arguments.sample_rate)
+    sonifier = sonifier_of(arguments)
     channels, _ = read_audio(arguments.audio, arguments.sample_rate, mono=False)
     with blaming(f"The model on {arguments.audio!r}", "Give it what it takes."):
         yield sonifier, _as_the_model_takes_it(sonifier, channels)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from deconv1d.cli.answer import Answer
-from deconv1d.cli.models import load_model
+from deconv1d.cli.sonifiers import sonifier_of
 
 
 def explore_options(parser: argparse.ArgumentParser) -> None:
@@ -26,10 +26,8 @@ def run_explore(arguments: argparse.Namespace) -> Answer:
         arguments: As `explore_options` and the options of the model read them.
     """
     from deconv1d.explore import Studio, serve
-    from deconv1d.sonify import Sonifier
 
-    model = load_model(arguments.model, arguments.weights)
-    studio = Studio(Sonifier(model, sample_rate=arguments.sample_rate))
+    studio = Studio(sonifier_of(arguments))
     start = None if arguments.audio is None else studio.take_file(arguments.audio)
     serve(studio, host=arguments.host, port=arguments.port, start=start)
     return Answer("The live page has ended.", {})

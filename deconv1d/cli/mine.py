@@ -6,15 +6,13 @@ import argparse
 from dataclasses import asdict
 from functools import partial
 
-from deconv1d.cli.models import load_model
 from deconv1d.cli.options import model_alone
-from deconv1d.errors import InputError
+from deconv1d.cli.sonifiers import load_sonifier
 from deconv1d.forward import TAPS
 from deconv1d.mining.executors import EXECUTORS
 from deconv1d.mining.ranking import SCORES
 from deconv1d.rules.table import METHODS
 from deconv1d.seeds import SEEDS
-from deconv1d.sonify import Sonifier
 
 
 def mine_options(parser: argparse.ArgumentParser) -> None:
@@ -46,9 +44,6 @@ def mine_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--shard-clips", type=int, metavar="N", help="clips of one unit of work (256 or more)"
     )
-    parser.add_argument(
-        "--device", default="cpu", metavar="NAME", help="such as cuda (default: cpu)"
-    )
 
 
 def mine_clips(arguments: argparse.Namespace) -> tuple[str, dict[str, object]]:
@@ -61,6 +56,7 @@ def mine_clips(arguments: argparse.Namespace) -> tuple[str, dict[str, object]]:
         arguments.weights,
         arguments.sample_rate,
         arguments.device,
+        key=arguments.key,
     )
     found = mine_into(
         arguments.output,
@@ -80,26 +76,3 @@ def mine_clips(arguments: argparse.Namespace) -> tuple[str, dict[str, object]]:
         progress=True,
     )
     return str(found), asdict(found)
-
-
-def load_sonifier(factory: str, weights: str | None, rate: int, device: str) -> Sonifier:
-    """The sonifier of a model from the command line; a worker calls it where it runs.
-
-    Args:
-        factory: As for `load_model`.
-        weights: As for `load_model`.
-        rate: In hertz.
-        device: By torch's name.
-
-    Raises:
-        InputError: If there is no such device.
-        ModelError, FileError: As for `load_model`.
-    """
-    model = load_model(factory, weights)
-    try:
-        return Sonifier(model.to(device), sample_rate=rate)
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(
-            f"The model cannot be moved to {device!r}: expected a device of this machine, got "
-            f"{error}. Give --device cpu."
-        ) from error

@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from deconv1d.errors import Deconv1dError, FileError, ModelError
+from deconv1d.loading.checkpoints import unwrap
 from deconv1d.record.source_lines import OURS_AND_TORCH
 
 NOT_THEIRS = (*OURS_AND_TORCH, str(Path(importlib.__file__).parent), "<frozen importlib")
@@ -25,7 +26,9 @@ LISTED = 3
 """How many names of a kind a message lists."""
 
 
-def load_model(factory: str, weights: str | Path | None = None) -> nn.Module:
+def load_model(
+    factory: str, weights: str | Path | None = None, *, key: str | None = None
+) -> nn.Module:
     """Makes a model by its factory, and loads the weights of a file if one is given.
 
     The factory's code runs; code in a weights file is refused.
@@ -33,7 +36,9 @@ def load_model(factory: str, weights: str | Path | None = None) -> nn.Module:
     Args:
         factory: "package.module:factory", imported as from a program in the current folder, or
             "path.py:factory": a function or class that needs no arguments.
-        weights: A state dict: `.safetensors`, else what `torch.save` writes.
+        weights: A state dict: `.safetensors`, else what `torch.save` writes. A trainer's checkpoint
+            is unwrapped, and it is said how.
+        key: Where in the checkpoint the state dict is, such as "ema.state_dict"; None: it is found.
 
     Raises:
         ModelError: If there is no such factory, it fails, it makes no module, or the weights do
@@ -44,7 +49,7 @@ def load_model(factory: str, weights: str | Path | None = None) -> nn.Module:
         >>> load_model("torch.nn:Identity")
         Identity()
     """
-    make = _find(factory)
+    make = find_factory(factory)
     with blaming(f"The factory {factory!r}", "It has to run without arguments."):
         model = make()
     if not isinstance(model, nn.Module):
@@ -53,7 +58,7 @@ def load_model(factory: str, weights: str | Path | None = None) -> nn.Module:
             f"{type(model).__name__}. Return the module itself."
         )
     if weights is not None:
-        _fill(model, _read_weights(weights), weights)
+        _fill(model, _read_weights(weights), weights, key)
     return model
 
 
@@ -80,8 +85,15 @@ def blaming(what: str, advice: str) -> Iterator[None]:
         ) from error
 
 
-def _find(factory: str) -> Any:
-    """Finds the function that "module:name" means."""
+def find_factory(factory: str) -> Any:
+    """Finds the function that "module:name" means.
+
+    Args:
+        factory: As for `load_model`.
+
+    Raises:
+        ModelError: If there is none.
+    """
     place, _, name = factory.rpartition(":")
     if not place or not name:
         raise ModelError(
@@ -162,7 +174,12 @@ def _refusal(path: str | Path, error: Exception) -> str:
     )
 
 
-def _fill(model: nn.Module, state: Mapping[str, Any], path: str | Path) -> None:
+def _fill(
+    model: nn.Module, checkpoint: Mapping[str, Any], path: str | Path, key: str | None
+) -> None:
+    state, said = unwrap(checkpoint, model.state_dict().keys(), key)
+    if said:
+        warnings.warn(f"The weights {str(path)!r}: {said}.", stacklevel=3)
     try:
         model.load_state_dict(state)
     except Exception as error:  # a module may have hooks of its own

@@ -39,15 +39,23 @@ def model_alone(parser: argparse.ArgumentParser) -> None:
         help="package.module:function or path.py:function that makes the model",
     )
     parser.add_argument(
-        "--weights", metavar="FILE", help="its state dict: .safetensors, or what torch.save wrote"
+        "--weights",
+        metavar="FILE",
+        help="its state dict or a trainer's checkpoint, .safetensors or what torch.save wrote; or, "
+        "for a class of transformers, the folder of a model",
     )
-    # Required: at a wrong rate every model runs, and every answer is wrong.
+    parser.add_argument(
+        "--key", metavar="NAME", help="where in the checkpoint the state dict is (default: found)"
+    )
     parser.add_argument(
         "--sample-rate",
-        required=True,
         type=int,
         metavar="HZ",
-        help="what the model was trained at; the file is resampled to it",
+        help="what the model was trained at, needed unless the model's folder says it; recordings "
+        "are resampled to it",
+    )
+    parser.add_argument(
+        "--device", default="cpu", metavar="NAME", help="such as cuda (default: %(default)s)"
     )
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from deconv1d.cli.models import blaming, load_model
+from deconv1d.cli.models import blaming
 from deconv1d.cli.options import MARK
+from deconv1d.cli.sonifiers import sonifier_of
 from deconv1d.errors import InputError
-from deconv1d.sonify import Sonifier
 
 STREAMED_SECONDS = 600.0
 """Longer recordings are sonified in tiles without being asked, where the options allow it."""
@@ -63,8 +63,7 @@ def sonify_in_tiles(arguments: argparse.Namespace) -> tuple[str, dict[str, Any]]
     Raises:
         Deconv1dError: As `Sonifier.stream`.
     """
-    model = load_model(arguments.model, arguments.weights)
-    sonifier = Sonifier(model, sample_rate=arguments.sample_rate)
+    sonifier = sonifier_of(arguments)
     sounds = []
     with blaming(f"The model on {arguments.audio!r}", "Give it what it takes."):
         for channel in arguments.channel:

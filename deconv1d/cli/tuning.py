@@ -7,7 +7,8 @@ from dataclasses import asdict
 
 from deconv1d.audio import write_whole
 from deconv1d.cli.answer import Answer
-from deconv1d.cli.models import blaming, load_model
+from deconv1d.cli.models import blaming
+from deconv1d.cli.sonifiers import sonifier_of
 from deconv1d.errors import InputError
 from deconv1d.evaluation.tuning import STIMULI
 from deconv1d.render import save_figure
@@ -50,10 +51,7 @@ def run_tuning(arguments: argparse.Namespace) -> Answer:
     Args:
         arguments: As `tuning_options` and the options of model and layer read them.
     """
-    from deconv1d.sonify import Sonifier
-
-    model = load_model(arguments.model, arguments.weights)
-    sonifier = Sonifier(model, sample_rate=arguments.sample_rate)
+    sonifier = sonifier_of(arguments)
     levels = _numbers("--levels", arguments.levels, "-20,0")
     with blaming("The model on tones", "Give more --seconds, or a model that takes one clip."):
         found = sonifier.tuning(

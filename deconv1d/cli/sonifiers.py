@@ -1,0 +1,79 @@
+"""The sonifier that a command line names: a factory, weights, a sample rate, a device."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from deconv1d.cli.models import find_factory, load_model
+from deconv1d.errors import InputError
+from deconv1d.sonify import Sonifier
+
+
+def sonifier_of(arguments: argparse.Namespace) -> Sonifier:
+    """The sonifier of the model that a command names; the arguments get its sample rate.
+
+    Args:
+        arguments: As `deconv1d.cli.options.model_alone` reads them.
+
+    Raises:
+        InputError, ModelError, FileError: As for `load_sonifier`.
+    """
+    sonifier = load_sonifier(
+        arguments.model,
+        arguments.weights,
+        arguments.sample_rate,
+        arguments.device,
+        key=arguments.key,
+    )
+    arguments.sample_rate = sonifier.sample_rate
+    return sonifier
+
+
+def load_sonifier(
+    factory: str,
+    weights: str | None,
+    rate: int | None,
+    device: str = "cpu",
+    *,
+    key: str | None = None,
+) -> Sonifier:
+    """The sonifier of a model from the command line; a worker calls it where it runs.
+
+    Args:
+        factory: As for `load_model`; or a class of transformers, if the weights are a folder.
+        weights: As for `load_model`; or a folder of Hugging Face.
+        rate: In hertz; None: what the folder says.
+        device: By torch's name.
+        key: As for `load_model`.
+
+    Raises:
+        InputError: If the rate is not known or another than the folder's, or there is no such
+            device.
+        ModelError, FileError: As for `load_model`.
+    """
+    if weights is not None and Path(weights).is_dir():
+        sonifier = Sonifier.from_huggingface(weights, model_class=find_factory(factory))
+        print(f"deconv1d: {sonifier.about}", file=sys.stderr)
+        if None not in (rate, sonifier.sample_rate) and rate != sonifier.sample_rate:
+            raise InputError(
+                f"--sample-rate {rate} does not fit the model in {weights!r}: expected its "
+                f"processor's, {sonifier.sample_rate} Hz, got {rate}. Leave it out."
+            )
+        sonifier.sample_rate = sonifier.sample_rate or rate
+    else:
+        sonifier = Sonifier(load_model(factory, weights, key=key), sample_rate=rate)
+    if sonifier.sample_rate is None:
+        raise InputError(
+            "--sample-rate is missing: expected what the model was trained at, in hertz, got none. "
+            "Give for example --sample-rate 16000; at a wrong rate every answer is wrong."
+        )
+    try:
+        sonifier.model.to(device)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(
+            f"The model cannot be moved to {device!r}: expected a device of this machine, got "
+            f"{error}. Give --device cpu."
+        ) from error
+    return sonifier

@@ -1,0 +1,1 @@
+"""Models and weights as people have them: checkpoints of trainers, folders of Hugging Face."""
