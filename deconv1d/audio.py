@@ -328,6 +328,8 @@ def _frames(
     """The frames of a sound file, shape (time, channels), and its rate."""
     import soundfile
 
+    if (counted := with_length(content)) is not None:
+        source = io.BytesIO(counted)
     try:
         with soundfile.SoundFile(source, closefd=False) as file:
             frames = file.read(dtype="float32", always_2d=True)
@@ -338,12 +340,62 @@ def _frames(
             f"that libsndfile refuses ({error.error_string}). Copy it again, or convert it: "
             "ffmpeg -i IN OUT.wav"
         ) from error
-    if len(frames) < declared or is_cut(content, log):
+    if (len(frames) < declared and counted is None) or is_cut(content, log):
         raise FileError(
             f"{name!r} is cut short: expected all the samples that it declares, got "
             f"{len(frames)}. Copy it again, or keep what is there: ffmpeg -i IN OUT.wav"
         )
     return frames, rate
+
+
+def with_length(content: bytes) -> bytes | None:
+    """An MP3 that does not say its length, with a first frame that does; None: it is none of these.
+
+    libsndfile estimates the length from the first frame's bitrate, and reads no further: of a
+    variable bitrate it loses the end, or declares more than there is.
+
+    Args:
+        content: All of a file.
+
+    Source: ISO 11172-3, section 2.4.1.3 (headers); the Xing header as LAME and FFmpeg write it.
+    """
+    start = 0
+    if content.startswith(b"ID3") and len(content) > 10:  # a tag: its length in 4 times 7 bits
+        start = 10 + sum(byte << 7 * (3 - n) for n, byte in enumerate(content[6:10]))
+    header, place, frames = content[start : start + 4], start, 0
+    while size := _mp3_frame(content[place : place + 4], header):
+        if not frames and any(tag in content[place : place + size] for tag in _LENGTH_TAGS):
+            return None
+        place, frames = place + size, frames + (place + size <= len(content))
+    if frames < 2:  # two headers in a row are no accident
+        return None
+    # At 32 bytes of side information or fewer a decoder looks for the word; flag 1: frames follow.
+    mono, newest = header[3] >> 6 == 3, header[1] >> 3 & 3 == 3
+    room = (17 if mono else 32) if newest else (9 if mono else 17)
+    first = bytes([header[0], header[1] | 1, *header[2:]])  # no checksum
+    tag = first + bytes(room) + b"Xing" + (1).to_bytes(4, "big") + frames.to_bytes(4, "big")
+    size = _mp3_frame(first, first)
+    return tag.ljust(size, b"\0")[:size] + content[start:]
+
+
+_LENGTH_TAGS = (b"Xing", b"Info", b"VBRI")
+_KBITS = {  # of layer III: MPEG 1, and MPEG 2 and 2.5
+    True: (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 0),
+    False: (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160, 0),
+}
+_MP3_RATES = {3: (44100, 48000, 32000), 2: (22050, 24000, 16000), 0: (11025, 12000, 8000)}
+
+
+def _mp3_frame(header: bytes, like: bytes) -> int:
+    """Bytes of the frame of layer III that begins so; 0: it is none, or of another stream."""
+    if len(header) < 4 or len(like) < 4 or header[0] != 0xFF or header[1] & 0xE6 != 0xE2:
+        return 0
+    version, rate = header[1] >> 3 & 3, header[2] >> 2 & 3
+    if version == 1 or rate == 3 or header[1] & 0xFE != like[1] & 0xFE:
+        return 0
+    kbits = _KBITS[version == 3][header[2] >> 4]
+    samples = 144 if version == 3 else 72  # a byte for each 8 of 1152 or 576
+    return samples * 1000 * kbits // _MP3_RATES[version][rate] + (header[2] >> 1 & 1)
 
 
 def is_cut(content: bytes, log: str) -> bool:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.signal
 import soundfile
 import torch
 
@@ -356,3 +357,50 @@ def test_a_page_outlives_a_run_killed_between_two_renames(tmp_path, monkeypatch)
     write("newer")
     assert "newer" in (folder / "index.html").read_text("utf-8")
     assert not folder.with_name(".page.old").exists()
+
+
+# --- MP3 -----------------------------------------------------------------------------------------
+
+
+def mp3(mode, samples, rate=8000):
+    content = io.BytesIO()
+    options = {"format": "MP3", "compression_level": 0.5, "bitrate_mode": mode}
+    with soundfile.SoundFile(content, "w", rate, samples.shape[-1], **options) as file:
+        file.write(samples)
+    return content.getvalue()
+
+
+def headless(content):
+    """Without its first frame, which says how long the sound is."""
+    start = content.index(content[:2], 100)
+    assert not {b"Xing", b"Info"} & {content[n : n + 4] for n in range(start, len(content))}
+    return content[start:]
+
+
+@pytest.mark.parametrize("mode", ["CONSTANT", "VARIABLE"])
+@pytest.mark.parametrize("rate", [8000, 22050, 44100])
+@pytest.mark.parametrize("channels", [1, 2])
+def test_an_mp3_without_its_length_is_read_whole(tmp_path, mode, rate, channels):
+    loud = np.random.default_rng(0).normal(0, 0.2, (20000, channels))
+    for name, parts in {"loud first": (loud, 0 * loud), "loud last": (0 * loud, loud)}.items():
+        content = mp3(mode, np.concatenate(parts), rate)
+        path = tmp_path / "a.mp3"
+        path.write_bytes(content)
+        whole, _ = read_audio(path, mono=False)
+        assert whole.shape == (channels, 40000)
+        path.write_bytes(headless(content))
+        found, found_rate = read_audio(path, mono=False)
+        assert found_rate == rate
+        # Nothing says how many samples of the encoder's own stand before and after the sound.
+        assert 40000 <= found.shape[1] < 40000 + 5 * 1152, name
+        lags = scipy.signal.correlate(found[0], whole[0], mode="valid", method="fft")
+        lag = int(lags.argmax())
+        same = found[0, lag : lag + 40000]
+        assert np.corrcoef(same[2000:-2000], whole[0, 2000:-2000])[0, 1] > 0.99, name
+
+
+def test_a_cut_mp3_that_says_its_length_is_refused(tmp_path):
+    content = mp3("CONSTANT", np.random.default_rng(0).normal(0, 0.2, (40000, 1)))
+    (tmp_path / "a.mp3").write_bytes(content[: len(content) // 2])
+    with pytest.raises(FileError, match="cut short"):
+        read_audio(tmp_path / "a.mp3")
