@@ -216,11 +216,7 @@ def encode_audio(samples: Samples, sample_rate: int, *, file_format: str, subtyp
     """
     import soundfile
 
-    if not soundfile.check_format(file_format, subtype):
-        raise InputError(
-            f"The waveform cannot be encoded: expected a subtype that {file_format} has, got "
-            f"{subtype!r}. Choose one of {', '.join(soundfile.available_subtypes(file_format))}."
-        )
+    check_subtype(file_format, subtype)
     rate, channels = whole_rate(sample_rate), len(samples)
     settings = {"format": file_format, "subtype": subtype, "closefd": False}
     # A file, not memory: libsndfile's callbacks into Python swallow Ctrl-C.
@@ -238,6 +234,22 @@ def encode_audio(samples: Samples, sample_rate: int, *, file_format: str, subtyp
             ) from error
         content.seek(0)
         return content.read()
+
+
+def check_subtype(file_format: str, subtype: str) -> None:
+    """Raises InputError unless a file format has a sample format.
+
+    Args:
+        file_format: libsndfile's name of the file format.
+        subtype: libsndfile's name of the sample format.
+    """
+    import soundfile
+
+    if not soundfile.check_format(file_format, subtype):
+        raise InputError(
+            f"The waveform cannot be encoded: expected a subtype that {file_format} has, got "
+            f"{subtype!r}. Choose one of {', '.join(soundfile.available_subtypes(file_format))}."
+        )
 
 
 def _check_space(file: Any) -> None:

@@ -112,15 +112,29 @@ def save_figure(figure: Figure, path: str | Path) -> None:
         InputError: If Matplotlib knows no format of that suffix.
         FileError: If the file cannot be written.
     """
+    write_whole(path, _picture(figure, check_picture(path)))
+
+
+def check_picture(path: str | Path) -> str:
+    """The format of a picture to write.
+
+    Args:
+        path: Its suffix decides.
+
+    Raises:
+        InputError: If Matplotlib knows no format of that suffix.
+    """
+    from matplotlib.backend_bases import FigureCanvasBase
+
     # Checked here: Matplotlib's own error on a suffix that it does not know names no remedy.
     suffix = Path(path).suffix.lower()
-    known = [f".{name}" for name in sorted(figure.canvas.get_supported_filetypes())]
+    known = [f".{name}" for name in sorted(FigureCanvasBase.get_supported_filetypes())]
     if suffix not in known:
         raise InputError(
             f"{str(path)!r} cannot be written: expected a suffix that names a picture format, got "
             f"{suffix!r}. Choose one of {', '.join(known)}."
         )
-    write_whole(path, _picture(figure, suffix[1:]))
+    return suffix[1:]
 
 
 def player_html(waveform: Waveform, sample_rate: int, *, title: str) -> str:

@@ -287,7 +287,8 @@ def test_bad_arguments(clip, more, words, refused):
 
 
 def test_a_folder_is_no_sound_file(folder, refused):
-    refused(sonify(str(folder)), "Is a directory")
+    refused(sonify(str(folder)), "names no recording")
+    refused(main(["layers", str(folder), *options()]), "Is a directory")
 
 
 @pytest.mark.parametrize("arguments", [[], ["sonify"], ["play"], ["layers", "clip.wav"]], ids=str)

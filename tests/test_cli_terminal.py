@@ -99,7 +99,7 @@ def test_long_recordings_are_streamed_by_themselves(clip, monkeypatch):
     monkeypatch.setattr(streaming, "STREAMED_SECONDS", 0.2)
     tiles = streaming.sonify_in_tiles
     monkeypatch.setattr(
-        "deconv1d.cli.commands.sonify_in_tiles", lambda a: (streamed.append(a), tiles(a))[1]
+        "deconv1d.cli.commands.sonify_in_tiles", lambda a, s: (streamed.append(a), tiles(a, s))[1]
     )
     assert sonify(clip, "--channel", "1") == 0
     assert len(streamed) == 1

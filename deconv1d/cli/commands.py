@@ -14,12 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 import deconv1d
-from deconv1d.audio import Samples, read_audio, write_audio, write_whole
+from deconv1d.audio import Samples, write_audio, write_whole
 from deconv1d.cli import options
 from deconv1d.cli.answer import Answer
 from deconv1d.cli.explore import explore_options, run_explore
+from deconv1d.cli.files import as_arguments, check_outputs, each, read_recording
 from deconv1d.cli.mine import mine_clips, mine_options
 from deconv1d.cli.models import blaming
 from deconv1d.cli.options import MARK
@@ -54,12 +56,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         # Only the answer goes to stdout, so that `--json` can be piped into a program: what the
         # model itself prints is sent to stderr.
-        arguments = _parser().parse_args(argv)
+        arguments = _parser().parse_args(as_arguments(sys.argv[1:] if argv is None else argv))
+        check_outputs(arguments)
         with _warnings_in_one_line(), redirect_stdout(sys.stderr):  # a model may print
             answer = arguments.run(arguments)
     # A user's mistake is one line, not a traceback; anything else is a fault of ours and shows all.
     except Deconv1dError as error:
-        _say(error)
+        _say(_for_the_shell(str(error)))
         return 2
     except KeyboardInterrupt:
         _say("interrupted")
@@ -101,14 +104,27 @@ def _plan(arguments: argparse.Namespace) -> Answer:
 
 
 def _sonify(arguments: argparse.Namespace) -> Answer:
-    from tqdm import tqdm
 
     # Before the model runs: an hour of work must not end in one file that was written 500 times.
     _check_names(arguments)
-    if streams(arguments):
-        return Answer(*sonify_in_tiles(arguments))
+    recordings = list(each(arguments))
+    sonifier = sonifier_of(arguments)
+    facts: dict[str, Any] = {}
     sounds: list[dict[str, Any]] = []
-    with _opened(arguments) as (sonifier, x):
+    for one in recordings:
+        one.sample_rate = arguments.sample_rate
+        facts = sonify_in_tiles(one, sonifier) if streams(one) else _sonify_one(one, sonifier)
+        sounds += [{"recording": one.audio, **sound} for sound in facts["sounds"]]
+    text = "\n".join(f"{s['sound']}: {s['title']}" for s in sounds)
+    return Answer(text, {**facts, "sounds": sounds})
+
+
+def _sonify_one(arguments: argparse.Namespace, sonifier: Sonifier) -> dict[str, Any]:
+    from tqdm import tqdm
+
+    sounds: list[dict[str, Any]] = []
+    options = _asked(arguments)
+    with _heard(arguments, sonifier) as x:
         parts = _parts(sonifier, x, arguments)
         for channel in tqdm(parts, unit="batch", disable=None if len(parts) > 1 else True):
             sonification = sonifier.sonify(
@@ -121,12 +137,23 @@ def _sonify(arguments: argparse.Namespace) -> Answer:
                 low_cut=arguments.low_cut,
                 budget=arguments.budget,
                 rivals=arguments.rivals,
+                **options,
             )
             sounds += _write(sonification, arguments)
     names = ("layer", "flagged", "method", "budget")
     shared = {name: getattr(sonification, name) for name in names}
-    facts = {**shared, "sounds": sounds}
-    return Answer("\n".join(f"{s['sound']}: {s['title']}" for s in sounds), facts)
+    return {**shared, "sounds": sounds}
+
+
+def _asked(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Options that are numbers or files on the command line and something else in Python."""
+    asked: dict[str, Any] = {"channel_axis": arguments.channel_axis}
+    if arguments.direction is not None:
+        with blaming(f"Reading {arguments.direction!r}", "Give an array that numpy.save wrote."):
+            asked["direction"] = np.load(arguments.direction, allow_pickle=False)
+    if arguments.method == "mask":
+        asked["generator"] = torch.Generator().manual_seed(arguments.random_state)
+    return asked
 
 
 def _card(arguments: argparse.Namespace) -> Answer:
@@ -206,9 +233,16 @@ def _mine(arguments: argparse.Namespace) -> Answer:
 def _opened(arguments: argparse.Namespace) -> Iterator[tuple[Sonifier, Samples]]:
     """Gives the sonifier of the model and the waveform; blames the model for its failures."""
     sonifier = sonifier_of(arguments)
-    channels, _ = read_audio(arguments.audio, arguments.sample_rate, mono=False)
+    with _heard(arguments, sonifier) as x:
+        yield sonifier, x
+
+
+@contextmanager
+def _heard(arguments: argparse.Namespace, sonifier: Sonifier) -> Iterator[Samples]:
+    """Gives the waveform of one recording; blames the model for its failures."""
+    channels = read_recording(arguments.audio, arguments.sample_rate)
     with blaming(f"The model on {arguments.audio!r}", "Give it what it takes."):
-        yield sonifier, _as_the_model_takes_it(sonifier, channels)
+        yield _as_the_model_takes_it(sonifier, channels)
 
 
 def _as_the_model_takes_it(sonifier: Sonifier, channels: Samples) -> Samples:
@@ -288,7 +322,7 @@ def _one(channel: list[int] | str | None) -> int | str:
 
 def _like(x: Samples, arguments: argparse.Namespace) -> Samples:
     """Reads the other recording, cut or padded with zeros to the length of the first."""
-    other, _ = read_audio(arguments.other, arguments.sample_rate, mono=x.ndim == 1)
+    other = read_recording(arguments.other, arguments.sample_rate, mono=x.ndim == 1)
     fitted = np.zeros_like(x)
     # The control needs a waveform of the same shape, whatever the recordings' lengths.
     samples = min(x.shape[-1], other.shape[-1])
@@ -342,7 +376,7 @@ COMMANDS = {
     "sonify": Command(
         "write what a layer's maps respond to as sound",
         (
-            options.model_options,
+            options.models_options,
             options.layer_options,
             options.listening_options,
             options.sound_options,
@@ -399,8 +433,39 @@ def _parser() -> argparse.ArgumentParser:
         for add_options in command.options:
             add_options(subparser)
         subparser.add_argument("--json", action="store_true", help="answer in one line of JSON")
-        subparser.set_defaults(run=command.run)
+        subparser.set_defaults(run=command.run, command=name)
+    _complete(parser)
     return parser
+
+
+def _complete(parser: argparse.ArgumentParser) -> None:
+    """Answers the shell if it asks for completions, and argcomplete is installed."""
+    if "_ARGCOMPLETE" in os.environ:
+        try:
+            import argcomplete
+        except ImportError:
+            return
+        argcomplete.autocomplete(parser)
+
+
+IN_THE_SHELL = {
+    "sonifier.layers(x)": "deconv1d layers",
+    "Sonifier(model, sample_rate=8000)": "--sample-rate 8000",
+    "channel_axis=": "--channel-axis ",
+    "method='mask'": "--method mask",
+    "channel=": "--channel ",
+    "budget=": "--budget ",
+    "rivals=": "--rivals ",
+    "seed=": "--seed ",
+    "low_cut=": "--low-cut ",
+}
+"""What messages advise in Python, and what that is on the command line."""
+
+
+def _for_the_shell(message: str) -> str:
+    for python, shell in IN_THE_SHELL.items():
+        message = message.replace(python, shell)
+    return message
 
 
 # --- lines on stderr -----------------------------------------------------------------------------

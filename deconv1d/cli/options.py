@@ -26,7 +26,20 @@ class Parser(argparse.ArgumentParser):
 
 def model_options(parser: argparse.ArgumentParser) -> None:
     """Adds the recording and the model."""
-    parser.add_argument("audio", metavar="AUDIO", help="sound file of any kind libsndfile reads")
+    parser.add_argument(
+        "audio", metavar="AUDIO", help="sound file of any kind libsndfile reads; - for a pipe"
+    )
+    model_alone(parser)
+
+
+def models_options(parser: argparse.ArgumentParser) -> None:
+    """Adds recordings and the model."""
+    parser.add_argument(
+        "audio",
+        metavar="AUDIO",
+        nargs="+",
+        help="sound files, folders of them, or names with wildcards; - for a pipe",
+    )
     model_alone(parser)
 
 
@@ -97,6 +110,9 @@ def listening_options(parser: argparse.ArgumentParser) -> None:
         help="contrast a mask with the N most active other channels, or none (default: "
         "%(default)s)",
     )
+    parser.add_argument(
+        "--random-state", type=int, default=0, metavar="N", help="of random masks (default: 0)"
+    )
 
 
 def sound_options(parser: argparse.ArgumentParser) -> None:
@@ -107,6 +123,14 @@ def sound_options(parser: argparse.ArgumentParser) -> None:
         default="most_active",
         help="number, list such as 0,3,17, all, most_active (the default), or none: every map at "
         "once",
+    )
+    parser.add_argument(
+        "--channel-axis", type=int, metavar="N", help="of the map, if not the one `layers` shows"
+    )
+    parser.add_argument(
+        "--direction",
+        metavar="FILE",
+        help=".npy with a number for each channel, in place of a channel",
     )
     parser.add_argument("--seed", choices=SEEDS, default="activation", help="what is carried back")
     parser.add_argument(
@@ -122,7 +146,8 @@ def sound_options(parser: argparse.ArgumentParser) -> None:
         "--output",
         required=True,
         metavar="FILE",
-        help=f"sound file to write, .wav, .flac or .ogg; {MARK} in it stands for the channel",
+        help=f"sound file to write, .wav, .flac or .ogg; {MARK} in it stands for the channel, "
+        "{name} for the recording",
     )
     parser.add_argument("--subtype", help="its sample format, such as PCM_16 (default: float)")
     parser.add_argument("--spectrogram", metavar="FILE", help="picture to write, such as .png")

@@ -53,8 +53,10 @@ def load_sonifier(
             device.
         ModelError, FileError: As for `load_model`.
     """
-    if weights is not None and Path(weights).is_dir():
-        sonifier = Sonifier.from_huggingface(weights, model_class=find_factory(factory))
+    in_folder = weights is not None and Path(weights).is_dir()
+    make = find_factory(factory) if in_folder else None
+    if weights is not None and hasattr(make, "from_pretrained"):
+        sonifier = Sonifier.from_huggingface(weights, model_class=make)
         print(f"deconv1d: {sonifier.about}", file=sys.stderr)
         if None not in (rate, sonifier.sample_rate) and rate != sonifier.sample_rate:
             raise InputError(

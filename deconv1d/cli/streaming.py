@@ -7,8 +7,8 @@ from typing import Any
 
 from deconv1d.cli.models import blaming
 from deconv1d.cli.options import MARK
-from deconv1d.cli.sonifiers import sonifier_of
 from deconv1d.errors import InputError
+from deconv1d.sonify import Sonifier
 
 STREAMED_SECONDS = 600.0
 """Longer recordings are sonified in tiles without being asked, where the options allow it."""
@@ -42,6 +42,9 @@ def _whole(arguments: argparse.Namespace) -> dict[str, bool]:
         "--low-cut": arguments.low_cut is not None,
         "--spectrogram": arguments.spectrogram is not None,
         "--subtype": arguments.subtype is not None,
+        "--direction": arguments.direction is not None,
+        "--channel-axis": arguments.channel_axis is not None,
+        "the standard input": arguments.audio == "-",
     }
 
 
@@ -54,16 +57,16 @@ def _seconds(path: str) -> float:
         return 0.0  # reading it will say what is wrong
 
 
-def sonify_in_tiles(arguments: argparse.Namespace) -> tuple[str, dict[str, Any]]:
-    """Writes each channel's sound; returns what to say of it, for people and as facts.
+def sonify_in_tiles(arguments: argparse.Namespace, sonifier: Sonifier) -> dict[str, Any]:
+    """Writes each channel's sound; returns what was written.
 
     Args:
-        arguments: Of `deconv1d sonify`.
+        arguments: Of `deconv1d sonify`, for one recording.
+        sonifier: Of its model.
 
     Raises:
         Deconv1dError: As `Sonifier.stream`.
     """
-    sonifier = sonifier_of(arguments)
     sounds = []
     with blaming(f"The model on {arguments.audio!r}", "Give it what it takes."):
         for channel in arguments.channel:
@@ -85,5 +88,4 @@ def sonify_in_tiles(arguments: argparse.Namespace) -> tuple[str, dict[str, Any]]
                     "sound": streamed.path,
                 }
             )
-    facts = {"layer": arguments.layer, "method": arguments.method, "sounds": sounds}
-    return "\n".join(f"{sound['sound']}: {sound['title']}" for sound in sounds), facts
+    return {"layer": arguments.layer, "method": arguments.method, "sounds": sounds}

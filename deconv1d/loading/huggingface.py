@@ -94,7 +94,8 @@ def _processor(folder: Path) -> tuple[int | None, bool]:
         return None, False
     from transformers import AutoFeatureExtractor
 
-    processor = AutoFeatureExtractor.from_pretrained(str(folder), local_files_only=True)
+    read: Any = AutoFeatureExtractor.from_pretrained
+    processor = read(str(folder), local_files_only=True)
     # What it does is seen from what it returns: noise, the same at mean 0 and variance 1, or
     # something else, such as a spectrogram.
     noise = np.random.default_rng(0).normal(0.1, 0.2, processor.sampling_rate).astype(np.float32)

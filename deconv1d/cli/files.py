@@ -1,0 +1,179 @@
+"""Files of the command: the recordings that are named, and outputs that can be written."""
+
+from __future__ import annotations
+
+import argparse
+import glob
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from deconv1d.audio import FORMATS, Samples, check_subtype, decode_audio, format_of, read_audio
+from deconv1d.errors import FileError, InputError
+
+STDIN = "-"
+"""What stands for a recording from a pipe."""
+NAME = "{name}"
+"""What stands for the recording in the name of a file."""
+OUTPUTS = ("-o", "--output", "--spectrogram", "--figure")
+SUFFIXES = (*FORMATS, ".mp3", ".aif", ".aiff", ".au", ".opus", ".caf", ".w64")
+"""Of what is a recording in a folder."""
+
+
+def as_arguments(argv: Sequence[str]) -> list[str]:
+    """Puts ./ before names of files that begin with a dash, which look like options.
+
+    Args:
+        argv: As the shell gives them.
+    """
+    before = ["", *argv]
+    return [
+        f"./{word}" if _is_dashed(word) and (last in OUTPUTS or Path(word).is_file()) else word
+        for last, word in zip(before, argv, strict=False)
+    ]
+
+
+def _is_dashed(word: str) -> bool:
+    return word.startswith("-") and not word.startswith("--") and word != STDIN and "." in word
+
+
+def recordings(given: Sequence[str]) -> list[str]:
+    """The sound files that are named: by themselves, by their folder, or with wildcards.
+
+    Args:
+        given: "-" is the standard input.
+
+    Raises:
+        FileError: If one names none.
+    """
+    return [path for name in given for path in _named(name)]
+
+
+def _named(name: str) -> list[str]:
+    if name == STDIN or Path(name).is_file():
+        return [name]
+    if Path(name).is_dir():
+        found = [str(p) for p in sorted(Path(name).iterdir()) if p.suffix.lower() in SUFFIXES]
+    else:
+        found = sorted(glob.glob(name)) if glob.has_magic(name) else [name]
+    if not found:
+        raise FileError(
+            f"{name!r} names no recording: expected one sound file or more, got none. Give files, "
+            f"a folder that has some, or - for the standard input."
+        )
+    return found
+
+
+def read_recording(name: str, rate: int | None, *, mono: bool = False) -> Samples:
+    """A recording, (channels, time) or (time,), from a file or the standard input.
+
+    Args:
+        name: Of a file; or "-".
+        rate: In hertz.
+        mono: Whether the channels are mixed.
+
+    Raises:
+        FileError: If it cannot be read.
+    """
+    if name == STDIN:
+        return decode_audio(sys.stdin.buffer.read(), "the standard input", rate, mono=mono)[0]
+    return read_audio(name, rate, mono=mono)[0]
+
+
+def each(arguments: argparse.Namespace) -> Iterator[argparse.Namespace]:
+    """The arguments for each recording: its name is filled in.
+
+    Args:
+        arguments: Of `deconv1d sonify`.
+
+    Raises:
+        InputError: If two recordings would be written to one file.
+        FileError: As for `recordings`.
+    """
+    names = recordings(arguments.audio)
+    filled = [
+        argparse.Namespace(
+            **{
+                **vars(arguments),
+                "audio": name,
+                "output": _filled(arguments.output, name),
+                "spectrogram": _filled(arguments.spectrogram, name),
+            }
+        )
+        for name in names
+    ]
+    for option in ("output", "spectrogram"):
+        outputs = [vars(one)[option] for one in filled]
+        twice = next((out for out in outputs if out is not None and outputs.count(out) > 1), None)
+        if twice is not None:
+            raise InputError(
+                f"{twice!r} is one name for {outputs.count(twice)} recordings: expected a name for "
+                f"each, got the same. Put {NAME} into it, which stands for the recording's."
+            )
+    return iter(filled)
+
+
+def _filled(output: str | None, name: str) -> str | None:
+    stem = "stdin" if name == STDIN else Path(name).stem
+    return None if output is None else output.replace(NAME, stem)
+
+
+def check_outputs(arguments: argparse.Namespace) -> None:
+    """Raises unless all that a command writes can be written; before any work is done.
+
+    Args:
+        arguments: Of any command.
+
+    Raises:
+        InputError: If a suffix names no format, or the sample format is none of it.
+        FileError: If a file cannot be written there.
+    """
+    for option, check in _CHECKS.get(arguments.command, {}).items():
+        name = getattr(arguments, option, None)
+        if name is not None:
+            check(name)
+            check_writable(name)
+    if getattr(arguments, "subtype", None) is not None:
+        check_subtype(format_of(arguments.output)[0], arguments.subtype.upper())
+
+
+def check_writable(path: str | Path) -> None:
+    """Raises FileError unless a file can be written at a path.
+
+    Args:
+        path: Of the file.
+    """
+    place, folder = Path(path), Path(path).parent
+    reason = ""
+    if place.is_dir():
+        reason = "it is a folder"
+    elif not folder.is_dir():
+        reason = f"there is no folder {str(folder)!r}"
+    elif not os.access(place if place.exists() else folder, os.W_OK):
+        reason = "it may not be written to"
+    if reason:
+        raise FileError(
+            f"{str(path)!r} cannot be written: {reason}. Give the path of a file in a folder that "
+            f"exists and may be written to."
+        )
+
+
+def _picture(name: str) -> None:
+    from deconv1d.render import check_picture
+
+    check_picture(name)
+
+
+def _any(name: str) -> None:
+    """A page or a table: any name will do."""
+
+
+_CHECKS: dict[str, dict[str, Callable[[str], object]]] = {
+    "sonify": {"output": format_of, "spectrogram": _picture},
+    "card": {"output": _any},
+    "compare": {"output": _any},
+    "benchmark-trust": {"output": _any},
+    "tuning": {"output": _any, "figure": _picture},
+}
+"""What each command writes, and what its name must be."""

@@ -1,0 +1,150 @@
+"""Files as shells give them: dashes, pipes, several, folders; outputs are checked first."""
+
+import io
+import json
+import os
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+from command import check_refused, enter, options, samples, sonify, sound, write
+
+from deconv1d.cli.commands import main
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    enter(tmp_path, monkeypatch)
+    return tmp_path
+
+
+@pytest.fixture
+def clip(folder):
+    return write("clip.wav", sound(1200))
+
+
+@pytest.fixture
+def refused(capsys):
+    return partial(check_refused, capsys)
+
+
+def test_names_that_begin_with_a_dash(capsys):
+    write("-dash.wav", sound(1200))
+    assert sonify("-dash.wav", "-o", "-out.ogg", "--spectrogram", "-out.png") == 0
+    assert Path("-out.ogg").is_file()
+    assert Path("-out.png").is_file()
+    assert main(["layers", "-dash.wav", *options()]) == 0
+
+
+def test_a_recording_from_a_pipe(clip, monkeypatch, capsys):
+    assert sonify(clip, "-o", "a.wav") == 0
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(Path(clip).read_bytes())))
+    assert sonify("-", "-o", "b.wav") == 0
+    np.testing.assert_array_equal(samples("a.wav"), samples("b.wav"))
+
+
+def test_several_recordings_folders_and_wildcards(capsys):
+    Path("in").mkdir()
+    for name in ("in/a.wav", "in/b.flac", "c.wav"):
+        write(name, sound(1200))
+    Path("in/notes.txt").write_text("no sound")
+    output = ["-o", "out/{name}-{channel}.wav", "--channel", "0,2", "--layer", "3"]
+    Path("out").mkdir()
+    assert main(["sonify", "in", "c.wa*", *options(), *output, "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    made = sorted(path.name for path in Path("out").iterdir())
+    assert made == [f"{name}-{channel}.wav" for name in "abc" for channel in (0, 2)]
+    assert [s["recording"] for s in facts["sounds"]][::2] == ["in/a.wav", "in/b.flac", "c.wav"]
+    assert sonify("c.wav", "-o", "alone.wav", "--channel", "2") == 0
+    np.testing.assert_allclose(samples("alone.wav"), samples("out/c-2.wav"), atol=1e-6)
+
+
+def test_several_recordings_need_several_names(clip, refused):
+    write("b.wav", sound(1200))
+    refused(main(["sonify", clip, "b.wav", *options(), "--layer", "3", "-o", "out.wav"]), "{name}")
+    write_twice = ["-o", "out-{name}.wav"]
+    Path("x").mkdir()
+    write("x/clip.wav", sound(1200))
+    refused(
+        main(["sonify", clip, "x/clip.wav", *options(), "--layer", "3", *write_twice]),
+        "'out-clip.wav'",
+    )
+
+
+@pytest.mark.parametrize("given", ["no*.wav", "empty"])
+def test_what_names_no_recording(given, refused):
+    Path("empty").mkdir()
+    refused(sonify(given), repr(given), "one sound file or more")
+
+
+@pytest.mark.parametrize(
+    ("option", "name", "words"),
+    [
+        ("-o", "out.xyz", ("'.xyz'", ".wav, .flac, .ogg")),
+        ("-o", "nowhere/out.wav", ("'nowhere'", "a folder that exists")),
+        ("-o", "models.py/out.wav", ("'models.py'",)),
+        ("-o", "here.wav", ("'here.wav'", "a folder")),
+        ("--spectrogram", "out.xyz", ("'.xyz'", ".png")),
+        ("--spectrogram", "nowhere/out.png", ("'nowhere'",)),
+        ("--subtype", "PCM_99", ("'PCM_99'", "PCM_16")),
+    ],
+)
+def test_outputs_are_checked_before_the_model_runs(clip, option, name, words, refused):
+    Path("here.wav").mkdir()
+    # This model would say so if it were made.
+    refused(sonify(clip, option, name, model="models.py:failing"), *words)
+
+
+@pytest.mark.parametrize("command", ["card", "compare"])
+def test_pages_are_checked_before_the_model_runs(clip, command, refused):
+    page = ["-o", "nowhere/page.html", "--layer", "3"]
+    refused(main([command, clip, *options("models.py:failing"), *page]), "'nowhere'")
+
+
+def test_a_typo_is_answered_for_the_shell(clip, refused, capsys):
+    assert sonify(clip, "--layer", "33") == 2
+    shown = capsys.readouterr().err
+    assert "deconv1d layers" in shown
+    assert "sonifier" not in shown
+    refused(main(["sonfy"]), "invalid choice: 'sonfy'", "sonify", "deconv1d --help")
+
+
+def test_all_options_of_sonify(clip, capsys):
+    np.save("direction.npy", np.eye(5, dtype=np.float32)[2])
+    assert sonify(clip, "--channel", "2", "-o", "a.wav") == 0
+    assert sonify(clip, "--direction", "direction.npy", "-o", "b.wav") == 0
+    assert sonify(clip, "--channel", "2", "--channel-axis", "1", "-o", "c.wav") == 0
+    for other in ("b.wav", "c.wav"):
+        np.testing.assert_allclose(samples("a.wav"), samples(other), atol=1e-6)
+    assert sonify(clip, "--channel-axis", "0", "-o", "d.wav") == 2
+    assert "--channel-axis" in capsys.readouterr().err
+
+
+def test_the_random_masks_have_a_seed(clip):
+    heard = []
+    for n, state in enumerate(("0", "0", "1")):
+        name = f"{n}.wav"
+        assert sonify(clip, "--method", "mask", "--random-state", state, "-o", name) == 0
+        heard.append(samples(name))
+    np.testing.assert_array_equal(heard[0], heard[1])
+
+
+def test_an_unknown_device_is_refused(clip, refused):
+    refused(sonify(clip, "--device", "nowhere"), "'nowhere'", "--device cpu")
+
+
+def test_the_shell_completes():
+    pytest.importorskip("argcomplete")
+    line = "deconv1d sonify clip.wav --met"
+    environment = {"_ARGCOMPLETE": "1", "COMP_LINE": line, "COMP_POINT": str(len(line))}
+    code = "import os; f = os.fdopen(8, 'wb', closefd=False); from deconv1d.cli import main; main()"
+    done = subprocess.run(
+        ["bash", "-c", f'{sys.executable} -c "{code}" 8>&1'],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **environment, "_ARGCOMPLETE_IFS": "\n"},
+    )
+    assert "--method" in done.stdout
