@@ -229,11 +229,9 @@ def _rows(
     tracks: Mapping[str, Samples], rate: int, theme: Theme, columns: int
 ) -> tuple[Figure, list[Axes]]:
     """Makes a figure with an empty titled place for each sound, row by row."""
-    from matplotlib.figure import Figure
-
     rows = math.ceil(len(tracks) / _checked_columns(columns))
     size = (max(9, 3 * columns), 0.5 + ROW_HEIGHT * rows)
-    figure = Figure(figsize=size, dpi=110, facecolor=theme.paper, layout="constrained")
+    figure = _figure_class()(figsize=size, dpi=110, facecolor=theme.paper, layout="constrained")
     # The picture is filled row by row; places that are left over at the end are removed.
     places = list(figure.subplots(rows, columns, sharex=True, squeeze=False).flat)
     for spare in places[len(tracks) :]:
@@ -251,6 +249,18 @@ def _rows(
         axes.spines[:].set_visible(False)
     places[-1].set_xlim(0, max(len(samples) for samples in tracks.values()) / rate)
     return figure, places
+
+
+@cache
+def _figure_class() -> type[Figure]:
+    """Figures that a notebook shows without `%matplotlib inline`, and with it no second time."""
+    from matplotlib.figure import Figure
+
+    class NotebookFigure(Figure):
+        def _repr_png_(self) -> bytes:
+            return figure_png(self)
+
+    return NotebookFigure
 
 
 def _checked_columns(columns: int) -> int:

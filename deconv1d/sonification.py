@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from deconv1d.channels import means
 from deconv1d.errors import InputError
 from deconv1d.layers.axes import Layout
 
 if TYPE_CHECKING:
     from deconv1d.checks.verification import Verified
 
+LISTED = 3
+"""How many channels a line names."""
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, repr=False)
 class Sonification:
     """What one layer's map (or several) responds to, as sound.
 
@@ -63,6 +67,13 @@ class Sonification:
     budget: float | None = None
     verified: Verified | None = None
     direction: Tensor | None = None
+
+    def __repr__(self) -> str:
+        rate = "rate unknown" if self.sample_rate is None else f"{self.sample_rate} Hz"
+        return (
+            f"Sonification(layer {self.layer!r}, {channels_in_words(self.channel)}, "
+            f"shape {tuple(self.waveform.shape)}, {rate}, {self.method})"
+        )
 
     @property
     def several(self) -> bool:
@@ -156,6 +167,27 @@ class Sonification:
             self._tracks(), needed_rate(self.sample_rate, "a spectrogram"), dark=dark
         )
 
+    def _best(self, count: int) -> tuple[Sonification, str]:
+        """The most active of several channels that can be heard, and how many these are."""
+        if not (self.several and isinstance(self.channel, list)):
+            return self, ""
+        heard = self.gain.reshape(len(self.channel), -1)[:, 0] != 0
+        activity = means(self.layout.sorted(self.activation))[0].to(heard.device)
+        alive = [n for n in range(len(self.channel)) if heard[n]]
+        if self.direction is None:
+            alive.sort(key=lambda n: -float(activity[self.channel[n]]))  # type: ignore[index]  # a list, as above
+        shown = alive[:count]
+        silent = len(self.channel) - len(alive)
+        words = f"{len(shown)} of {len(self.channel)}, by activation"
+        some = replace(
+            self,
+            waveform=self.waveform[shown],
+            raw=self.raw[shown],
+            gain=self.gain[shown],
+            channel=[self.channel[n] for n in shown],
+        )
+        return some, words + (f"; {silent} are silent" if silent else "")
+
     def _tracks(self) -> dict[str, Tensor]:
         """Returns the first example's input and its sonifications, by title."""
         first = self.input if self.input.dim() == 1 else self.input[0]
@@ -173,10 +205,12 @@ class Sonification:
         from deconv1d.render import pair_html
 
         # Each player holds its whole sound: a notebook with hundreds of them cannot be opened.
-        tracks = dict(list(self._tracks().items())[:4])
+        best, shown = self._best(3)
+        tracks = dict(list(best._tracks().items())[:4])
         facts = {
             "layer": self.layer,
-            "channel": "all at once" if self.channel is None else self.channel,
+            "channel": "all at once" if self.channel is None else channels_in_words(self.channel),
+            **({"shown": shown} if shown else {}),
             "sample rate": f"{self.sample_rate} Hz",
             "flagged ops": f"{self.flagged:.0%}",
             "verified (value, signal)": "no" if self.verified is None else str(self.verified),
@@ -184,6 +218,20 @@ class Sonification:
         return pair_html(
             tracks, self.sample_rate, title=f"Sonification of {self.layer}", facts=facts
         )
+
+
+def channels_in_words(channel: int | list[int] | None) -> str:
+    """Channels in a few words: "channels 0, 1, 2 and 61 more".
+
+    Args:
+        channel: As `Sonification.channel`.
+    """
+    if channel is None:
+        return "all channels at once"
+    if isinstance(channel, int):
+        return f"channel {channel}"
+    more = f" and {len(channel) - LISTED} more" if len(channel) > LISTED else ""
+    return f"channels {', '.join(map(str, channel[:LISTED]))}{more}"
 
 
 def needed_rate(sample_rate: int | None, purpose: str) -> int:

@@ -165,7 +165,7 @@ def _finish(
     if (gain == 0).any():
         what = "the input is silent" if not given.any() else why
         warnings.warn(
-            f"The sonification of layer {reached.layer!r} is silent: {what}.",
+            _silence(reached.layer, gain, channel, what),
             SilenceWarning,
             stacklevel=4,
         )
@@ -182,6 +182,17 @@ def _finish(
         tap=reached.tap,
         flagged=sum(step.rule.flagged for step in reached.steps) / max(len(reached.steps), 1),
         verified=reached.verified,
+    )
+
+
+def _silence(layer: str, gain: Tensor, channel: int | list[int] | None, why: str) -> str:
+    """Says that sounds are silent: how many of several channels, and which is the first."""
+    if not isinstance(channel, list) or len(channel) == 1:
+        return f"The sonification of layer {layer!r} is silent: {why}."
+    silent = (gain.reshape(len(channel), -1) == 0).any(1).nonzero().flatten().tolist()
+    return (
+        f"{len(silent)} of {len(channel)} sonifications of layer {layer!r} are silent, the first "
+        f"that of channel {channel[silent[0]]}: {why}."
     )
 
 

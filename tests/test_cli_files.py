@@ -148,3 +148,18 @@ def test_the_shell_completes():
         env={**os.environ, **environment, "_ARGCOMPLETE_IFS": "\n"},
     )
     assert "--method" in done.stdout
+
+
+def test_dead_channels_are_said_once(clip, capsys):
+    Path("dead.py").write_text(
+        "from models import wide\nimport torch\n\ndef make():\n    model = wide()\n"
+        "    torch.nn.init.zeros_(model[3].weight[:20])\n"
+        "    torch.nn.init.zeros_(model[3].bias[:20])\n    return model\n"
+    )
+    Path("out").mkdir()
+    output = ["-o", "out/{channel}.wav", "--channel", "all"]
+    assert sonify(clip, *output, model="dead.py:make") == 0
+    [line] = [line for line in capsys.readouterr().err.splitlines() if "silent" in line]
+    assert line.endswith(
+        "20 of 40 sonifications of layer '3' are silent, the first that of channel 0."
+    )

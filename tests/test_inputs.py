@@ -6,7 +6,7 @@ import soundfile
 import torch
 from torch import nn
 
-from deconv1d import InputError, Sonifier
+from deconv1d import InputError, SilenceWarning, Sonifier
 
 RATE = 500
 LAYER = {"layer": "0", "channel": 2}
@@ -207,3 +207,50 @@ def test_editors_know_the_words():
     asked = {"tap": Tap, "method": Listening, "seed": SeedName}
     for argument, expected in asked.items():
         assert hints[argument] | expected == hints[argument]
+
+
+# --- short answers --------------------------------------------------------------------------------
+
+
+def half_dead():
+    model = network(1, norm=False)
+    with torch.no_grad():
+        model[0].bias[[0, 3]] = -100.0
+    return model
+
+
+def test_what_is_printed_is_one_short_line():
+    sonifier = Sonifier(network(1), sample_rate=RATE)
+    asked = (0, [1, 2], list(range(4)), None)
+    shown = [repr(sonifier.sonify(samples(61), "0", channel=channel)) for channel in asked]
+    shown += [str(sonifier.sonify(samples(3, 61), "0")), repr(sonifier), str(sonifier)]
+    assert all(len(line) < 160 and "\n" not in line and "tensor" not in line for line in shown)
+    assert "layer '0', channel 0, shape (61,), 500 Hz" in shown[0]
+    assert "channels 0, 1, 2 and 1 more" in shown[2]
+    assert repr(sonifier) == "Sonifier(Sequential: 500 Hz)"
+
+
+def test_dead_channels_are_counted_once(recwarn):
+    Sonifier(half_dead(), sample_rate=RATE).sonify(samples(61), "0", channel="all")
+    assert [str(w.message) for w in recwarn] == [
+        "2 of 4 sonifications of layer '0' are silent, the first that of channel 0: the map is "
+        "dead."
+    ]
+
+
+def test_a_notebook_shows_the_most_active_and_folds_the_dead():
+    with pytest.warns(SilenceWarning):
+        found = Sonifier(half_dead(), sample_rate=RATE).sonify(samples(900), "0", channel="all")
+    page = found._repr_html_()
+    best = found.activation[0].mean(-1).argsort(descending=True).tolist()
+    assert page.index(f"channel {best[0]}") < page.index(f"channel {best[1]}")
+    assert "2 of 4, by activation; 2 are silent" in page
+    assert "0, channel 3" not in page
+
+
+def test_a_notebook_draws_a_figure_once():
+    formatters = pytest.importorskip("IPython.core.formatters")
+    figure = Sonifier(network(1), sample_rate=RATE).sonify(samples(900), "0").plot()
+    shown, _ = formatters.DisplayFormatter().format(figure)
+    assert shown["image/png"].startswith(b"\x89PNG")
+    assert set(shown) == {"image/png", "text/plain"}

@@ -29,7 +29,7 @@ from deconv1d.cli.report import report_options, run_report
 from deconv1d.cli.sonifiers import sonifier_of
 from deconv1d.cli.streaming import sonify_in_tiles, streams
 from deconv1d.cli.tuning import run_tuning, tuning_options
-from deconv1d.errors import Deconv1dError, InputError
+from deconv1d.errors import Deconv1dError, InputError, SilenceWarning
 from deconv1d.render import plot_spectrograms, save_figure
 from deconv1d.report import render_document
 from deconv1d.sonification import Sonification
@@ -126,20 +126,31 @@ def _sonify_one(arguments: argparse.Namespace, sonifier: Sonifier) -> dict[str, 
     options = _asked(arguments)
     with _heard(arguments, sonifier) as x:
         parts = _parts(sonifier, x, arguments)
-        for channel in tqdm(parts, unit="batch", disable=None if len(parts) > 1 else True):
-            sonification = sonifier.sonify(
-                x,
-                layer=arguments.layer,
-                channel=channel,
-                tap=arguments.tap,
-                seed=arguments.seed,
-                method=arguments.method,
-                low_cut=arguments.low_cut,
-                budget=arguments.budget,
-                rivals=arguments.rivals,
-                **options,
-            )
-            sounds += _write(sonification, arguments)
+        with warnings.catch_warnings():
+            if len(parts) > 1:  # they are counted below, once for all parts
+                warnings.simplefilter("ignore", SilenceWarning)
+            for channel in tqdm(parts, unit="batch", disable=None if len(parts) > 1 else True):
+                sonification = sonifier.sonify(
+                    x,
+                    layer=arguments.layer,
+                    channel=channel,
+                    tap=arguments.tap,
+                    seed=arguments.seed,
+                    method=arguments.method,
+                    low_cut=arguments.low_cut,
+                    budget=arguments.budget,
+                    rivals=arguments.rivals,
+                    **options,
+                )
+                sounds += _write(sonification, arguments)
+    silent = [sound["channel"] for sound in sounds if sound["gain"] == 0]
+    if silent and len(parts) > 1:
+        warnings.warn(
+            f"{len(silent)} of {len(sounds)} sonifications of layer {sonification.layer!r} are "
+            f"silent, the first that of channel {silent[0]}.",
+            SilenceWarning,
+            stacklevel=2,
+        )
     names = ("layer", "flagged", "method", "budget")
     shared = {name: getattr(sonification, name) for name in names}
     return {**shared, "sounds": sounds}
@@ -472,10 +483,12 @@ def _for_the_shell(message: str) -> str:
 
 
 def _say(message: object) -> None:
-    """Prints one line to stderr."""
+    """Prints one line to stderr, above a progress bar if there is one."""
+    from tqdm import tqdm
+
     line = f"deconv1d: {' '.join(str(message).split())}"
     encoding = sys.stderr.encoding or "utf-8"
-    print(line.encode(encoding, "backslashreplace").decode(encoding), file=sys.stderr)
+    tqdm.write(line.encode(encoding, "backslashreplace").decode(encoding), file=sys.stderr)
 
 
 @contextmanager
