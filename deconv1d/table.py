@@ -12,8 +12,8 @@ Row = TypeVar("Row")
 class Table(Sequence[Row], Generic[Row]):
     """A sequence of records (dataclasses) that prints as a table, one column a field.
 
-    None prints as "all", or as what a field's metadata says: `field(metadata={"none": "-"})`.
-    A field with `metadata={"where_known": True}` is left out if it is None in all rows.
+    None prints as "all", or as what a field's metadata says: `field(metadata={"none": "-"})`. A
+    column with the metadata "optional" is left out where it is empty.
     """
 
     def __init__(self, rows: Sequence[Row], *, title: str = "") -> None:
@@ -41,8 +41,7 @@ class Table(Sequence[Row], Generic[Row]):
         columns = [
             f
             for f in fields(self.rows[0])  # type: ignore[arg-type]  # rows are records
-            if not f.metadata.get("where_known")
-            or any(getattr(row, f.name) is not None for row in self.rows)
+            if not f.metadata.get("optional") or any(getattr(row, f.name) for row in self.rows)
         ]
         body = [
             [_text(getattr(row, f.name), f.metadata.get("none", "all")) for f in columns]

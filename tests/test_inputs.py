@@ -254,3 +254,19 @@ def test_a_notebook_draws_a_figure_once():
     shown, _ = formatters.DisplayFormatter().format(figure)
     assert shown["image/png"].startswith(b"\x89PNG")
     assert set(shown) == {"image/png", "text/plain"}
+
+
+def test_after_a_group_norm_the_local_field_is_shown_and_marked():
+    torch.manual_seed(0)
+    norm = nn.GroupNorm(4, 4)
+    layers = [nn.Conv1d(1, 4, 10, 5), norm, nn.GELU(), nn.Conv1d(4, 4, 3, 2), nn.Flatten(1)]
+    found = {row.name: row for row in Sonifier(nn.Sequential(*layers)).layers(torch.randn(500))}
+    facts = {name: (row.hop, row.receptive_field, row.note) for name, row in found.items()}
+    note = "statistics over the whole clip"
+    assert facts["0"] == ("5", 10, "")
+    assert facts["1"] == ("5", 10, note)
+    assert facts["3"] == ("10", 20, note)
+    # The samples that reach one value where mean and deviation are constants: autograd's.
+    x = torch.randn(1, 1, 500, requires_grad=True)
+    layers[3](layers[2](layers[0](x)))[0, 0, 7].backward()
+    assert len(x.grad.nonzero()) == 20

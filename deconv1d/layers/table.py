@@ -14,6 +14,7 @@ from deconv1d.layers.axes import layout_of
 from deconv1d.layers.names import call_number
 from deconv1d.record.blocks import end_of_block, ends_of_blocks, first_result
 from deconv1d.record.capture import Capture
+from deconv1d.record.receptive_fields import ReceptiveField, receptive_fields_of
 from deconv1d.rules.op import Op, depends_on_input, shape_of
 from deconv1d.rules.table import Rules, packet, rule_for
 from deconv1d.table import Table
@@ -37,6 +38,8 @@ class LayerRow:
         block_ends_in: Where `tap="block"` takes the map.
         verified: How far its capture is from the model itself; None (printed "-"): it was not
             heard yet.
+        note: Whether statistics over the whole clip, such as a group norm's, are read as well: hop
+            and receptive field then are those with mean and deviation taken for constants.
     """
 
     name: str
@@ -47,7 +50,11 @@ class LayerRow:
     hop: str | None
     receptive_field: int | None
     block_ends_in: str
-    verified: Verified | None = field(default=None, metadata={"none": "-", "where_known": True})
+    verified: Verified | None = field(default=None, metadata={"none": "-", "optional": True})
+    note: str = field(default="", metadata={"optional": True})
+
+
+STATISTICS = "statistics over the whole clip"
 
 
 def layer_table(
@@ -67,12 +74,15 @@ def layer_table(
     wrapped = {path for path, m in modules.items() if path and not any(m.children())}
     order = {node: place for place, node in enumerate(captured.graph.nodes)}
     ends = ends_of_blocks(captured.graph, rules)
+    held = receptive_fields_of(
+        captured.graph, captured.x, captured.rules, captured.method, held=True
+    )
     rows: list[tuple[int, LayerRow]] = []
 
     def add(name: str, kind: str, calls: int, node: Node, end: Node) -> None:
         inside = call_number(end.meta.get("label", ""))[0] in wrapped
         ends_in = end.meta["label"] if inside else end.meta.get("name", name)
-        rows.append((order[node], _row(captured, name, kind, calls, node, end, ends_in)))
+        rows.append((order[node], _row(captured, held, name, kind, calls, node, end, ends_in)))
 
     # Modules by their calls: "relu#2" is a row of its own if relu ran more than once.
     for call, node in captured.outputs.items():
@@ -113,17 +123,26 @@ def _is_weight(node: Node) -> bool:
 
 
 def _row(
-    captured: Capture, name: str, kind: str, calls: int, node: Node, end: Node, ends_in: str
+    captured: Capture,
+    held: Mapping[Node, ReceptiveField | None],
+    name: str,
+    kind: str,
+    calls: int,
+    node: Node,
+    end: Node,
+    ends_in: str,
 ) -> LayerRow:
     # Channels are those of the map that is heard by default, where the block ends.
-    layout, reads = layout_of(captured, end), captured.receptive_fields[node]
+    layout, exact = layout_of(captured, end), captured.receptive_fields[node]
+    local = held[node] if exact is None else exact
     return LayerRow(
         name,
         kind,
         calls,
         1 if layout.channel is None else shape_of(end)[layout.channel],
         layout.channel,
-        None if reads is None else str(reads.hop),
-        None if reads is None else reads.size,
+        None if local is None else str(local.hop),
+        None if local is None else local.size,
         ends_in,
+        note=STATISTICS if local is not exact else "",
     )

@@ -12,7 +12,7 @@ from torch.fx import Graph, Node
 
 from deconv1d.record.schema import is_random, is_shaped
 from deconv1d.rules.op import Op, shape_of
-from deconv1d.rules.reach import Reach, Reader, unknown
+from deconv1d.rules.reach import Reach, Reader, pointwise, unknown
 from deconv1d.rules.table import Rules, packet, rule_for
 
 
@@ -75,7 +75,7 @@ def total_stride(fields: Iterable[ReceptiveField | None]) -> int:
 
 
 def receptive_fields_of(
-    graph: Graph, x: Node, rules: Rules, method: str
+    graph: Graph, x: Node, rules: Rules, method: str, *, held: bool = False
 ) -> dict[Node, ReceptiveField | None]:
     """Returns the field of each node that follows from the waveform's values.
 
@@ -84,6 +84,7 @@ def receptive_fields_of(
         x: The waveform's node.
         rules: The op table, whose `reach` is asked.
         method: "deconvnet", "guided" or "gradient".
+        held: Whether the statistics of normalisations count as constants, as in the mirror.
 
     Returns:
         By node, its values in time; None for a value that may read all of it. A node that reads
@@ -100,7 +101,13 @@ def receptive_fields_of(
             fields[node] = fields[sources[0]]
         else:
             op = Op.of(node)
-            reach = rule_for(rules, op, method).reach if op.dependent else unknown
+            reach: Reader = unknown
+            if op.dependent:
+                rule = rule_for(rules, op, method)
+                # Of the rules that hold a value, those of normalisations record a statistic and are
+                # part of a block.
+                statistic = rule.kind == "hold" and rule.block and rule.record is not None
+                reach = pointwise if held and statistic else rule.reach
             fields[node] = joined([_through(op, reach, x, fields[x]) for x in sources])
     return fields
 
