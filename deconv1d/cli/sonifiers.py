@@ -5,10 +5,13 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from deconv1d.cli.models import find_factory, load_model
 from deconv1d.errors import InputError
-from deconv1d.sonify import Sonifier
+
+if TYPE_CHECKING:
+    from deconv1d.sonify import Sonifier
 
 
 def sonifier_of(arguments: argparse.Namespace) -> Sonifier:
@@ -53,6 +56,8 @@ def load_sonifier(
             device.
         ModelError, FileError: As for `load_model`.
     """
+    from deconv1d.sonify import Sonifier
+
     in_folder = weights is not None and Path(weights).is_dir()
     make = find_factory(factory) if in_folder else None
     if weights is not None and hasattr(make, "from_pretrained"):
