@@ -160,3 +160,19 @@ def test_verification_catches_a_stale_switch(sonifier, monkeypatch):
     prepared(waveform(61, seed=1), channel=1)
     with pytest.raises(ModelError, match="does not give what sonify gives"):
         prepared(waveform(61, seed=2), channel=1)
+
+
+def test_a_tensor_made_in_forward_is_not_the_models():
+    class Scaled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv1d(1, 2, 3).double()
+
+        def forward(self, x):
+            h = self.conv(x)
+            return torch.relu(h / torch.tensor(h.shape[-1], dtype=torch.float64))
+
+    sonifier = Sonifier(Scaled())
+    program = sonifier.prepare(waveform(61), layer="relu#1")
+    x = waveform(61, seed=1)
+    equal(program(x, channel=1), sonifier.sonify(x, layer="relu#1", channel=1))

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import wraps
 from typing import Any
@@ -202,9 +202,8 @@ class Recorder(TorchDispatchMode):
         """Runs an op after the map is complete: only what must be put back is noted."""
         self.keeping.protect(schema.written(args, kwargs) + schema.statistics(args))
         output = func(*args, **kwargs)
-        self.keeping.made(
-            output, {storage_of(x) for x in leaves((args, kwargs)) if isinstance(x, Tensor)}
-        )
+        given = {storage_of(x) for x in leaves((args, kwargs)) if isinstance(x, Tensor)}
+        self.keeping.made(output, _lent(func, given))
         return output
 
     def _record(self, func: OpOverload, schema: Schema, args: Any, kwargs: Any) -> Any:
@@ -227,7 +226,7 @@ class Recorder(TorchDispatchMode):
         except BaseException:
             self.values.graph.erase_node(node)  # the model may know what to do instead
             raise
-        self.keeping.made(output, sources)
+        self.keeping.made(output, _lent(func, sources))
         results = settle(self.values, self.keeping.kept, op, sources, places, output, written)
         self.values.updated(schema.statistics(args))
         if rule is not None and rule.record is not None:
@@ -376,3 +375,9 @@ class _Elsewhere(TorchDispatchMode):
         if self._recorder.records_here():
             return self._recorder.__torch_dispatch__(func, types, args, kwargs)
         return func(*args, **(kwargs or {}))
+
+
+def _lent(func: OpOverload, given: Container[int]) -> Container[int]:
+    """Of the memory that an op was given, what may be the model's own."""
+    # torch.tensor(3.0) makes its memory unseen and then calls lift_fresh on it.
+    return () if func is aten.lift_fresh.default else given
