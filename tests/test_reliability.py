@@ -336,3 +336,14 @@ def test_random_programs_with_memory(steps):
 @given(STEPS)
 def test_many_random_programs_with_memory(steps):
     check_program(steps)
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_a_capture_is_verified_in_any_mode_of_the_caller(mode):
+    model = nn.Sequential(nn.Conv1d(1, 3, 5), nn.ReLU(inplace=True), nn.Conv1d(3, 2, 3)).double()
+    sonifier = Sonifier(model.eval())
+    with mode():
+        sonifier.sonify(noise(1, 1, 200), layer="2", channel=1)
+    verified = sonifier.verified["2"]
+    assert verified.value < 1e-10
+    assert verified.signal < 1e-10

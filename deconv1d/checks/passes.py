@@ -140,9 +140,11 @@ def plain_pass(
 
     What it wrote into the model is put back at the end: autograd may have saved it.
     """
-    plain = PlainPass(x.detach().to(dtype or x.dtype, copy=True).requires_grad_(grad))
-    # A copy, since the model may write into it; made here, where calls are not counted.
-    running, given = castable(model, dtype), plain.x.clone()
+    # Also for a caller in `no_grad` or `inference_mode`. A copy is given to the model, since it may
+    # write into it; it is made here, where calls are not counted.
+    with torch.inference_mode(False), torch.set_grad_enabled(grad):
+        plain = PlainPass(x.detach().to(dtype or x.dtype, copy=True).requires_grad_(grad))
+        running, given = castable(model, dtype), plain.x.clone()
     with (
         unchanged(running),
         _put_back_after(recorded.captured.written),
