@@ -102,6 +102,14 @@ def visit(model, x):
     Sonifier(model).maps(x, layer="drop")
 
 
+@pytest.fixture(autouse=True)
+def _python_s_own_handler():
+    """In a job that a shell runs in the background, Ctrl-C is ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.fixture
 def x():
     return torch.randn(1, 1, 20, generator=torch.manual_seed(1))

@@ -19,7 +19,7 @@ from torch._higher_order_ops.while_loop import while_loop
 from torch.nn.attention.flex_attention import flex_attention
 
 from deconv1d import Sonifier
-from deconv1d.errors import InputError, ModelError, PathError
+from deconv1d.errors import ModelError, PathError
 from deconv1d.record.unchanged import FORWARD_LOCK
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning")
@@ -272,12 +272,13 @@ def test_refused_by_name(name):
         Sonifier(build()).sonify(random(2, 1, 41, dtype=torch.float32), layer="last", channel=1)
 
 
-def test_channels_without_a_batch_say_how_to_give_them():
+def test_channels_without_a_batch_are_taken():
     model = nn.Sequential(OrderedDict(conv=nn.Conv1d(3, 4, 5))).double()
-    with pytest.raises(InputError, match="forward=lambda"):
-        Sonifier(model).sonify(random(3, 41), layer="conv", channel=1)
-    sonifier = Sonifier(model, forward=lambda model, x: model(x[0]))
-    assert sonifier.sonify(random(1, 3, 41), layer="conv", channel=1).raw.shape == (1, 3, 41)
+    x = random(3, 41)
+    raw = Sonifier(model).sonify(x[None], layer="conv", channel=1).raw
+    alone = Sonifier(model, forward=lambda model, x: model(x[0]))
+    for sonifier in (Sonifier(model), alone):
+        assert torch.equal(sonifier.sonify(x, layer="conv", channel=1).raw.reshape(raw.shape), raw)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="Windows cannot fork")
