@@ -24,8 +24,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.testing._internal.common_methods_invocations import op_db
-from torch.testing._internal.common_modules import module_db
 from torch.utils import _pytree as pytree
 
 from benchmarks.reporting import HERE, table, write_page
@@ -255,6 +253,10 @@ def _general(reason: str) -> str:
 
 def everything() -> Iterator[tuple[str, Callable[[], Iterator[Sample]]]]:
     """Each op and module by name, and its samples."""
+    # Imported here, since it freezes settings of torch for the whole process.
+    from torch.testing._internal.common_methods_invocations import op_db
+    from torch.testing._internal.common_modules import module_db
+
     for op in op_db:
         if op.supports_autograd and torch.float64 in op.dtypes:
             name = f"{op.name}{'.' if op.variant_test_name else ''}{op.variant_test_name}"

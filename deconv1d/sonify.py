@@ -65,6 +65,9 @@ class Sonifier:
             time; False never.
     """
 
+    about: str = ""
+    """What is known of how sound is given to the model; of a folder of Hugging Face."""
+
     def __init__(
         self,
         model: nn.Module,
@@ -94,8 +97,6 @@ class Sonifier:
             sample_rate=sample_rate,
         )
         self._mirrors = Mirrors()
-        # What is known of how sound is given to the model.
-        self.about = ""
 
     @classmethod
     def from_huggingface(

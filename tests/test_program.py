@@ -12,7 +12,6 @@ REFUSED = {
     "encodec": "looks at values",
     "encodec_group_norm": "looks at values",
     "mimi": "looks at values",
-    "dict_input": "outlives the call",
     "streaming": "writes into 'past1'",
     "noisy": "draws random numbers",
     "scripted": "is a script",
