@@ -82,7 +82,7 @@ def test_a_complex_map_counts_by_its_magnitude(clip):
     sonifier = Sonifier(Complex(), sample_rate=8000)
     maps = sonifier.maps(clip, layer="spectral").abs()
     strongest = sonifier.sonify(clip, layer="spectral", channel="most_active").channel
-    assert torch.equal(strongest, maps.mean(-1).argmax(1))
+    assert [strongest] == maps.mean(-1).argmax(1).tolist()
     row = mine(sonifier, [("a", clip)], layers=["spectral"]).top("spectral", 2)[0]
     assert row.value == float(maps[0, 2].max())
     assert row.position == int(maps[0, 2].argmax())
