@@ -117,7 +117,9 @@ def mine_into(
     with locked(folder):
         sonifier = load()
         plan, about, why = begun(folder, sources, sonifier, asked, progress)
-        crew = executor_of(executor, partial(PlanWorker, load, plan), workers)
+        # In this process the model is there already; a factory may make other weights each time.
+        make = (lambda: sonifier) if executor == "serial" else load
+        crew = executor_of(executor, partial(PlanWorker, make, plan), workers)
         before = torch.get_num_threads()
         try:
             rows, used, errors = _done(Work(folder, plan, crew, progress))
