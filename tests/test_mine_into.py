@@ -24,8 +24,10 @@ from deconv1d import FileError, InputError, LayerError, ModelError, Sonifier
 from deconv1d.cli.commands import main
 from deconv1d.mining.batches import BatchedMaps
 from deconv1d.mining.findings import read_errors, read_layers, read_winners
+from deconv1d.mining.plan import read_plan
 from deconv1d.mining.run import mine_into
 from deconv1d.mining.sources import list_clips, read_clip
+from deconv1d.mining.worker import PlanWorker
 
 pa = pytest.importorskip("pyarrow")
 pq = pytest.importorskip("pyarrow.parquet")
@@ -468,18 +470,9 @@ def test_audio_that_changed_under_the_same_name_is_refused(folder, tmp_path):
         mined(tmp_path / "out", source)
 
 
-loads = []
-
-
-def changing():
-    """The weights change between the driver's model and a worker's."""
-    loads.append(1)
-    return tiny(seed=len(loads))
-
-
-def test_weights_that_change_under_a_run_are_refused(folder, tmp_path):
+def test_a_worker_with_other_weights_is_refused(whole):
     with pytest.raises(ModelError, match="A worker has another model"):
-        mine_into(tmp_path / "out", [str(folder)], changing)
+        PlanWorker(other_weights, read_plan(whole))
 
 
 # --- bad input -----------------------------------------------------------------------------------
