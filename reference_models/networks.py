@@ -304,7 +304,7 @@ def plan(study: Study) -> str:
 
     A step of ten clips is timed; the study's networks cost in proportion to the audio they pass.
     """
-    rate = _clip_seconds_per_second(study)
+    rate = clip_seconds_per_second(study)
     lines = ["| network | audio, hours | planned minutes |", "|---|---|---|"]
     total = 0.0
     for network in networks(study):
@@ -315,7 +315,7 @@ def plan(study: Study) -> str:
     return "\n".join(lines)
 
 
-def _clip_seconds_per_second(study: Study) -> float:
+def clip_seconds_per_second(study: Study) -> float:
     """Seconds of audio that a forward and backward pass goes through in a second."""
     encoder = untrained(study.preset.width, 0).to(study.device)
     model = classifier(encoder, classes=10)

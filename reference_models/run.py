@@ -97,7 +97,7 @@ class Run:
 
     def resume(self, model: nn.Module, optimizer: Optimizer) -> int:
         """Loads the last save, if there is one, and returns the step to go on with."""
-        self.writer = _tensorboard(self.folder)
+        self.writer = tensorboard_writer(self.folder)
         path = self.folder / "resume.safetensors"
         if not path.exists():
             self.save_weights(model, 0)
@@ -201,7 +201,7 @@ def _as_json(content: dict[str, Any]) -> dict[str, Any]:
     return json.loads(json.dumps(content))
 
 
-def _tensorboard(folder: Path) -> Any:
+def tensorboard_writer(folder: Path) -> Any:
     """TensorBoard's writer, or None where it is not installed or another process writes."""
     try:
         from torch.utils.tensorboard import SummaryWriter

@@ -117,7 +117,7 @@ def _run_alone(study: Study, jobs: int) -> Path:
     stages = [*_networks(study, able, training), *_experiments(study, able)]
     if study.device == "cpu":
         print(planned(study, stages), flush=True)
-    _run(stages, jobs, study.folder / LOG)
+    run_stages(stages, jobs, study.folder / LOG)
     return write_report(study, EXPERIMENTS)
 
 
@@ -172,7 +172,7 @@ def _experiments(study: Study, experiments: Sequence[Experiment]) -> list[Stage]
     return [
         Stage(
             name=experiment.name,
-            run=partial(_perform, experiment.name, study),
+            run=partial(perform_named, experiment.name, study),
             done=is_finished(experiment, study),
             after=(*experiment.after, *(n.name for n in experiment.networks(study.preset))),
             cost=study.preset.looking,
@@ -181,12 +181,12 @@ def _experiments(study: Study, experiments: Sequence[Experiment]) -> list[Stage]
     ]
 
 
-def _perform(name: str, study: Study) -> None:
+def perform_named(name: str, study: Study) -> None:
     """Does an experiment by its name: functions inside it need not survive the way to a process."""
     perform(next(e for e in EXPERIMENTS if e.name == name), study)
 
 
-def _run(stages: Sequence[Stage], jobs: int, log: Path) -> None:
+def run_stages(stages: Sequence[Stage], jobs: int, log: Path) -> None:
     """Runs stages as soon as those before them are finished, the longest first."""
     by_name = {stage.name: stage for stage in stages}
     order = TopologicalSorter({stage.name: stage.after for stage in stages})

@@ -34,7 +34,7 @@ def refused(capsys):
 PIPED = """
 import sys
 from deconv1d.cli import commands
-print(commands._answered({text!r}), file=sys.stderr)
+print(commands.print_answer({text!r}), file=sys.stderr)
 """
 
 

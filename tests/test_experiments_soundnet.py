@@ -122,7 +122,7 @@ def test_claims_compare_clip_by_clip():
 
 
 def test_few_clips_do_not_pass_the_gate():
-    gate = soundnet._gate({"right": [[True, True]] * 30 + [[False, True]] * 10})
+    gate = soundnet.gate_of({"right": [[True, True]] * 30 + [[False, True]] * 10})
     assert judge(gate.comparisons) is Verdict.HOLDS
     assert gate.unmet == "40 test clips, expected 300 or more"
     assert not gate.passed

@@ -182,7 +182,7 @@ def test_the_plan_names_every_network(tmp_path, monkeypatch):
     clips = tones(tmp_path / "cache")
     monkeypatch.setattr(Study, "clips", lambda *_: clips)
     study = Study(tmp_path / "results", PRESETS["smoke"])
-    monkeypatch.setattr(networks, "_clip_seconds_per_second", lambda study: 0.5)
+    monkeypatch.setattr(networks, "clip_seconds_per_second", lambda study: 0.5)
     lines = networks.plan(study).splitlines()
     assert len(lines) == 3 + len(networks.networks(study))
     cost = study.cost(pretrained("supervised"), clips.subset("train"))

@@ -187,7 +187,7 @@ def fail(study: Study) -> Finding:
 def test_a_stage_that_fails_names_itself(tmp_path, monkeypatch, capsys):
     broken = Experiment("broken", "Broken", lambda preset: (), fail)
     monkeypatch.setattr(run_all_module, "EXPERIMENTS", [broken])
-    monkeypatch.setattr(run_all_module, "_perform", perform_broken)
+    monkeypatch.setattr(run_all_module, "perform_named", perform_broken)
     monkeypatch.setattr(run_all_module, "DATA", ())
     with pytest.raises(ValueError, match="no such thing"):
         run_all(Study(tmp_path, PRESETS["smoke"]))
@@ -269,7 +269,7 @@ def test_a_second_run_in_the_same_folder_says_so(tmp_path, monkeypatch):
 
     monkeypatch.setattr(run_all_module, "DATA", ())
     monkeypatch.setattr(run_all_module, "EXPERIMENTS", ())
-    monkeypatch.setattr(run_all_module, "_run", meanwhile)
+    monkeypatch.setattr(run_all_module, "run_stages", meanwhile)
     for _ in range(2):  # the lock of a run that failed is free again
         with pytest.raises(ZeroDivisionError):
             run_all(Study(tmp_path, PRESETS["smoke"]))

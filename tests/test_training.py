@@ -272,7 +272,7 @@ def test_tensorboard_gets_the_numbers_of_each_epoch(clips, tmp_path, monkeypatch
         def close(self):
             self.told.append("close")
 
-    monkeypatch.setattr(run_module, "_tensorboard", lambda folder: Writer())
+    monkeypatch.setattr(run_module, "tensorboard_writer", lambda folder: Writer())
     history = simclr.train(clips, CONTRASTIVE, tmp_path)["history"]
     expected = [[(e, k, v) for k, v in numbers.items()] for e, numbers in enumerate(history, 1)]
     assert Writer.told == [*expected[0], "flush", *expected[1], "flush", "close"]

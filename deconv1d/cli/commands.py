@@ -67,10 +67,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         _say("interrupted")
         return INTERRUPTED
-    return _answered(json.dumps(answer.facts) if arguments.json else answer.text)
+    return print_answer(json.dumps(answer.facts) if arguments.json else answer.text)
 
 
-def _answered(text: str) -> int:
+def print_answer(text: str) -> int:
     """Prints the answer; returns the exit code."""
     try:
         # A terminal that knows ASCII alone gets the rest as escapes, not an error.

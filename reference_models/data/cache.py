@@ -76,7 +76,7 @@ def build_cache(
             part = replace(index, clips=index.clips[first : first + size])
             shard = folder / "shards" / f"{_key(part)}.int16"
             if not (done := _load_finished(shard)):
-                with closing(pool.map(partial(_read, read=read), part.clips)) as waveforms:
+                with closing(pool.map(partial(read_clip, read=read), part.clips)) as waveforms:
                     done = _write(part, waveforms, shard, progress)
             clips += done
             progress.update(len(clips) - progress.n)
@@ -128,7 +128,7 @@ def _load_finished(shard: Path) -> tuple[Clip, ...]:
     return clips if shard.stat().st_size == size else ()
 
 
-def _read(clip: Clip, read: Reader) -> tuple[str, np.ndarray]:
+def read_clip(clip: Clip, read: Reader) -> tuple[str, np.ndarray]:
     """Status and int16 waveform of a clip."""
     if clip.status == "missing":
         return "missing", NOTHING

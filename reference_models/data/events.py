@@ -174,10 +174,10 @@ def read_events(clip: Clip) -> np.ndarray:
     group, random_state, number = name.split(":")
     score = draw_score(group, int(random_state), int(number), bool(lasting))
     samples = round(score.seconds * SAMPLE_RATE)
-    mixture = score.noise_level * _noise(samples, score.noise_slope, score.noise_seed)
+    mixture = score.noise_level * tilted_noise(samples, score.noise_slope, score.noise_seed)
     for event in score.events:
         start = round(event.onset * SAMPLE_RATE)
-        sound = _play(event)[: samples - start]
+        sound = play(event)[: samples - start]
         mixture[start : start + len(sound)] += sound * (event.gain / np.abs(sound).max())
     return mixture
 
@@ -214,7 +214,7 @@ def _choose_keys(split: str) -> list[int]:
     return [key for key in KEYS if key % 5 in fifths]
 
 
-def _noise(samples: int, slope: float, random_state: int) -> np.ndarray:
+def tilted_noise(samples: int, slope: float, random_state: int) -> np.ndarray:
     """Noise of RMS 1 whose power falls as frequency ** -slope."""
     spectrum = np.fft.rfft(np.random.default_rng(random_state).standard_normal(samples))
     spectrum[1:] *= np.arange(1, len(spectrum)) ** (-slope / 2)
@@ -222,10 +222,10 @@ def _noise(samples: int, slope: float, random_state: int) -> np.ndarray:
     return noise / np.sqrt(np.mean(noise**2))
 
 
-def _play(event: Event) -> np.ndarray:
+def play(event: Event) -> np.ndarray:
     """The event alone: float32, (samples,), 8 kHz."""
     with _playing:
-        synthesizer, soundfont = _load_soundfont()
+        synthesizer, soundfont = load_soundfont()
         synthesizer.sounds_off()
         synthesizer.generate(RENDER_RATE // 10)  # lets what rang before fade: then it is silent
         synthesizer.program_select(0, soundfont, *event.preset, event.preset[0] == DRUMS)
@@ -240,7 +240,7 @@ def _play(event: Event) -> np.ndarray:
 
 
 @lru_cache(maxsize=1)
-def _load_soundfont() -> tuple[Any, int]:
+def load_soundfont() -> tuple[Any, int]:
     """A synthesizer and the number of the soundfont in it."""
     home = find_spec("pretty_midi")  # the soundfont lies in it; it need not be imported
     if home is None or find_spec("tinysoundfont") is None:

@@ -78,13 +78,13 @@ def list_words(voices: int) -> ClipIndex:
 def read_word(clip: Clip) -> np.ndarray:
     """The word a clip names, in the middle of one second: float32, (8000,), 8 kHz."""
     with _rendering:
-        word = _speak(clip.path)[clip.labels[0]]
+        word = speak(clip.path)[clip.labels[0]]
     before = max(SAMPLE_RATE - len(word), 0) // 2
     return np.pad(word, (before, SAMPLE_RATE))[:SAMPLE_RATE]
 
 
 @lru_cache(maxsize=4)
-def _speak(voice: str) -> list[np.ndarray]:
+def speak(voice: str) -> list[np.ndarray]:
     """All words by one voice, float32, (samples,) each, 8 kHz."""
     espeak = _espeak()
     program = str(Path(__file__).with_name("espeak.py"))

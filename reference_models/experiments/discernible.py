@@ -113,8 +113,8 @@ def discernible(study: Study, name: str, hear: Hear, least: float) -> Finding:
                     rows.append({**place, "accuracy": part(study, name, key, compute)})
     return Finding(
         rows,
-        claims=[_claim(name, method, rows) for method in METHODS],
-        gates=[_gate(name, originals, least)],
+        claims=[central_claim(name, method, rows) for method in METHODS],
+        gates=[listener_gate(name, originals, least)],
         numbers=numbers_of(rows, ("method", "regime", "layer"), {"accuracy": "accuracy"}),
         figures={name: _picture(rows, fmean(originals))},
         n=f"{study.preset.runs} networks of each regime; {len(heard)} clips, the most active map "
@@ -154,7 +154,7 @@ def _network(regime: str, random_state: int) -> Network:
     return pretrained("contrastive" if regime == "contrastive" else "supervised", random_state)
 
 
-def _claim(name: str, method: str, rows: Sequence[Row]) -> Claim:
+def central_claim(name: str, method: str, rows: Sequence[Row]) -> Claim:
     """The central claim: layers 8 to 11 of contrastive networks are named more often."""
     deep = {
         regime: over_layers(rows, "accuracy", DEEP, regime=regime, method=method)
@@ -172,7 +172,7 @@ def _claim(name: str, method: str, rows: Sequence[Row]) -> Claim:
     )
 
 
-def _gate(name: str, originals: Sequence[bool], least: float) -> Gate:
+def listener_gate(name: str, originals: Sequence[bool], least: float) -> Gate:
     """The listener names the recordings themselves, on enough of them."""
     few = f"{len(originals)} clips, expected {ENOUGH} or more"
     right = [float(one) for one in originals]
@@ -251,7 +251,7 @@ def to_soundnet(sound: Tensor) -> Tensor:
     return soundnet_input(sound.flatten().cpu().numpy(), sample_rate=SAMPLE_RATE)
 
 
-def _esc10(study: Study) -> list[Clip]:
+def esc10_clips(study: Study) -> list[Clip]:
     """Files of ESC-10, each with the probe of SoundNet-8 fitted on the folds it is not in."""
     paths = esc10_paths(study.sources["esc10"])
     chosen = [paths[n] for n in every_nth(paths, study.preset.clips)]
@@ -272,7 +272,7 @@ def _esc10(study: Study) -> list[Clip]:
 
 
 def _discernible_esc10(study: Study) -> Finding:
-    return discernible(study, ESC10, _esc10, 1 / KINDS_OF_ESC10)
+    return discernible(study, ESC10, esc10_clips, 1 / KINDS_OF_ESC10)
 
 
 LISTENERS: Mapping[str, str] = {WORDS: "words network", ESC10: "SoundNet-8"}

@@ -84,7 +84,7 @@ def soundnet(study: Study) -> Finding:
     return Finding(
         rows=rows,
         claims=[claim_a(list(removed.values())), claim_b(list(removed.values()))],
-        gates=[_gate(baseline)],
+        gates=[gate_of(baseline)],
         numbers=_over_clips(removed, baseline),
         figures={NAME: _picture(rows)},
         n=f"1 network; {len(trial.test)} clips of ESC-10, each heard by probes fitted on the folds "
@@ -151,7 +151,7 @@ def linear_probe() -> Any:
     return make_pipeline(StandardScaler(), RidgeClassifier(alpha=100))
 
 
-def _gate(baseline: Answers) -> Gate:
+def gate_of(baseline: Answers) -> Gate:
     """Gate 2 for SoundNet-8, over clips: three times chance, on enough clips."""
     right = [fmean(clip) for clip in baseline["right"]]
     few = f"{len(right)} test clips, expected {ENOUGH} or more"

@@ -297,7 +297,7 @@ def claim_j(study: Study, lines: Sequence[Line]) -> Claim:
     for one, two in BETTER:
         for way in range(len(WAYS)):
             better, other = (lines[len(WAYS) * step + way] for step in (one, two))
-            comparisons.append(_compared_lines(study, better, other))
+            comparisons.append(compare_lines(study, better, other))
     return Claim("j", comparisons)
 
 
@@ -319,7 +319,7 @@ def in_order(study: Study, letter: str, lines: Sequence[Line]) -> Claim:
     apart = [
         (better, other) for better, other in pairwise(ranked) if _gap(better, other, metric) > 0
     ]
-    return Claim(letter, [_compared_lines(study, *pair) for pair in apart])
+    return Claim(letter, [compare_lines(study, *pair) for pair in apart])
 
 
 def printed(text: str) -> tuple[float, float]:
@@ -334,7 +334,8 @@ def _gap(better: Line, other: Line, metric: str) -> float:
     return high - one - (low + two)
 
 
-def _compared_lines(study: Study, better: Line, other: Line) -> Any:
+def compare_lines(study: Study, better: Line, other: Line) -> Any:
+    """Two lines of a table, paired by their networks."""
     metric = metric_of(study, better.networks[0].data)
     sides = (results(study, line.networks, metric) for line in (better, other))
     return compare(f"{better.name} over {other.name}", metric, *sides)
