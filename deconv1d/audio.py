@@ -14,7 +14,6 @@ import shutil
 import stat
 import tempfile
 import uuid
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -23,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from deconv1d.errors import FileError, InputError
+from deconv1d.errors import FileError, InputError, warn
 
 Samples: TypeAlias = npt.NDArray[np.floating[Any]]
 Waveform: TypeAlias = torch.Tensor | npt.NDArray[Any]
@@ -318,10 +317,9 @@ def _check_peak(peak: float, subtype: str, path: str | Path) -> None:
             f"{str(path)!r} cannot hold this waveform: expected a peak of at most 1 for {subtype} "
             f"samples, got {peak:.6g}. Divide it by its peak, or write float samples to a .wav."
         )
-    warnings.warn(
+    warn(
         f"{str(path)!r} is written as it is, with a peak of {peak:.6g}, but players clip at 1. "
         "Divide the waveform by its peak to listen to it.",
-        stacklevel=3,
     )
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+import warnings
 from collections.abc import Sequence
+from types import FrameType
 from typing import Any
 
 
@@ -48,3 +51,12 @@ def check_word(name: str, word: Any, known: Sequence[str]) -> None:
     """Raises InputError unless a word is one of the known ones."""
     if word not in known:
         raise InputError(f"Unknown {name} {word!r}: expected one of {', '.join(map(repr, known))}.")
+
+
+def warn(message: str, category: type[Warning] = UserWarning) -> None:
+    """Warns of the line outside this package that led here, through however many functions."""
+    frame: FrameType | None = sys._getframe(1)
+    level = 2  # the caller of this function, as warnings counts
+    while frame is not None and frame.f_globals.get("__name__", "").startswith("deconv1d."):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, category, stacklevel=level)

@@ -69,7 +69,8 @@ class SonificationLogger:
             InputError, LayerError, ChannelError, PathError: As for `Sonifier.sonify`.
         """
         for layer, channel in self._maps.items():
-            sonification = self._sonifier.sonify(
+            # The same clip at every step: a program follows the weights as they are trained.
+            sonification = self._sonifier.programs.sonify(
                 self._x, layer=layer, channel=channel, method=self._method
             )
             sounds = {

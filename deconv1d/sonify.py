@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from deconv1d.channels import chunk_of
+from deconv1d.checks.half import HalfWhereAlike, trial
 from deconv1d.checks.silence import why_silent
 from deconv1d.checks.verification import Verified
 from deconv1d.directions import check_direction, sonify_directions
@@ -25,6 +26,7 @@ from deconv1d.mirror import Deconvnet, mirror
 from deconv1d.prepared.halves import trace
 from deconv1d.prepared.local import local_mirror
 from deconv1d.prepared.program import Program
+from deconv1d.prepared.programs import Programs
 from deconv1d.prepared.reuse import Mirrors
 from deconv1d.record.copies import copy_with, own_tensors
 from deconv1d.record.unchanged import unwrapped
@@ -59,7 +61,9 @@ class Sonifier:
         forward: `forward(model, x)`, for models that take more than the waveform.
         rules: The op table; `{**RULES, op: rule}` adds to it or changes it.
         dtype: Run model and mirror in this dtype; None: the model's own. The model's parameters
-            are cast for the run, and stay as they are.
+            are cast for the run, and stay as they are. "auto": half precision if it is faster
+            on this device and a layer's first sonification is like float32's; `print(sonifier)`
+            says what was chosen (`deconv1d.checks.half`).
         verify: "once" compares each layer's capture with a plain forward pass and with autograd,
             the first time that it is heard (`Sonification.verified`); "always" does so every
             time; False never.
@@ -75,7 +79,7 @@ class Sonifier:
         sample_rate: int | None = None,
         forward: Callable[[Any, Tensor], Any] | None = None,
         rules: Rules = RULES,
-        dtype: torch.dtype | None = None,
+        dtype: torch.dtype | Literal["auto"] | None = None,
         verify: str | bool = "once",
     ) -> None:
         if not isinstance(model, nn.Module):
@@ -87,16 +91,30 @@ class Sonifier:
         self.model = unwrapped(model)
         self.sample_rate, self.rules = sample_rate, rules
         self.forward = forward or _call_model
-        self._dtype, self._verify = dtype, verify
+        if isinstance(dtype, str):
+            check_word("dtype", dtype, ("auto",))
+        self._auto = dtype == "auto"
+        self._dtype, self._verify = None if isinstance(dtype, str) else dtype, verify
         self._forward_pass = ForwardPass(
             self.model,
             forward=forward,
             rules=rules,
-            dtype=dtype,
+            dtype=self._dtype,
             verify=verify,
             sample_rate=sample_rate,
         )
         self._mirrors = Mirrors()
+        self._half: HalfWhereAlike | None = None
+        if self._auto and (half := self._dtype_that_pays()) is not None:
+            in_half = Sonifier(
+                model,
+                sample_rate=sample_rate,
+                forward=forward,
+                rules=rules,
+                dtype=half,
+                verify=verify,
+            )
+            self._half = HalfWhereAlike(in_half._carried_back, self._carried_back)
 
     @classmethod
     def from_huggingface(
@@ -126,7 +144,19 @@ class Sonifier:
 
     def __repr__(self) -> str:
         rate = "rate unknown" if self.sample_rate is None else f"{self.sample_rate} Hz"
-        return f"Sonifier({self.about or f'{type(self.model).__name__}: {rate}'})"
+        chosen = f"; {trial(self._device)}" if self._auto else ""
+        return f"Sonifier({self.about or f'{type(self.model).__name__}: {rate}'}{chosen})"
+
+    @property
+    def _device(self) -> str:
+        """The type of the device that the model is on."""
+        return next((p.device.type for p in self.model.parameters()), "cpu")
+
+    def _dtype_that_pays(self) -> torch.dtype | None:
+        """Half precision, if a trial says that it is faster for this model."""
+        single = any(p.dtype == torch.float32 for p in self.model.parameters())
+        found = trial(self._device) if single else None
+        return found.dtype if found is not None and found.pays else None
 
     def sonify(
         self,
@@ -200,6 +230,33 @@ class Sonifier:
                 rivals=rivals,
                 generator=generator,
             )[0]
+        carried_back = self._carried_back if self._half is None else self._half.sonify
+        return carried_back(
+            x,
+            layer,
+            channel=channel,
+            direction=direction,
+            tap=tap,
+            seed=seed,
+            method=method,
+            low_cut=low_cut,
+            channel_axis=channel_axis,
+        )
+
+    def _carried_back(
+        self,
+        x: Any,
+        layer: str,
+        *,
+        channel: Any,
+        direction: Any,
+        tap: str,
+        seed: Seed,
+        method: str,
+        low_cut: float | None,
+        channel_axis: int | None,
+    ) -> Sonification:
+        """What `sonify` gives for checked arguments, in this sonifier's dtype."""
         reached = self._reach(
             x, layer, tap=tap, seed=seed, method=method, channel_axis=channel_axis
         )
@@ -289,6 +346,15 @@ class Sonifier:
             channel_axis=channel_axis,
             verify=verify,
         )
+
+    @cached_property
+    def programs(self) -> Programs:
+        """For work that sonifies a layer again and again: `sonifier.programs.sonify(x, layer)`.
+
+        It gives what `sonify` gives, by prepared programs from the second time on where the model
+        can be prepared; `programs.refused` says why a layer cannot.
+        """
+        return Programs(self)
 
     def stream(
         self,
@@ -652,7 +718,7 @@ class Sonifier:
             sample_rate=self.sample_rate,
             forward=None if self.forward is _call_model else self.forward,
             rules=self.rules,
-            dtype=self._dtype,
+            dtype="auto" if self._auto else self._dtype,
             verify=self._verify,
         )
         other._forward_pass.runs_a_copy(self._forward_pass, replaced)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -22,7 +21,7 @@ from deconv1d.channels import (
     one_form,
     only,
 )
-from deconv1d.errors import ModelError, SilenceWarning
+from deconv1d.errors import ModelError, SilenceWarning, warn
 from deconv1d.layers.axes import Layout
 from deconv1d.low_cut import cut_lows
 from deconv1d.record.waveform import Waveform
@@ -164,10 +163,9 @@ def _finish(
     scaled, gain = to_peak_of(given.to(wide), raw)
     if (gain == 0).any():
         what = "the input is silent" if not given.any() else why
-        warnings.warn(
+        warn(
             _silence(reached.layer, gain, channel, what),
             SilenceWarning,
-            stacklevel=4,
         )
     return Sonification(
         waveform=scaled.to(given),

@@ -100,7 +100,7 @@ class NeuronSonification(NeuronAttribution):  # type: ignore[misc]  # Captum has
             return maps.layout
 
         channel, seed = _target(neuron_selector, layout)
-        sonification = sonifier.sonify(
+        sonification = sonifier.programs.sonify(  # NoiseTunnel and its kin call this often
             x,
             layer=self._name,
             channel=channel,

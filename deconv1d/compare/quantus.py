@@ -72,7 +72,7 @@ def quantus_explain(
         # Quantus gives one target for each example; examples with the same channel run together.
         for channel in np.unique(channels):
             mine = torch.from_numpy(channels == channel)
-            raw[mine] = own.sonify(
+            raw[mine] = own.programs.sonify(
                 x[mine], layer=layer, channel=int(channel), tap=tap, method=method
             ).raw
         return raw.numpy(force=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from deconv1d.errors import DependencyError, FileError, ModelError
+from deconv1d.errors import DependencyError, FileError, ModelError, warn
 
 PROCESSOR = "preprocessor_config.json"
 NORMALISED = "to mean 0 and variance 1"
@@ -78,10 +77,9 @@ def load_pretrained(folder: str | Path, model_class: Any = None) -> Pretrained:
             f"that fit it, got {type(error).__name__}: {error}. Save it again with save_pretrained."
         ) from error
     if missing := sorted(info["missing_keys"]):
-        warnings.warn(
+        warn(
             f"{len(missing)} weights of {type(model).__name__} are not in {str(folder)!r} and have "
             f"random values: {', '.join(missing[:3])}. Name the class that was saved.",
-            stacklevel=2,
         )
     rate, normalised = _processor(Path(folder))
     rate = rate or getattr(model.config, "sampling_rate", None)

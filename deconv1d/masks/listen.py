@@ -9,7 +9,6 @@ random masks --model--> activations of all channels of all layers      one batch
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,7 +19,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from deconv1d.channels import check_channels, one_form
-from deconv1d.errors import SilenceWarning
+from deconv1d.errors import SilenceWarning, warn
 from deconv1d.layers.axes import Layout
 from deconv1d.layers.maps import LayerMaps
 from deconv1d.masks.draws import random_masks
@@ -247,10 +246,9 @@ def _finished(
     gain = sounds.reshape(*masks.shape[:2], -1).any(-1).to(given)
     if not gain.all():
         what = "the input is silent" if not given.any() else "no cell serves the channel"
-        warnings.warn(
+        warn(
             f"The masked recording of layer {wanted.layer_maps.layer!r} is silent: {what}.",
             SilenceWarning,
-            stacklevel=4,
         )
     if given.dim() == 1:
         masks = masks[:, 0]

@@ -68,13 +68,16 @@ class Program:
         waveform = forward_pass.waveform(x)
         self._given = waveform.read_as(self._traced(waveform).shape).given
 
-    def __call__(self, x: Any, *, channel: Any = "most_active") -> Sonification:
+    def __call__(
+        self, x: Any, *, channel: Any = "most_active", seed: Seed | None = None
+    ) -> Sonification:
         """The sonification of a waveform, as `Sonifier.sonify` gives it.
 
         Args:
             x: Of the shape, dtype and device that the program was prepared for; with another number
                 of examples, the model is traced once more.
             channel: As for `Sonifier.sonify`.
+            seed: As for `Sonifier.sonify`; None: the one that the program was prepared with.
 
         Raises:
             InputError: If the waveform does not fit.
@@ -82,6 +85,10 @@ class Program:
                 result differs from `sonify`'s.
             ChannelError: As for `Sonifier.sonify`.
         """
+        if seed is None:
+            seed = self._seed
+        elif not callable(seed):
+            check_word("seed", seed, SEEDS)
         waveform = self._forward_pass.waveform(x)
         # Read as the waveform was that this was prepared for.
         then = self._given.shape
@@ -103,12 +110,12 @@ class Program:
         sonification = sonify_map(
             reached,
             channel=channel,
-            seed=self._seed,
+            seed=seed,
             sample_rate=self._sonifier.sample_rate,
         )
         sonification = replace(sonification, method=self._options["method"])
         if self._verify:
-            self._compare(sonification, x, channel)
+            self._compare(sonification, x, channel, seed)
         return sonification
 
     def _traced(self, waveform: Waveform) -> Trace:
@@ -143,11 +150,11 @@ class Program:
                 f"structure, but {change}. Prepare it again."
             )
 
-    def _compare(self, sonification: Sonification, x: Any, channel: Any) -> None:
+    def _compare(self, sonification: Sonification, x: Any, channel: Any, seed: Seed) -> None:
         plain = self._sonifier.sonify(
             x,
             channel=channel,
-            seed=self._seed,
+            seed=seed,
             channel_axis=self._channel_axis,
             **self._options,
         )

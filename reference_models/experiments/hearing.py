@@ -67,4 +67,4 @@ def sonified(
     """A sonification in which dead maps are silent without a warning."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", SilenceWarning)
-        return sonifier.sonify(x, layer=layer, channel=channel, method=method)
+        return sonifier.programs.sonify(x, layer=layer, channel=channel, method=method)
