@@ -34,6 +34,9 @@ from torch import Tensor, nn
 
 Restore = Callable[[], Any]
 
+PLAIN = frozenset({bool, int, float, complex, str, bytes, type(None)})
+"""Most attributes are of these types, which cannot change."""
+
 
 def restorers(modules: Iterable[nn.Module]) -> list[Restore]:
     """Remembers everything that modules own.
@@ -44,19 +47,30 @@ def restorers(modules: Iterable[nn.Module]) -> list[Restore]:
     Returns:
         Functions that put it back.
     """
-    found: list[Restore] = []
+    empty: list[dict[Any, Any]] = []
+    found: list[Restore] = [partial(_empty, empty)]
     known: dict[int, Any] = {}  # keeps what it has seen, so that no id is used twice
     waiting = [vars(m) for m in modules if not isinstance(m, torch.jit.ScriptModule)]
     while waiting:
         value = waiting.pop()
-        if id(value) in known:
+        if type(value) in PLAIN or id(value) in known:
             continue
         known[id(value)] = value
+        if isinstance(value, dict) and not value:
+            empty.append(value)  # a module has a dozen of these, for hooks of every kind
+            continue
         restore = _restorer(value)
         if restore is not None:
             found.append(restore)
             waiting += _parts(value)
     return found
+
+
+def _empty(containers: list[dict[Any, Any]]) -> None:
+    """Empties what was empty."""
+    for container in containers:
+        if container:
+            container.clear()
 
 
 def _parts(value: Any) -> Iterator[Any]:
