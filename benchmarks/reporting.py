@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import datetime
 import importlib.metadata
+import multiprocessing
 import platform
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -34,6 +36,17 @@ def interleaved(runs: Mapping[str, Callable[[], object]], *, rounds: int) -> dic
             run()
             seconds[name].append(time.perf_counter() - start)
     return {name: statistics.median(taken) for name, taken in seconds.items()}
+
+
+def in_a_process(work: Callable[..., None], *arguments: Any) -> Any:
+    """What `work(results, *arguments)` puts into its queue, in a process of its own."""
+    context = multiprocessing.get_context("spawn")
+    results: multiprocessing.Queue[Any] = context.Queue()
+    worker = context.Process(target=work, args=(results, *arguments))
+    worker.start()
+    found = results.get()
+    worker.join()
+    return found
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:

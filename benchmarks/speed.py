@@ -1,26 +1,21 @@
-"""Speed and memory of the mirror against Captum and against plain forward passes.
-
-All runs of a table are interleaved and compared by their medians; ratios mean the same on any
-machine, seconds do not.
-"""
+"""Speed and memory beside Captum, plain forward passes and the loops that users would write."""
 
 from __future__ import annotations
 
 import multiprocessing
 import resource
 import tempfile
-from collections.abc import Callable
 from functools import partial
 from statistics import median
-from typing import Any
 
 import numpy as np
 import soundfile
 import torch
-from captum.attr import NeuronDeconvolution
 from torch import Tensor, nn
 
-from benchmarks.reporting import HERE, interleaved, table, write_page
+from benchmarks.growth import calls, growth, long_recording, small_capture
+from benchmarks.jobs import many_channels, one_channel, one_channel_jobs, peaks, removal
+from benchmarks.reporting import HERE, in_a_process, interleaved, table, write_page
 from deconv1d import Sonifier
 from deconv1d.mining.plan import Plan
 from deconv1d.mining.shards import BATCH_SAMPLES, Miner
@@ -28,6 +23,11 @@ from deconv1d.mining.sources import list_clips, read_clip
 from deconv1d.record.capture import capture
 from deconv1d.record.request import TapRequest
 from reference_models.cnn12 import CNN12
+
+INTRODUCTION = """All runs of a table are interleaved in one process; times are medians. Captum is
+its `NeuronDeconvolution` (on M5, whose ReLUs are functions that Captum cannot hook, the plain
+gradient). A program is what `sonifier.prepare` returns. Ratios mean the same on any machine,
+seconds do not."""
 
 LAYER, MAP, CHANNELS = "features.conv8", "features.mp8", 512
 SECONDS, RATE = 10, 8000
@@ -41,24 +41,6 @@ def network() -> tuple[CNN12, Tensor]:
         if isinstance(module, nn.Conv1d):
             nn.init.kaiming_normal_(module.weight)
     return model, torch.randn(1, 1, SECONDS * RATE)
-
-
-def out_of_place(model: nn.Module) -> nn.Module:
-    """Captum's hooks cannot follow in-place ReLUs."""
-    for module in model.modules():
-        if isinstance(module, nn.ReLU):
-            module.inplace = False
-    return model
-
-
-def captum_channel(model: nn.Module, x: Tensor, channel: int) -> Tensor:
-    """The same target by Captum: the map's own values are the seed."""
-
-    def selector(a: Tensor) -> Tensor:
-        return (a[:, channel] * a[:, channel].detach()).sum(-1)
-
-    method = NeuronDeconvolution(model, model.get_submodule(MAP))
-    return method.attribute(x, neuron_selector=selector)
 
 
 def forward_to(model: CNN12, x: Tensor) -> Tensor:
@@ -106,33 +88,6 @@ def capture_overhead(processes: int = 5) -> str:
         "bar",
     ]
     return table(head, rows)
-
-
-def against_captum(several: int = 16) -> str:
-    """One channel and many, per channel, against Captum's NeuronDeconvolution."""
-    model, x = network()
-    sonifier = Sonifier(model)
-    other = out_of_place(network()[0])
-    ours = sonifier.sonify(x, layer=LAYER, channel=3).raw
-    difference = (ours - captum_channel(other, x, 3)).abs().max() / ours.abs().max()
-    seconds = interleaved(
-        {
-            "captum": partial(captum_channel, other, x, 3),
-            "one": partial(sonifier.sonify, x, layer=LAYER, channel=3),
-            "several": partial(sonifier.sonify, x, layer=LAYER, channel=list(range(several))),
-        },
-        rounds=9,
-    )
-    captum = seconds["captum"]
-    rows = [
-        [name, f"{1e3 * own:.0f}", f"{1e3 * captum:.0f}", f"{own / captum:.2f}", bar]
-        for name, own, bar in (
-            ("one channel", seconds["one"], "0.75"),
-            (f"{several} channels, each", seconds["several"] / several, "0.45"),
-        )
-    ]
-    head = ["conv8 of CNN12, 10 s", "ours, ms", "Captum, ms", "ratio", "bar"]
-    return table(head, rows) + f"\n\nLargest difference, relative to the peak: {difference:.1e}."
 
 
 def _peak_of_all(results: multiprocessing.Queue[float]) -> None:
@@ -223,22 +178,35 @@ def mining() -> str:
     return table(head, rows)
 
 
-def in_a_process(work: Callable[..., None], *arguments: Any) -> Any:
-    """What `work(results, *arguments)` puts into its queue, in a process of its own."""
-    context = multiprocessing.get_context("spawn")
-    results: multiprocessing.Queue[Any] = context.Queue()
-    worker = context.Process(target=work, args=(results, *arguments))
-    worker.start()
-    found = results.get()
-    worker.join()
-    return found
+def by_threads() -> str:
+    """The tables of single jobs, on one thread and on all."""
+    parts, all_threads = [], torch.get_num_threads()
+    for threads in sorted({1, all_threads}):
+        torch.set_num_threads(threads)
+        parts.append(f"## On {threads} thread{'s' if threads > 1 else ''}")
+        parts.append(one_channel(one_channel_jobs("cpu")))
+        parts += [job("cpu") for job in (many_channels, peaks, removal)]
+    torch.set_num_threads(all_threads)
+    return "\n\n".join(parts)
 
 
 def main() -> None:
     """Writes RESULTS.md."""
-    body = "\n\n".join([capture_overhead(), against_captum(), mining(), memory()])
+    tables = [
+        by_threads(),
+        "## Recording, mining, memory",
+        capture_overhead(),
+        small_capture(),
+        mining(),
+        memory(),
+        calls(),
+        long_recording(),
+        "## Growth",
+        growth(),
+    ]
     packages = ("torch", "captum", "numpy")
-    write_page(HERE / "RESULTS.md", "Speed", "python benchmarks/speed.py", body, packages)
+    body = "\n\n".join([INTRODUCTION, *tables])
+    write_page(HERE / "RESULTS.md", "Speed", "python -m benchmarks.speed", body, packages)
 
 
 if __name__ == "__main__":

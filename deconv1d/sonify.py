@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -16,7 +17,7 @@ from deconv1d.checks.half import HalfWhereAlike, trial
 from deconv1d.checks.silence import why_silent
 from deconv1d.checks.verification import Verified
 from deconv1d.directions import check_direction, sonify_directions
-from deconv1d.errors import InputError, check_word
+from deconv1d.errors import InputError, ModelError, check_word
 from deconv1d.forward import ForwardPass, Tap
 from deconv1d.layers.axes import layout_of
 from deconv1d.layers.maps import LayerMaps, layer_maps, map_of
@@ -496,13 +497,21 @@ class Sonifier:
         Layers that were heard show how far they are from the model itself (`verified`).
 
         Args:
-            x: As for `sonify`.
+            x: As for `sonify`. Of a file of more than two minutes the first 20 seconds are run,
+                unless the model takes no such length.
 
         Raises:
             InputError: If the waveform cannot be used.
+            FileError: If the file cannot be read.
         """
+        from deconv1d.prepared.stream import beginning_of
+
+        captured = None
+        if (beginning := beginning_of(x, self.sample_rate)) is not None:
+            with suppress(InputError, ModelError):  # it may take recordings of one length only
+                captured = self._forward_pass.run_whole(beginning)
         # Every layer may be asked for: the forward pass runs to its end.
-        captured = self._forward_pass.run_whole(x)
+        captured = captured or self._forward_pass.run_whole(x)
         return layer_table(captured, self.model, self.rules, self.verified)
 
     def plan(

@@ -230,3 +230,44 @@ def test_wrong_output_and_missing_rate_are_said_before_any_work(recording, tmp_p
     unknown = Sonifier(padded().eval())
     with pytest.raises(InputError, match="sample rate"):
         unknown.stream(recording, out=tmp_path / "out.wav", layer="3", channel=2)
+
+
+# --- layers of a long recording ----------------------------------------------------------------
+
+
+def lengths_run(model) -> list[int]:
+    seen = []
+    next(model.children()).register_forward_pre_hook(lambda _, x: seen.append(x[0].shape[-1]))
+    return seen
+
+
+def test_layers_of_a_long_file_come_from_its_first_tile(tmp_path, noise, monkeypatch):
+    monkeypatch.setattr(stream, "LONG_SECONDS", 1.0)
+    monkeypatch.setattr(stream, "TILE_SECONDS", 0.5)
+    sonifier = sonifier_of("padded")
+    path = tmp_path / "long.wav"
+    write_audio(path, 0.1 * noise(3 * RATE), RATE)
+    seen = lengths_run(sonifier.model)
+    table = sonifier.layers(path)
+    assert max(seen) < RATE
+    assert str(table) == str(sonifier.layers(0.1 * noise(3 * RATE)))
+
+
+class OfOneLength(nn.Module):
+    """A network that takes recordings of three seconds and no others."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv1d(1, 2, 5, stride=4)
+        self.linear = nn.Linear((3 * RATE - 5) // 4 + 1, 3)
+
+    def forward(self, x):
+        return self.linear(self.conv(x))
+
+
+def test_a_network_of_one_length_is_run_on_the_whole_file(tmp_path, noise, monkeypatch):
+    monkeypatch.setattr(stream, "LONG_SECONDS", 1.0)
+    path = tmp_path / "long.wav"
+    write_audio(path, 0.1 * noise(3 * RATE), RATE)
+    table = Sonifier(OfOneLength(), sample_rate=RATE).layers(path)
+    assert [row.name for row in table] == ["conv", "linear"]

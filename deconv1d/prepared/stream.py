@@ -47,6 +47,8 @@ if TYPE_CHECKING:
     from deconv1d.sonify import Sonifier
 
 TILE_SECONDS = 20.0
+LONG_SECONDS = 120.0
+"""Of a longer file, layers are listed on the first tile."""
 BAR = "{percentage:3.0f}% |{bar:30}| {elapsed}, {remaining} left"
 BLOCK = 2**16
 """Samples read from a file, or copied between files, at a time."""
@@ -214,6 +216,22 @@ def raw_stretches(
             warnings.simplefilter("ignore", SilenceWarning)
             raw = programs[length](tile, channel=channel).raw
         yield tile[kept], raw.cpu().numpy()[kept]
+
+
+def beginning_of(source: Any, rate: int | None) -> Array | None:
+    """The first tile of a long sound file, (time,), which tells as much of the layers as all of it.
+
+    Args:
+        source: Anything; None is returned unless it is the path of a long recording.
+        rate: To read it at.
+    """
+    if rate is None or not isinstance(source, str | Path):
+        return None
+    seconds, blocks = _opened(source, rate)
+    if seconds is None or seconds <= LONG_SECONDS:
+        return None
+    samples = round(TILE_SECONDS * rate)
+    return _gathered(blocks, samples)[:samples]
 
 
 def _gathered(blocks: Iterator[Array], samples: int) -> Array:
