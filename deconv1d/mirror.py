@@ -323,7 +323,12 @@ def _rectify_in_place(graph: Graph) -> None:
     """
     # These return memory that nothing else holds. In place on anything else, relu could change the
     # caller's seed or a buffer.
-    made = (adjoints.unpool, adjoints.unpool_at, adjoints.conv_transpose)
+    made = (
+        adjoints.unpool,
+        adjoints.unpool_pairs,
+        adjoints.unpool_at,
+        adjoints.conv_transpose,
+    )
     for node in graph.nodes:
         if node.target is torch.relu and node.args[0].target in made:
             node.target = torch.relu_ if len(node.args[0].users) == 1 else torch.relu

@@ -112,6 +112,21 @@ def unpool(
     return unpool_at(signal, places, (size,))
 
 
+def unpool_pairs(signal: Tensor, switches: Tensor, size: int) -> Tensor:
+    """`unpool` where windows of two follow each other, as in most networks.
+
+    It makes no array of places, which are larger than the signal and, for a long waveform, cost
+    more than the convolution.
+    """
+    if signal.dtype not in (torch.float32, torch.float64):
+        return unpool(signal, switches, 2, 0, 1, size)
+    # Each value and a zero, in the order that its switch says, written as one complex number.
+    second = signal * switches.to(signal.dtype)
+    pairs = torch.view_as_real(torch.complex(signal - second, second)).flatten(-2)
+    rest = size - pairs.shape[-1]
+    return F.pad(pairs, (0, rest)) if rest else pairs
+
+
 def unpool_at(signal: Tensor, indices: Tensor, size: Sequence[int]) -> Tensor:
     """Max-unpooling at flat positions in an array of shape `size`; meeting values add up."""
     axes = len(size)

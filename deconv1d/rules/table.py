@@ -680,7 +680,9 @@ def _pool_switches(op: Op, value: Values, pooled: Any) -> Tensor:
 
 def _unpool(op: Op, signal: Node, emit: Emit) -> Signals:
     size, (kernel, *places) = shape_of(op["self"])[-1], _pool_geometry(op)
-    if kernel <= SHORT_WINDOW:
+    if (kernel, *places) == (2, 2, 0, 1):
+        back = emit(adjoints.unpool_pairs, signal, emit.recorded(op), size)
+    elif kernel <= SHORT_WINDOW:
         back = emit(adjoints.unpool, signal, emit.recorded(op), *places, size)
     else:
         back = emit(adjoints.unpool_at, signal, emit.recorded(op), (size,))
