@@ -57,7 +57,7 @@ class Table(Sequence[Row], Generic[Row]):
             "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
             for row in cells
         ]
-        return "\n".join([self.title, *lines] if self.title else lines)
+        return "\n".join([printable(self.title), *lines] if self.title else lines)
 
     __repr__ = __str__
 
@@ -73,4 +73,9 @@ def _text(value: Any, none: str) -> str:
         return none
     if isinstance(value, bool):
         return "yes" if value else ""
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
+    return f"{value:.3g}" if isinstance(value, float) else printable(str(value))
+
+
+def printable(text: str) -> str:
+    """A text that can be printed: halves of characters, as in names of some files, are escapes."""
+    return text.encode("utf-8", "backslashreplace").decode()

@@ -6,6 +6,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from deconv1d.table import printable
+
 if TYPE_CHECKING:
     from jinja2 import Environment
 
@@ -21,9 +23,10 @@ def rendered(template: str, **content: Any) -> str:
             escaped, but for what a template marks `safe`: parts that this function made.
 
     Returns:
-        HTML.
+        HTML, which is UTF-8: halves of characters, as in the names of some files, are escapes.
     """
-    return _templates().get_template(template).render(**content)
+    page = _templates().get_template(template).render(**content)
+    return printable(page)
 
 
 @cache

@@ -561,10 +561,68 @@ def test_a_file_without_a_column_is_noticed(sonifier, tmp_path, column):
         Mined.read(path)
 
 
+# Names of files that are no UTF-8, as os.fsdecode gives them; halves of a character; and what each
+# would be taken for if its halves were put together, or its bytes read as UTF-8.
+NO_TEXT = [
+    os.fsdecode(b"caf\xe9.wav"),
+    "\ud800",
+    "\udfff/a",
+    "\ud83d\ude00",
+    "\U0001f600",
+    "\udcc3\udca9",
+    "\xe9",
+]
+
+
 def test_names_that_are_no_utf8_are_ids(sonifier, tmp_path):
-    name, path = os.fsdecode(b"caf\xe9.wav"), tmp_path / "top.parquet"
-    clips = {**waveforms(), name: 3 * random(70, seed=77)}
-    found = mine(sonifier, clips.items(), layers=["conv1"], path=path)
-    assert name in {row.clip for row in found.rows}
-    assert list(Mined.read(path).rows) == list(found.rows)
-    assert Mined.read(path).clips_hash == found.clips_hash
+    path = tmp_path / "top.parquet"
+    clips = {name: random(70, seed=n) for n, name in enumerate(NO_TEXT)}
+    found = mine(sonifier, clips.items(), layers=["conv1"], k=9, path=path)
+    assert {row.clip for row in found.rows} == set(NO_TEXT)
+    again = Mined.read(path)
+    assert again.clips == found.clips == tuple(sorted(NO_TEXT))
+    assert again.contents == found.contents
+    assert list(again.rows) == list(found.rows)
+    assert again.clips_hash == found.clips_hash
+    again.save(tmp_path / "copy.parquet")
+    assert (tmp_path / "copy.parquet").read_bytes() == path.read_bytes()
+    for told in (str(found.rows), repr(found.top("conv1", 0)), found.rows._repr_html_()):
+        assert "caf\\udce9.wav" in told
+        told.encode()
+
+
+def test_a_broken_off_run_over_names_that_are_no_utf8_goes_on(sonifier, tmp_path):
+    clips = [(name, random(70, seed=n)) for n, name in enumerate(NO_TEXT)]
+    options = {"layers": ["conv1"], "save_seconds": 0, "skip_unusable": True}
+
+    def broken():
+        yield "\udcff, too short", random(1)
+        yield from clips[:4]
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        mine(sonifier, broken(), path=tmp_path / "a.parquet", **options)
+    assert (tmp_path / "a.parquet.part").exists()
+    given = [("\udcff, too short", random(1)), *clips]
+    found = mine(sonifier, given, path=tmp_path / "a.parquet", **options)
+    mine(sonifier, given, path=tmp_path / "b.parquet", **options)
+    assert (tmp_path / "a.parquet").read_bytes() == (tmp_path / "b.parquet").read_bytes()
+    assert list(found.skipped) == ["\udcff, too short"]
+
+
+def test_ids_that_differ_in_their_bytes_have_hashes_that_differ(sonifier):
+    def hash_of(*names):
+        return mine(sonifier, [(n, random(70)) for n in names], layers=["conv1"]).clips_hash
+
+    assert len({hash_of(name) for name in NO_TEXT}) == len(NO_TEXT)
+
+
+def test_names_of_layers_and_weights_that_are_no_utf8_are_kept(tmp_path):
+    model = nn.Sequential()
+    model.add_module("\udcff", nn.Conv1d(1, 2, 3))
+    model.register_parameter("\ud800", nn.Parameter(torch.zeros(1)))
+    found = mine(Sonifier(model), [("a", random(70).float())], layers=["\udcff"])
+    found.save(tmp_path / "top.parquet")
+    again = Mined.read(tmp_path / "top.parquet")
+    assert again.settings == found.settings
+    assert list(again.top("\udcff", 1)) == list(found.top("\udcff", 1))

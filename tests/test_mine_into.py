@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from command import ROOT, check_refused
+from command import FACTORIES, ROOT, check_refused
 from torch import nn
 
 from deconv1d import FileError, InputError, LayerError, ModelError, Sonifier
@@ -28,6 +28,7 @@ from deconv1d.mining.plan import read_plan
 from deconv1d.mining.run import mine_into
 from deconv1d.mining.sources import list_clips, read_clip
 from deconv1d.mining.worker import PlanWorker
+from deconv1d.report.mined_report import write_report
 
 pa = pytest.importorskip("pyarrow")
 pq = pytest.importorskip("pyarrow.parquet")
@@ -527,16 +528,72 @@ def test_ids_may_hold_anything(folder, tmp_path):
     assert outside == []
 
 
-def test_a_name_that_is_no_utf8_is_a_clip(tmp_path):
-    data = tmp_path / "data"
-    data.mkdir()
-    soundfile.write(tmp_path / "a.wav", sound(0, 300), RATE)
+def no_utf8(tmp_path: Path, where: str) -> str:
+    """Clips of which two have names that are no UTF-8, in a folder of such a name or a tar file."""
+    data = os.fsencode(tmp_path) + b"/dat\xe9"
     try:
-        os.rename(tmp_path / "a.wav", os.fsencode(data) + b"/\xff.wav")
+        os.mkdir(data)
     except OSError:
         pytest.skip("this disk takes UTF-8 names alone")
-    mined(tmp_path / "out", data)
-    assert rows_of(tmp_path / "out")[0]["clip"] == "\\xff.wav"
+    for number, name in enumerate([b"caf\xe9.wav", b"\xed\xa0\x80.wav", b"caf\xc3\xa9.wav"]):
+        soundfile.write(tmp_path / "a.wav", sound(number, 300), RATE)
+        os.rename(tmp_path / "a.wav", data + b"/" + name)
+    (tmp_path / os.fsdecode(data) / os.fsdecode(b"bad\xff.wav")).write_bytes(b"RIFF nothing")
+    if where == "tar":
+        return tar_of(Path(os.fsdecode(data)), tmp_path / os.fsdecode(b"a\xe9.tar"))
+    return os.fsdecode(data) + ("/*.wav" if where == "glob" else "")
+
+
+@pytest.mark.parametrize("where", ["folder", "glob", "tar"])
+@pytest.mark.parametrize("executor", ["serial", "process"])
+def test_names_that_are_no_utf8_are_clips_up_to_the_report(tmp_path, where, executor):
+    if executor == "process" and where != "folder":
+        pytest.skip("the way to the workers is the same")
+    out = tmp_path / os.fsdecode(b"out\xe9")
+    source = no_utf8(tmp_path, where)
+    for _ in range(2):  # the second goes on from the first
+        found = mined(out, source, executor=executor, workers=1)
+    assert (found.clips, found.errors) == (3, 1)
+    clips = {row["clip"].rpartition("/")[2] for row in rows_of(out)}
+    assert clips == {r"caf\xe9.wav", r"\xed\xa0\x80.wav", "caf\xe9.wav"}
+    (bad,) = read_errors(out).to_pylist()
+    assert bad["clip"].endswith(r"bad\xff.wav")
+    page = write_report(out, folder=tmp_path / os.fsdecode(b"page\xe9"))
+    assert r"caf\\xe9.wav" in page.read_text(encoding="utf-8")
+    assert all((out / row["path"]).exists() for row in rows_of(out))
+
+
+def test_the_command_takes_names_that_are_no_utf8(tmp_path, capsys):
+    """What the command prints may hold the name of the folder."""
+    out = str(tmp_path / os.fsdecode(b"out\xe9"))
+    source = no_utf8(tmp_path, "folder")
+    (tmp_path / "models.py").write_text(FACTORIES)
+    model = ["--model", f"{tmp_path / 'models.py'}:mono", "--sample-rate", "1000"]
+    assert main(["mine", *model, "--data", source, "-o", out]) == 0
+    assert main(["report", out, "-o", out + "-page"]) == 0
+    assert "page" in capsys.readouterr().out
+
+
+def test_a_layer_whose_name_is_no_utf8_is_reported(folder, tmp_path):
+    def load():
+        model = nn.Sequential()
+        model.add_module("\udcff", nn.Conv1d(1, 2, 3))
+        return Sonifier(model, sample_rate=RATE)
+
+    mine_into(tmp_path / "out", [str(folder)], load)
+    (layer,) = read_layers(tmp_path / "out")["layers"]
+    assert layer["layer"] == "\udcff"
+    assert {row["layer"] for row in rows_of(tmp_path / "out")} == {r"\udcff"}
+    page = write_report(tmp_path / "out", folder=tmp_path / "page")
+    assert r'"name":"\udcff"' in page.read_text()
+
+
+@pytest.mark.parametrize("name", ["\ud800", "a\0b", "\ud800*", "a\0*"])
+def test_names_that_no_file_has_are_refused(folder, tmp_path, name):
+    with pytest.raises((FileError, InputError), match=r"cannot be read|No clips were found"):
+        mined(tmp_path / "out", name)
+    with pytest.raises(FileError, match="cannot be written"):
+        mined(tmp_path / name, folder)
 
 
 def test_ids_that_come_twice_are_named(folder, tmp_path):

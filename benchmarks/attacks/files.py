@@ -293,7 +293,7 @@ def _flipped(path: Path) -> None:
 
 
 def _odd_names(path: Path) -> None:
-    names = ["\udcff\udcfe.wav", "a\nb", "", "🔊", "a\0b", "' OR 1"]
+    names = ["\udcff\udcfe.wav", "\ud800", "\ud83d\ude00", "😀", "a\nb", "", "a\0b", "' OR 1"]
     clips = [(name, noise(900, seed=n, dtype=torch.float32)) for n, name in enumerate(names)]
     _half(path, clips)
     found = _mine(path, clips)

@@ -207,7 +207,9 @@ def weights_hash(model: nn.Module) -> str:
     for name, value in sorted(model.state_dict().items()):
         tensor = value.detach().cpu().contiguous()
         # Values alone are not enough: the same bytes may have another shape or another name.
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        # A name may hold surrogates, which plain UTF-8 has not.
+        facts = f"{name} {tensor.dtype} {tuple(tensor.shape)}"
+        digest.update(facts.encode("utf-8", "surrogatepass"))
         digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:12]
 

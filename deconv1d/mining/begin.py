@@ -58,6 +58,7 @@ class Asked:
 def locked(out: Path) -> Iterator[None]:
     """The folder, for this run alone."""
     import_parquet()
+    _check_name(out)
     try:
         from filelock import FileLock, Timeout
     except ImportError as error:
@@ -88,6 +89,19 @@ def locked(out: Path) -> Iterator[None]:
         ) from error
     finally:
         _leave_nothing_empty(out)
+
+
+def _check_name(out: Path) -> None:
+    """Raises FileError if no folder can have this name."""
+    try:
+        out.lstat()
+    except ValueError as error:
+        raise FileError(
+            f"{str(out)!r} cannot be written: expected the name of a folder, got {error}. Name "
+            f"another."
+        ) from error
+    except OSError:  # it is made, or whoever makes it says what is wrong
+        return
 
 
 def _leave_nothing_empty(out: Path) -> None:

@@ -16,7 +16,9 @@
 
 A layer's `folder` is its name, with "_" for what does not belong into the name of a file.
 `layers.json`, `winners.parquet` and `errors.parquet` are written last: where they are, mining has
-ended. Ids of clips are any text: they may hold line ends and HTML.
+ended. Ids of clips are any text: they may hold line ends and HTML. A table holds valid UTF-8 alone:
+of other names, of files or of layers, the odd bytes or halves of characters stand there as escapes,
+such as "caf\\xe9.wav"; the names of layers in layers.json are the model's.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ from pathlib import Path
 from typing import Any
 
 from deconv1d.errors import FileError
-from deconv1d.mining.mined import import_parquet
+from deconv1d.mining.mined import import_parquet, readable
 
 PLAN, CLIPS, LAYERS = "plan.json", "clips.parquet", "layers.json"
 WINNERS_FILE, ERRORS_FILE = "winners.parquet", "errors.parquet"
@@ -119,7 +121,7 @@ def _table(out: str | Path, name: str, columns: list[str]) -> Any:
     arrow, parquet = import_parquet()
     path = Path(out) / name
     try:
-        return parquet.read_table(path, columns=columns).select(columns)
+        return parquet.read_table(readable(path), columns=columns).select(columns)
     except (OSError, arrow.ArrowException, KeyError) as error:
         raise _unfinished(path, error) from error
 

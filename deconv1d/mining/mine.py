@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from deconv1d.errors import InputError, LayerError, ModelError, check_word
 from deconv1d.forward import TAPS, check_names
 from deconv1d.layers.maps import LayerMaps
-from deconv1d.mining.mined import Mined, Ranking, Settings, import_parquet
+from deconv1d.mining.mined import AS_BYTES, Mined, Ranking, Settings, import_parquet
 from deconv1d.mining.ranking import SCORES, by_layer, ranked
 from deconv1d.sonify import Sonifier
 
@@ -81,7 +81,8 @@ def mine(
     saved = time.monotonic()
     for clip, waveform in clips:
         run.take(clip, waveform)
-        if part is not None and run.clips and time.monotonic() - saved >= save_seconds:
+        due = run.settings is not None and time.monotonic() - saved >= save_seconds
+        if part is not None and due:
             run.found().save(part)
             saved = time.monotonic()
     found = run.finished()
@@ -225,9 +226,9 @@ def weights_hash(model: nn.Module) -> str:
     for path, module in model.named_modules():
         kind = type(module)
         text = f"{path} {kind.__module__}.{kind.__qualname__} {module.extra_repr()} {_code(module)}"
-        digest.update(text.encode("utf-8", "surrogatepass"))
+        digest.update(text.encode(*AS_BYTES))
     for name, x in [*model.named_parameters(), *model.named_buffers()]:
-        digest.update(f"{name} {x.dtype} {tuple(x.shape)}".encode())
+        digest.update(f"{name} {x.dtype} {tuple(x.shape)}".encode(*AS_BYTES))
         digest.update(x.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
@@ -252,7 +253,7 @@ def _content_hash(waveform: Any) -> str:
         array = np.ascontiguousarray(values)
         content = f"{array.dtype} {array.shape}".encode() + array.tobytes()
     except (TypeError, ValueError, RuntimeError):
-        content = repr(waveform).encode("utf-8", "surrogatepass")
+        content = repr(waveform).encode(*AS_BYTES)
     return hashlib.sha256(content).hexdigest()
 
 

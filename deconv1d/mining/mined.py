@@ -20,8 +20,9 @@ from deconv1d.table import Table
 KEY = b"deconv1d"
 """Where the facts stand in the Parquet file's metadata, as JSON."""
 
-AS_BYTES = ("utf-8", "surrogateescape")
-"""How Python keeps a file name that is no UTF-8 as a string: os.fsdecode does the same."""
+AS_BYTES = ("utf-8", "surrogatepass")
+"""Any text of Python as bytes and back. A file name that is no UTF-8 holds surrogates as a string
+(see `os.fsdecode`), which are no characters: a string column of Parquet cannot hold them."""
 
 Array = npt.NDArray[Any]
 
@@ -221,8 +222,10 @@ class Mined:
         columns = self._columns()
         # Of the columns before they are encoded: `read` decodes them before it compares.
         facts["checksum"] = _checksum(columns, facts)
-        table = arrow.table(_encoded(columns), schema=_schema(arrow, columns["clip"]))
-        table = table.replace_schema_metadata({KEY: json.dumps(facts)})
+        table = arrow.table(_encoded(columns), schema=_schema(arrow, columns))
+        # Not as escapes: two surrogates side by side would be read as one character.
+        text = json.dumps(facts, ensure_ascii=False).encode(*AS_BYTES)
+        table = table.replace_schema_metadata({KEY: text})
         # In memory first, so that `write_whole` can put all of the file in its place at once.
         content = arrow.BufferOutputStream()
         parquet.write_table(table, content)
@@ -238,8 +241,8 @@ class Mined:
         """
         arrow, parquet = import_parquet()
         try:
-            table = parquet.read_table(path)
-            facts = json.loads(table.schema.metadata[KEY])
+            table = parquet.read_table(readable(path))
+            facts = json.loads(table.schema.metadata[KEY].decode(*AS_BYTES))
             columns = _decoded({f.name: table[f.name].to_pylist() for f in fields(MinedRow)})
             whole = facts.pop("checksum") == _checksum(columns, facts)
         except (OSError, arrow.ArrowException, KeyError, TypeError, ValueError) as error:
@@ -301,33 +304,40 @@ def import_parquet() -> tuple[Any, Any]:
     return pyarrow, pyarrow.parquet
 
 
+def readable(path: str | Path) -> Any:
+    """What Arrow reads: a path, or the file where the path is no UTF-8, which Arrow cannot open."""
+    return str(path) if _is_utf8(str(path)) else open(path, "rb")
+
+
 def _row(layer: str, channel: int, rank: int, value: float, clip: str, *place: int) -> MinedRow:
     return MinedRow(layer, channel, rank, clip, value, *place)
 
 
-def _schema(arrow: Any, clips: Iterable[str]) -> Any:
+def _schema(arrow: Any, columns: Mapping[str, list[Any]]) -> Any:
     types = {"str": arrow.string(), "int": arrow.int64(), "float": arrow.float64()}
-    columns = {f.name: types[str(f.type)] for f in fields(MinedRow)}
-    if not all(map(_is_utf8, clips)):
-        # A string column of Parquet must hold UTF-8.
-        columns["clip"] = arrow.binary()
-    return arrow.schema(list(columns.items()))
+    kinds = {f.name: types[str(f.type)] for f in fields(MinedRow)}
+    kinds |= dict.fromkeys(_no_text(columns), arrow.binary())
+    return arrow.schema(list(kinds.items()))
 
 
 def _encoded(columns: dict[str, list[Any]]) -> dict[str, list[Any]]:
-    """The columns as Parquet holds them: file names that are no UTF-8 as bytes."""
-    if all(map(_is_utf8, columns["clip"])):
-        return columns
-    return {**columns, "clip": [clip.encode(*AS_BYTES) for clip in columns["clip"]]}
+    """The columns as Parquet holds them: those with names that are no UTF-8 as bytes."""
+    return columns | {n: [s.encode(*AS_BYTES) for s in columns[n]] for n in _no_text(columns)}
+
+
+def _no_text(columns: Mapping[str, list[Any]]) -> list[str]:
+    """The columns that a string column of Parquet cannot hold."""
+    return [name for name in ("layer", "clip") if not all(map(_is_utf8, columns[name]))]
 
 
 def _decoded(columns: dict[str, list[Any]]) -> dict[str, list[Any]]:
-    clips = [c.decode(*AS_BYTES) if isinstance(c, bytes) else c for c in columns["clip"]]
-    return {**columns, "clip": clips}
+    return {
+        name: [v.decode(*AS_BYTES) if isinstance(v, bytes) else v for v in values]
+        for name, values in columns.items()
+    }
 
 
 def _is_utf8(text: str) -> bool:
-    # Surrogates are no characters: in a str they stand for bytes that were no UTF-8.
     return not any(0xD800 <= ord(letter) < 0xE000 for letter in text)
 
 

@@ -23,7 +23,7 @@ import numpy as np
 from deconv1d.audio import write_whole
 from deconv1d.errors import FileError, InputError
 from deconv1d.mining.findings import CLIPS, PLAN
-from deconv1d.mining.mined import import_parquet
+from deconv1d.mining.mined import import_parquet, readable
 from deconv1d.mining.sources import Clip
 
 FORMAT = 1
@@ -172,7 +172,11 @@ def write_list(path: Path, clips: Iterable[Clip]) -> Listing:
             *((n, "int64") for n in ("place", "size", "changed")),
         ]
     )
-    with full_disk(path), parquet.ParquetWriter(path, schema) as writer:
+    with (
+        full_disk(path),
+        open(path, "wb") as file,  # Arrow cannot open a path that is no UTF-8
+        parquet.ParquetWriter(file, schema) as writer,
+    ):
         while part := list(islice(clips, LISTED)):
             for clip in part:
                 digest.update(repr((clip.clip, clip.place, clip.size, clip.changed)).encode())
@@ -209,7 +213,7 @@ def read_list(path: Path) -> Iterator[Clip]:
     """The clips of a list, a few at a time."""
     _, parquet = import_parquet()
     # Without threads ahead of the reader, so that memory does not depend on the length.
-    for batch in parquet.ParquetFile(path).iter_batches(LISTED, use_threads=False):
+    for batch in parquet.ParquetFile(readable(path)).iter_batches(LISTED, use_threads=False):
         for row in batch.to_pylist():
             yield Clip(**{**row, "path": os.fsdecode(row["path"])})
 

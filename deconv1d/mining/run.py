@@ -28,6 +28,7 @@ from deconv1d.mining.worker import PlanWorker
 from deconv1d.rules.table import METHODS
 from deconv1d.seeds import SEEDS
 from deconv1d.sonify import Sonifier
+from deconv1d.table import printable
 
 
 @dataclass(frozen=True)
@@ -161,7 +162,8 @@ def _write_findings(
         "clips": plan.clips,
         "layers": [{**layer, "folder": folders[layer["layer"]]} for layer in about],
     }
-    bad = [{"clip": clip, "reason": reason} for clip, reason in sorted(errors.items())]
+    bad = [{"clip": c, "reason": printable(why)} for c, why in sorted(errors.items())]
+    rows = [{**row, "layer": printable(row["layer"])} for row in rows]
     columns = {"clip": "string", "reason": "string"}
     _write_table(out / findings.ERRORS_FILE, bad, columns)
     _write_table(out / findings.WINNERS_FILE, rows, findings.WINNERS)

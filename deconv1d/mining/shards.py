@@ -15,7 +15,7 @@ import torch
 from deconv1d.errors import Deconv1dError, ModelError
 from deconv1d.mining.batches import BatchedMaps
 from deconv1d.mining.decoding import Group, Reader, Samples, decoded
-from deconv1d.mining.mined import KEY, Ranking, import_parquet
+from deconv1d.mining.mined import KEY, Ranking, import_parquet, readable
 from deconv1d.mining.plan import Plan, group_clips
 from deconv1d.mining.ranking import by_layer, ranked
 from deconv1d.mining.sources import Clip, read_clip
@@ -156,7 +156,7 @@ def read_shard(path: Path, plan: Plan, number: int) -> Shard | None:
     """What `encoded` wrote; None if the file is missing, damaged or another plan's."""
     arrow, parquet = import_parquet()
     try:
-        table = parquet.read_table(path)
+        table = parquet.read_table(readable(path))
         facts = json.loads(table.schema.metadata[KEY])
         checksum = facts.pop("checksum")
         if checksum != _checksum(table.replace_schema_metadata(), facts):

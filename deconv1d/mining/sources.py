@@ -22,7 +22,7 @@ import numpy.typing as npt
 from deconv1d.audio import decode_audio, read_audio
 from deconv1d.errors import FileError, InputError
 from deconv1d.evaluation.recordings import SUFFIXES
-from deconv1d.mining.mined import import_parquet
+from deconv1d.mining.mined import import_parquet, readable
 
 WHOLE = -1
 """The place of a clip that is a file of its own."""
@@ -213,7 +213,7 @@ def _in_table(path: str, name: str, suffix: str) -> Iterator[Clip]:
     if suffix == ".parquet":
         arrow, parquet = import_parquet()
         try:
-            file = parquet.ParquetFile(path)
+            file = parquet.ParquetFile(readable(path))
             sounds = _sounds_column(arrow, file.schema_arrow)
             if sounds is not None:
                 return _in_rows(path, name, file, *sounds)
@@ -336,7 +336,7 @@ def _group_of(path: str, row: int, changed: int) -> tuple[int, int]:
 @lru_cache(maxsize=16)
 def _ends(path: str, changed: int) -> npt.NDArray[np.int64]:
     _, parquet = import_parquet()
-    facts = parquet.ParquetFile(path).metadata
+    facts = parquet.ParquetFile(readable(path)).metadata
     return np.cumsum([facts.row_group(n).num_rows for n in range(facts.num_row_groups)])
 
 
@@ -344,7 +344,7 @@ def _ends(path: str, changed: int) -> npt.NDArray[np.int64]:
 @lru_cache(maxsize=2)
 def _sounds(path: str, group: int, changed: int) -> Any:
     arrow, parquet = import_parquet()
-    file = parquet.ParquetFile(path)
+    file = parquet.ParquetFile(readable(path))
     found = _sounds_column(arrow, file.schema_arrow)
     assert found is not None
     return file.read_row_group(group, columns=[found[0]]).column(0)

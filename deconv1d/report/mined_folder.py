@@ -11,7 +11,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from deconv1d.errors import FileError
-from deconv1d.mining.mined import import_parquet
+from deconv1d.mining.mined import import_parquet, readable
+from deconv1d.table import printable
 
 WINNERS, LAYERS = "winners.parquet", "layers.json"
 NEEDED = ("clip", "layer", "channel", "rank", "value")
@@ -120,9 +121,9 @@ def read_mined_folder(folder: str | Path) -> MinedFolder:
         sample_rate=None if rate is None else int(rate),
         key=hashlib.sha256((folder / WINNERS).read_bytes()).hexdigest()[:16],
         layers=[
-            MinedLayer(name, int(row["channels"]), row, by_layer[name])
+            MinedLayer(str(row["layer"]), int(row["channels"]), row, by_layer[name])
             for row in about["layers"]
-            if (name := str(row["layer"])) in by_layer
+            if (name := printable(str(row["layer"]))) in by_layer
         ],
         clips=clips if isinstance(clips, int) else None,
     )
@@ -145,7 +146,7 @@ def _winners(folder: Path) -> list[dict[str, Any]]:
     """The rows of the table of winners, whose columns are as they must be."""
     (_, parquet), path = import_parquet(), _there(folder, WINNERS)
     try:
-        rows: list[dict[str, Any]] = parquet.read_table(path).to_pylist()
+        rows: list[dict[str, Any]] = parquet.read_table(readable(path)).to_pylist()
     except Exception as error:  # pyarrow has many errors for a damaged file
         raise _damaged(path, "a table in Parquet", error) from error
     missing = [column for column in NEEDED if rows and column not in rows[0]]
