@@ -1,4 +1,4 @@
-"""The folder that `deconv1d mine` writes, for reports, notebooks and other programs to read.
+r"""The folder that `deconv1d mine` writes, for reports, notebooks and other programs to read.
 
     out/
       plan.json          what was asked for: hashes of the model and of the clips, the settings
@@ -18,7 +18,7 @@ A layer's `folder` is its name, with "_" for what does not belong into the name 
 `layers.json`, `winners.parquet` and `errors.parquet` are written last: where they are, mining has
 ended. Ids of clips are any text: they may hold line ends and HTML. A table holds valid UTF-8 alone:
 of other names, of files or of layers, the odd bytes or halves of characters stand there as escapes,
-such as "caf\\xe9.wav"; the names of layers in layers.json are the model's.
+such as "caf\xe9.wav"; the names of layers in layers.json are the model's.
 """
 
 from __future__ import annotations
