@@ -15,17 +15,22 @@ Example:
 from . import (
     attention,
     biosignals,
+    brains,
     codecs,
     convolutional,
+    forecasting,
     frontends,
     geometry,
     huggingface,
     interfaces,
+    packaged,
     pretrained,
     recurrent,
     scripts,
     separation,
+    spectrograms,
     spelling,
+    tokenizers,
 )
 from .architecture import Architecture, trained_like
 from .spelling import RECTIFIERS
@@ -44,6 +49,11 @@ THEMES = (
     interfaces,
     scripts,
     huggingface,
+    tokenizers,
+    spectrograms,
+    forecasting,
+    packaged,
+    brains,
 )
 ARCHITECTURES: dict[str, Architecture] = {
     architecture.name: architecture for theme in THEMES for architecture in theme.ARCHITECTURES

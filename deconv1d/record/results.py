@@ -13,7 +13,7 @@ from torch.fx import Node
 
 from deconv1d.errors import PathError
 from deconv1d.record.aliasing import Place, place_of, storage_of
-from deconv1d.record.schema import draws, is_random, is_shaped, returns_one_tensor
+from deconv1d.record.schema import draws, is_random, is_shaped, is_unfilled, returns_one_tensor
 from deconv1d.rules.op import Op, leaves
 from deconv1d.rules.table import packet, rule_for
 
@@ -58,9 +58,9 @@ def settle(
         # order (see `_on_copies` in `schema`).
         output = (*leaves(output), *written)
     random = is_random(node) and packet(node) not in values.rules
-    shaped = is_shaped(node)
+    shaped = is_shaped(node) or is_unfilled(node.target)
     constant = all(n.meta["constant"] for n in node.all_input_nodes)
-    node.meta["constant"] = constant and not random
+    node.meta["constant"] = constant and not (random or is_unfilled(node.target))
     node.meta["depends_on_input"] = bool(op.dependent) and not (random or shaped)
     # Random numbers and zeros_like(x) do not depend on the values of what they are given.
     if random or shaped:

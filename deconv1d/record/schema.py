@@ -168,6 +168,15 @@ def is_factory(target: Any) -> bool:
     return schema is not None and {a.name for a in schema.arguments} >= FACTORY_OPTIONS
 
 
+@cache
+def is_unfilled(target: Any) -> bool:
+    """Whether an op makes memory and puts no values there: torch.empty.
+
+    An op of torch's may do so without another op: ctc_loss fills such a tensor with its lengths.
+    """
+    return is_factory(target) and target._schema.name.partition("::")[2].startswith("empty")
+
+
 def is_random(node: Node) -> bool:
     """Whether an op draws random numbers."""
     return is_random_op(node.target)
