@@ -1,0 +1,39 @@
+"""Progress on a terminal and off it."""
+
+import sys
+import time
+
+import pytest
+
+from deconv1d import progress
+from deconv1d.progress import bar
+
+
+@pytest.fixture
+def fast(monkeypatch):
+    monkeypatch.setattr(progress, "EVERY", 0.05)
+
+
+def test_off_a_terminal_a_line_every_few_seconds_says_what_is_left(fast, capsys):
+    for _ in bar(range(8), desc="card", unit="sounds"):
+        time.sleep(0.03)
+    out, err = capsys.readouterr()
+    lines = err.splitlines()
+    assert out == ""
+    assert 2 <= len(lines) <= 6
+    assert all(line.startswith("card: ") and line.endswith(" left") for line in lines)
+    assert "of 8 sounds, 00:00 left" in lines[0]
+    assert "\r" not in err
+
+
+def test_what_is_done_at_once_prints_nothing(capsys):
+    with bar(total=3, desc="card", unit="sounds") as counted:
+        counted.update(3)
+    list(bar(range(3), desc="card", unit="sounds", shown=False))
+    assert capsys.readouterr().err == ""
+
+
+def test_on_a_terminal_it_is_a_bar(monkeypatch, capsys):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    list(bar(range(3), desc="card", unit="sounds"))
+    assert "card: 100%|" in capsys.readouterr().err
