@@ -37,6 +37,7 @@ def bar(
 
     if shown and not sys.stderr.isatty():
         options |= {"file": _Lines(), "mininterval": EVERY, "delay": EVERY, "bar_format": LINE}
+        options["position"] = 0  # a bar within a bar would move the cursor
     return tqdm(
         items, desc=desc, unit=f" {unit}" if sys.stderr.isatty() else unit, total=total,
         disable=not shown, **options,

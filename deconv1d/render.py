@@ -1,4 +1,4 @@
-"""Sounds to look at and listen to: arrays and a sample rate in, figures and HTML out.
+"""Sounds to look at: arrays and a sample rate in, figures with axes out.
 
 A waveform here is a NumPy array or torch tensor of shape (time,) or (channels, time). Figures are
 made without pyplot: no window, no global state, safe in threads.
@@ -17,10 +17,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from deconv1d.audio import Samples, Waveform, as_samples, encode_audio, whole_rate, write_whole
+from deconv1d.audio import Samples, Waveform, as_samples, whole_rate, write_whole
 from deconv1d.errors import InputError
 from deconv1d.mel import hertz_to_mel, mel_to_hertz, triangles
-from deconv1d.templates import rendered
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -135,69 +134,6 @@ def check_picture(path: str | Path) -> str:
             f"{suffix!r}. Choose one of {', '.join(known)}."
         )
     return suffix[1:]
-
-
-def player_html(waveform: Waveform, sample_rate: int, *, title: str) -> str:
-    """Writes the HTML of a titled audio player with the sound inside, as 16-bit WAV.
-
-    Args:
-        waveform: Shape (time,) or (channels, time); divided by its peak if that is above 1.
-        sample_rate: Samples per second.
-        title: Plain text.
-
-    Returns:
-        HTML, without scripts.
-
-    Raises:
-        InputError: If the waveform or the rate cannot be used.
-    """
-    samples = as_samples(waveform)
-    # 16-bit WAV clips above 1. A quiet sound stays quiet: levels of several players compare.
-    samples = samples / max(1.0, np.abs(samples).max())
-    sound = encode_audio(samples, sample_rate, file_format="WAV", subtype="PCM_16")
-    return rendered("player.html", title=title, sound=data_uri("audio/wav", sound))
-
-
-def pair_html(
-    waveforms: Mapping[str, Waveform],
-    sample_rate: int,
-    *,
-    title: str,
-    facts: Mapping[str, object],
-    dark: bool = False,
-) -> str:
-    """Writes the notebook view of a sonification: facts, a player for each sound, spectrograms.
-
-    Args:
-        waveforms: Title to waveform, the input first. If any peak is above 1, the players divide
-            all of them by the highest, so that their loudness still compares.
-        sample_rate: Samples per second.
-        title: Plain text.
-        facts: Rows of a two-column table, shown as plain text.
-        dark: Light on dark instead of dark on light.
-
-    Returns:
-        HTML with sounds and picture inside, without scripts.
-
-    Raises:
-        InputError: If there is no waveform, or one of them or the rate cannot be used.
-    """
-    theme = DARK if dark else LIGHT
-    picture = figure_png(plot_spectrograms(waveforms, sample_rate, dark=dark))
-    sounds = {name: as_samples(waveform) for name, waveform in waveforms.items()}
-    peak = max(1.0, *(np.abs(samples).max() for samples in sounds.values()))
-    players = [
-        player_html(samples / peak, sample_rate, title=name) for name, samples in sounds.items()
-    ]
-    return rendered(
-        "pair.html",
-        theme=theme,
-        title=title,
-        facts=facts,
-        players=players,
-        picture=data_uri("image/png", picture),
-        names=list(waveforms),
-    )
 
 
 def data_uri(kind: str, content: bytes) -> str:

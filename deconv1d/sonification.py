@@ -202,7 +202,7 @@ class Sonification:
     def _repr_html_(self) -> str | None:
         if self.sample_rate is None:
             return None
-        from deconv1d.render import pair_html
+        from deconv1d.report.notebook import pair_html
 
         # Each player holds its whole sound: a notebook with hundreds of them cannot be opened.
         best, shown = self._best(3)

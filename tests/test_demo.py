@@ -10,13 +10,15 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from command import check_refused, enter, sound, write
 
 from deconv1d import Sonifier
 from deconv1d.audio import read_audio
 from deconv1d.cli.commands import main
-from deconv1d.cli.demo import FILES, LEVEL, SAMPLE_RATE
+from deconv1d.cli.demo import SAMPLE_RATE
 from deconv1d.errors import FileError
 from deconv1d.report import PAGE, LayerEntry, Recording, render_page, whole_folder
+from deconv1d.report.listening import FILES, LEVEL
 from deconv1d.report.sounds import PlayerSound
 from deconv1d.sounding import to_peak_of
 from reference_models.clips import spoken_words
@@ -167,6 +169,108 @@ def test_names_are_escaped():
     assert not [a for _, a in hostile.tags if {"?", "#", " "} & set(a.get("src", ""))]
 
 
+# --- a model of one's own -------------------------------------------------------------------------
+
+ECG = """
+import torch
+from torch import nn
+
+class Block(nn.Module):
+    def __init__(self, inputs):
+        super().__init__()
+        self.conv, self.norm = nn.Conv1d(inputs, 6, 9, 2), nn.BatchNorm1d(6)
+
+    def forward(self, x):
+        return torch.relu(self.norm(self.conv(x)))
+
+def ecg(leads=12):
+    torch.manual_seed(0)
+    blocks = [Block(leads), Block(6), Block(6)]
+    return nn.Sequential(*blocks, nn.AdaptiveAvgPool1d(1), nn.Flatten(), nn.Linear(6, 5))
+
+def mono():
+    return ecg(1)
+"""
+ECG_RATE = 500
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    """A folder with a model and two recordings of 12 leads."""
+    enter(tmp_path, monkeypatch)
+    Path("mine.py").write_text(ECG)
+    for number in range(2):
+        write(f"beat {number}.wav", 0.1 * sound(900, 12), ECG_RATE)
+    return tmp_path
+
+
+def make_own(*more: str, model: str = "mine.py:ecg") -> Elements:
+    options = ["--model", model, "--sample-rate", str(ECG_RATE), "-o", "page"]
+    assert main(["demo", *more, *options]) == 0
+    return Elements(Path("page", PAGE).read_text("utf-8"))
+
+
+def test_the_page_of_a_model_of_ones_own(own):
+    elements = make_own("beat*.wav")
+    assert [t for t in elements.text if t in ("beat 0.wav", "beat 1.wav")] == [
+        *("beat 0.wav", "beat 1.wav"),
+        *("beat 0.wav", "beat 1.wav"),
+    ]
+    layers = ["0.conv", "1.conv", "2.conv"]
+    assert [t for t in elements.text if t in layers] == 2 * layers
+    assert elements.text.count("most_active") == 0
+    assert any("What ecg hears" in text for text in elements.text)
+    assert any("1.8 s at 500 Hz; 12 channels" in text for text in elements.text)
+    assert any("Played 16 x faster" in text for text in elements.text)
+    there = {p.relative_to("page").as_posix() for p in Path("page").rglob("*") if p.is_file()}
+    assert set(elements.files()) | {PAGE} == there
+    assert len(elements.all("audio")) == 2 * 3 * 4
+    assert all(soundfile.info(p).samplerate == 8000 for p in Path("page").rglob("*.wav"))
+
+
+def test_layers_and_channel_are_chosen_and_masks_left_out(own):
+    elements = make_own("beat 0.wav", "--layers", "2.norm,0.conv", "--channel", "4", "--quick")
+    assert [t for t in elements.text if t.endswith((".norm", ".conv"))] == ["2.norm", "0.conv"]
+    places = [n for n, text in enumerate(elements.text) if text == "channel"]
+    assert [elements.text[n + 1] for n in places] == ["4", "4"]
+    assert "masked" not in elements.text
+    assert len(elements.all("audio")) == 2 * 3
+    waveform, _ = read_audio("beat 0.wav", ECG_RATE, mono=False)
+    namespace: dict = {}
+    exec(ECG, namespace)
+    model = namespace["ecg"]().eval()
+    found = Sonifier(model, sample_rate=ECG_RATE).sonify(waveform[None], "0.conv", channel=4)
+    written, _ = soundfile.read("page/recording-1/0.conv/sonification.wav")
+    expected = LEVEL / np.abs(waveform).max() * found.waveform[0].mean(0).numpy()
+    np.testing.assert_allclose(written, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["beat 0.wav"], ("no --model", "deconv1d demo --model mine.py:factory recording.wav")),
+        (["--model", "mine.py:ecg"], ("no recordings",)),
+        (["beat 0.wav", "--model", "mine.py:ecg"], ("--sample-rate is missing",)),
+        (
+            ["beat 0.wav", "--model", "mine.py:ecg", "--sample-rate", "500", "--layers", "9.conv"],
+            ("'9.conv'",),
+        ),
+        (
+            ["beat 0.wav", "--model", "mine.py:ecg", "--sample-rate", "500", "--channel", "0,1"],
+            ("One channel",),
+        ),
+        (["none.wav", "--model", "mine.py:ecg", "--sample-rate", "500"], ("'none.wav'",)),
+    ],
+)
+def test_what_a_page_of_ones_own_needs(own, capsys, arguments, words):
+    check_refused(capsys, main(["demo", *arguments, "-o", "out"]), *words)
+
+
+def test_an_hour_of_work_is_not_begun_for_a_folder_that_cannot_be_written(own, capsys):
+    arguments = ["beat 0.wav", "--model", "models.py:failing", "-o", "nowhere/out"]
+    check_refused(capsys, main(["demo", *arguments]), "'nowhere/out' cannot be written")
+
+
 # --- the folder ----------------------------------------------------------------------------------
 
 
@@ -263,7 +367,7 @@ def test_ctrl_c_leaves_no_folder(tmp_path, monkeypatch, capsys):
     def stop(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("deconv1d.cli.demo.picture_png", stop)
+    monkeypatch.setattr("deconv1d.report.listening.picture_png", stop)
     assert main(["demo", "-o", str(tmp_path / "out")]) == 130
-    assert capsys.readouterr().err == "deconv1d: interrupted\n"
+    assert capsys.readouterr().err.splitlines()[-1] == "deconv1d: interrupted"
     assert not os.listdir(tmp_path)

@@ -26,6 +26,17 @@ def test_off_a_terminal_a_line_every_few_seconds_says_what_is_left(fast, capsys)
     assert "\r" not in err
 
 
+def test_a_bar_within_a_bar_writes_lines_alone(fast, capsys):
+    with bar(total=2, desc="page", unit="steps") as outer:
+        for _ in range(2):
+            for _ in bar(range(4), desc="masks", unit="batches"):
+                time.sleep(0.03)
+            outer.update()
+    lines = capsys.readouterr().err.splitlines()
+    assert {line.split(":")[0] for line in lines} == {"page", "masks"}
+    assert all(line.isprintable() for line in lines)
+
+
 def test_what_is_done_at_once_prints_nothing(capsys):
     with bar(total=3, desc="card", unit="sounds") as counted:
         counted.update(3)

@@ -1,15 +1,11 @@
-"""Pictures read back from their axes, players decoded again, hostile names kept in place."""
+"""Pictures read back from their axes, and what cannot be drawn."""
 
-import base64
-import io
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-import soundfile
 import torch
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
@@ -19,8 +15,6 @@ from deconv1d.audio import read_audio
 from deconv1d.errors import FileError, InputError
 from deconv1d.render import (
     figure_png,
-    pair_html,
-    player_html,
     plot_spectrograms,
     save_figure,
 )
@@ -230,7 +224,7 @@ def test_drawing_loads_matplotlib_late_and_pyplot_never():
     code = (
         "import sys, numpy as np, deconv1d.render as render\n"
         "assert not {'matplotlib', 'soundfile', 'soxr'} & set(sys.modules)\n"
-        "render.pair_html({'a': np.ones(9)}, 8000, title='', facts={})\n"
+        "render.figure_png(render.plot_spectrograms({'a': np.ones(9)}, 8000))\n"
         "assert 'matplotlib.figure' in sys.modules and 'matplotlib.pyplot' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
@@ -251,77 +245,6 @@ def test_figures_that_cannot_be_saved_are_errors(tmp_path):
         save_figure(figure, tmp_path / "a.doc")
     with pytest.raises(FileError, match="cannot be written"):
         save_figure(figure, tmp_path / "missing" / "a.png")
-
-
-TAGS = {"div", "h3", "table", "tr", "th", "td", "figure", "figcaption", "audio", "img"}
-
-
-class Page(HTMLParser):
-    """Tags with their attributes, and the text, as a browser would see them."""
-
-    def __init__(self, source: str):
-        super().__init__()
-        self.tags: list[tuple[str, dict]] = []
-        self.text = ""
-        self.feed(source)
-
-    def handle_starttag(self, tag, attributes):
-        self.tags.append((tag, dict(attributes)))
-
-    def handle_data(self, data):
-        self.text += data.strip("\n")  # a template has its line breaks
-
-    def sources(self, tag: str) -> list[bytes]:
-        """What the data URIs of these tags hold."""
-        uris = [attributes["src"] for name, attributes in self.tags if name == tag]
-        assert all(
-            uri.startswith(("data:audio/wav;base64,", "data:image/png;base64,")) for uri in uris
-        )
-        return [base64.b64decode(uri.partition(",")[2]) for uri in uris]
-
-
-@pytest.mark.parametrize("shape", [(999,), (2, 999)])
-def test_a_player_holds_the_sound(shape):
-    page = Page(player_html(noise(*shape), RATE, title=HOSTILE))
-    with soundfile.SoundFile(io.BytesIO(page.sources("audio")[0])) as file:
-        assert (file.format, file.subtype, file.samplerate) == ("WAV", "PCM_16", RATE)
-        samples = file.read(always_2d=True)
-    np.testing.assert_allclose(samples.T, np.atleast_2d(noise(*shape)), atol=2**-15)
-    assert page.text == HOSTILE
-    assert [tag for tag, _ in page.tags] == ["figure", "figcaption", "audio"]
-    assert "controls" in page.tags[2][1]
-
-
-def test_a_player_scales_a_high_peak_and_leaves_a_low_one():
-    for peak, expected in ((256, 1), (0.01, 0.01)):
-        page = Page(player_html(np.array([0, -peak], float), RATE, title=""))
-        samples, _ = soundfile.read(io.BytesIO(page.sources("audio")[0]))
-        assert abs(samples).max() == pytest.approx(expected, abs=2**-14)
-
-
-def test_a_pair_shows_facts_players_and_picture():
-    sounds = {HOSTILE: noise(999), "louder": 4 * noise(999)}
-    facts = {HOSTILE: HOSTILE, "channel": 3, "flagged": 0.5}
-    page = Page(pair_html(sounds, RATE, title=HOSTILE, facts=facts))
-    peaks = [abs(soundfile.read(io.BytesIO(source))[0]).max() for source in page.sources("audio")]
-    assert peaks == pytest.approx([0.25, 1], rel=0.01)
-    (picture,) = page.sources("img")
-    assert picture == figure_png(plot_spectrograms(sounds, RATE))
-    assert page.text == HOSTILE * 3 + "channel3flagged0.5" + HOSTILE + "louder"
-    assert {tag for tag, _ in page.tags} == TAGS
-    assert f"Mel spectrograms of {HOSTILE}, louder" in [a.get("alt") for _, a in page.tags]
-
-
-def test_a_pair_is_readable_in_either_theme():
-    light, dark = (
-        Page(pair_html({"a": noise(99)}, RATE, title="", facts={}, dark=dark))
-        for dark in (False, True)
-    )
-    for page in (light, dark):
-        colours = dict(part.split(":") for part in page.tags[0][1]["style"].split(";"))
-        assert contrast(colours["background"], colours["color"]) > 7
-        assert (contrast(colours["background"], "black") < 2) == (page is dark)
-    assert light.sources("img") != dark.sources("img")
 
 
 @pytest.mark.recordings

@@ -20,13 +20,14 @@ import deconv1d
 from deconv1d.audio import Samples, write_audio, write_whole
 from deconv1d.cli import options
 from deconv1d.cli.answer import Answer
+from deconv1d.cli.demo import demo_options, run_demo
 from deconv1d.cli.explore import explore_options, run_explore
 from deconv1d.cli.files import as_arguments, check_outputs, each, read_recording
 from deconv1d.cli.mine import mine_clips, mine_options
 from deconv1d.cli.models import blaming
 from deconv1d.cli.options import MARK
 from deconv1d.cli.report import report_options, run_report
-from deconv1d.cli.sonifiers import sonifier_of
+from deconv1d.cli.sonifiers import as_the_model_takes_it, sonifier_of
 from deconv1d.cli.streaming import sonify_in_tiles, streams
 from deconv1d.cli.tuning import run_tuning, tuning_options
 from deconv1d.errors import Deconv1dError, InputError, SilenceWarning
@@ -173,7 +174,7 @@ def _card(arguments: argparse.Namespace) -> Answer:
         card = sonifier.control_card(
             x,
             layer=arguments.layer,
-            channel=_one(arguments.channel),
+            channel=options.one_channel(arguments.channel),
             tap=arguments.tap,
             other=other,
             full=arguments.full,
@@ -187,7 +188,7 @@ def _compare(arguments: argparse.Namespace) -> Answer:
     from deconv1d.compare import METHODS, compare
 
     methods = METHODS if arguments.methods is None else arguments.methods.split(",")
-    channel = _one(arguments.channel)
+    channel = options.one_channel(arguments.channel)
     with _opened(arguments) as (sonifier, x):
         comparison = compare(
             sonifier,
@@ -226,13 +227,6 @@ def _benchmark_trust(arguments: argparse.Namespace) -> Answer:
     return Answer(str(table), facts_of(table, sonifier.model))
 
 
-def _demo(arguments: argparse.Namespace) -> Answer:
-    from deconv1d.cli.demo import write_demo
-
-    page = write_demo(arguments.output)
-    return Answer(f"Open {page} in a browser.", {"page": str(page)})
-
-
 def _mine(arguments: argparse.Namespace) -> Answer:
     return Answer(*mine_clips(arguments))
 
@@ -253,23 +247,7 @@ def _heard(arguments: argparse.Namespace, sonifier: Sonifier) -> Iterator[Sample
     """Gives the waveform of one recording; blames the model for its failures."""
     channels = read_recording(arguments.audio, arguments.sample_rate)
     with blaming(f"The model on {arguments.audio!r}", "Give it what it takes."):
-        yield _as_the_model_takes_it(sonifier, channels)
-
-
-def _as_the_model_takes_it(sonifier: Sonifier, channels: Samples) -> Samples:
-    """Returns the mean of the audio channels, or (1, channels, time) if the model needs all."""
-    mixed: Samples = channels.mean(0)
-    # Most models take one audio channel. A stereo model fails on (1, 1, time), so both are tried.
-    several = len(channels) > 1 and not _runs(sonifier, mixed) and _runs(sonifier, channels[None])
-    return channels[None] if several else mixed
-
-
-def _runs(sonifier: Sonifier, x: Samples) -> bool:
-    try:
-        sonifier.layers(x)
-    except Exception:
-        return False
-    return True
+        yield as_the_model_takes_it(sonifier, channels)
 
 
 # --- from channels to files ----------------------------------------------------------------------
@@ -317,18 +295,6 @@ def _channels(sonification: Sonification) -> list[Any]:
     # "most_active": one number for each example; a file has several examples only if it has frames.
     channel = sonification.channel
     return channel if sonification.several and isinstance(channel, list) else [channel]
-
-
-def _one(channel: list[int] | str | None) -> int | str:
-    """Returns the one channel that was asked for."""
-    if channel == "most_active":
-        return "most_active"
-    if isinstance(channel, list) and len(channel) == 1:
-        return channel[0]
-    raise InputError(
-        f"One channel is judged at a time: expected a number or most_active, got {channel}. "
-        f"Give --channel 3."
-    )
 
 
 def _like(x: Samples, arguments: argparse.Namespace) -> Samples:
@@ -431,7 +397,11 @@ COMMANDS = {
         "write a page to listen on, from what was mined", (report_options,), run_report
     ),
     "mine": Command("find the clips that each channel responds to most", (mine_options,), _mine),
-    "demo": Command("write a page to look at and listen to", (options.demo_options,), _demo),
+    "demo": Command(
+        "write a page to listen on, of your model or of two that ship",
+        (demo_options,),
+        run_demo,
+    ),
 }
 
 

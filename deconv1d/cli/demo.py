@@ -1,22 +1,23 @@
-"""The demo: a page on what each layer of two small trained networks responds to in words."""
+"""The demo: a page on what layers respond to, of two networks that ship or of one's own."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
-from urllib.parse import quote
 
 import torch
 from torch import Tensor
 
-from deconv1d.audio import as_samples, read_audio, write_audio, write_whole
-from deconv1d.channels import means
-from deconv1d.layers.table import LayerRow
-from deconv1d.report import PAGE, LayerEntry, Recording, render_page, whole_folder
-from deconv1d.report.sounds import PlayerSound, levels_of, picture_png, power_peak
+from deconv1d.audio import read_audio
+from deconv1d.cli.answer import Answer
+from deconv1d.cli.files import STDIN, read_recording, recordings
+from deconv1d.cli.models import blaming
+from deconv1d.cli.options import channel_of, model_alone, one_channel
+from deconv1d.cli.sonifiers import as_the_model_takes_it, sonifier_of
+from deconv1d.errors import InputError
+from deconv1d.report.listening import Shown, Subject, write_listening_page
 from deconv1d.sonify import Sonifier
-from deconv1d.sounding import to_peak_of
 
 if TYPE_CHECKING:
     from reference_models.clips import SpokenWord
@@ -25,43 +26,104 @@ Regime = Literal["supervised", "contrastive"]
 WORDS = ("marvin", "seven", "happy")
 REGIMES: tuple[Regime, ...] = ("supervised", "contrastive")
 SAMPLE_RATE = 8000
-LEVEL = 0.5
-"""Peak of the input as the page plays it; the residual's is at most twice that."""
-SOUNDS = ("input", "sonification", "masked", "residual")
-FILES = (PAGE, *(f"{sound}{ending}" for sound in SOUNDS for ending in (".wav", ".png")))
 
 TITLE = "What a network hears in a word"
-PARAGRAPHS = (
+SUMMARY = (
     "CNN12 reads raw waveforms; these two, an eighth as wide as the paper’s, were trained in "
     "different ways. The supervised one learned to tell 35 spoken words apart. The contrastive one "
     "learned, without any label, to tell which two excerpts are of one clip of sound events "
     "(instruments and effects); it never heard speech. For each of their convolutions this page "
     "takes the one map, or channel, that is most active on a recording and carries it back to the "
     "waveform: its sonification is what reaches that map. The residual is the input without the "
-    "sonification.",
+    "sonification."
+)
+OWN_SUMMARY = (
+    "For each layer of the network {model} this page takes one map, or channel, {channel}, and "
+    "carries it back to the waveform: its sonification is what of the recording reaches that map. "
+    "The residual is the input without the sonification. Layers stand from low to high."
+)
+MASKED = (
     "There are two ways to listen here. The sonification is the paper’s deconvnet: it is made from "
     "the map, and need not be in the recording. Masked is the recording itself, heard through the "
-    "cells of its spectrogram that keep this channel active and its rivals less so. In a test with "
-    "a known answer, mixtures of two recordings, the masked recording lies where the one is that "
-    "drives the channel; in these networks’ middle and late layers the deconvnet’s sonification "
-    "does so hardly more than that of a network with shuffled weights. Beside each layer stands "
-    "the channel’s place among all of its layer when the network hears the one or the other.",
+    "cells of its spectrogram that keep this channel active and its rivals less so. Beside each "
+    "layer stands the channel’s place among all of its layer when the network hears the one or "
+    "the other."
+)
+POINTING = (
+    "In a test with a known answer, mixtures of two recordings, the masked recording lies where "
+    "the one is that drives the channel; in these networks’ middle and late layers the deconvnet’s "
+    "sonification does so hardly more than that of a network with shuffled weights."
+)
+LISTENING = (
     "The hop is the time from one value of the map to the next; each value reads the given stretch "
     "of the recording. Every sonification is scaled to its input’s peak, and the files have half "
     "that level, so that no residual is clipped; the player makes the sounds of a layer equally "
     "loud until you tell it not to. Pictures show frequency (mel) upwards over the waveform, in "
-    "decibels re the loudest point of the recording.",
+    "decibels re the loudest point of the recording."
+)
+CAUTION = (
     "A sonification that resembles its input need not say much about its channel: compare channels "
-    "and layers before you conclude. The words are synthetic speech (eSpeak NG), in voices that "
-    "neither network was trained on.",
+    "and layers before you conclude, and make a control card of what you want to rely on "
+    "(deconv1d card)."
+)
+SPOKEN = (
+    "The words are synthetic speech (eSpeak NG), in voices that neither network was trained on."
 )
 
 
-def write_demo(folder: str | Path) -> Path:
+def demo_options(parser: argparse.ArgumentParser) -> None:
+    """Adds one's own recordings and model, and where the page goes."""
+    parser.add_argument(
+        "audio",
+        metavar="AUDIO",
+        nargs="*",
+        help="your recordings, with --model; without any: three spoken words that ship",
+    )
+    model_alone(parser, required=False)
+    parser.add_argument(
+        "--layers",
+        metavar="LIST",
+        help="of your model, such as conv5,conv9 (default: up to 12, from low to high)",
+    )
+    parser.add_argument(
+        "--channel", type=channel_of, default="most_active", help="number, or most_active (default)"
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="without masks, which take most of the time"
+    )
+    parser.add_argument(
+        "-o", "--output", default="deconv1d-demo", metavar="FOLDER", help="default: %(default)s"
+    )
+
+
+def run_demo(arguments: argparse.Namespace) -> Answer:
+    """Writes the page.
+
+    Args:
+        arguments: As `demo_options` reads them.
+
+    Raises:
+        InputError: If recordings are given without a model, or a model without recordings.
+        Deconv1dError: As the model on the recordings.
+    """
+    if bool(arguments.audio) != (arguments.model is not None):
+        missing = "recordings" if arguments.model else "--model"
+        raise InputError(
+            f"A page on a model of yours needs the model and recordings: expected both, got no "
+            f"{missing}. Give for example deconv1d demo --model mine.py:factory recording.wav."
+        )
+    page = (
+        _own(arguments) if arguments.audio else write_demo(arguments.output, quick=arguments.quick)
+    )
+    return Answer(f"Open {page} in a browser.", {"page": str(page)})
+
+
+def write_demo(folder: str | Path, *, quick: bool = False) -> Path:
     """Writes a page about the networks that ship with the package, and its sounds and pictures.
 
     Args:
         folder: Where; an older demo there is replaced.
+        quick: Whether to leave out the masks.
 
     Returns:
         The page.
@@ -74,30 +136,21 @@ def write_demo(folder: str | Path) -> Path:
 
     networks = {r: Sonifier(demo(regime=r), sample_rate=SAMPLE_RATE) for r in REGIMES}
     spoken = [spoken for spoken in spoken_words() if spoken.word in WORDS]
-    # Everything is written into `part`, which takes the folder's name when the page is complete.
-    with whole_folder(folder, names=FILES) as part:
-        recordings = [_recording(networks[r], r, word, part) for word in spoken for r in REGIMES]
-        write_whole(part / PAGE, render_page(TITLE, PARAGRAPHS, recordings).encode())
-    return Path(folder) / PAGE
+    subjects = [_word(networks[r], r, word) for word in spoken for r in REGIMES]
+    masks = () if quick else (MASKED, POINTING)
+    paragraphs = (SUMMARY, *masks, LISTENING, CAUTION, SPOKEN)
+    return write_listening_page(folder, TITLE, paragraphs, subjects, Shown(masks=not quick))
 
 
-def _recording(sonifier: Sonifier, regime: Regime, spoken: SpokenWord, part: Path) -> Recording:
-    from tqdm import tqdm
-
+def _word(sonifier: Sonifier, regime: Regime, spoken: SpokenWord) -> Subject:
     waveform = torch.from_numpy(read_audio(spoken.path, SAMPLE_RATE)[0])
-    folder = part / f"{spoken.word}-{regime}"
-    folder.mkdir()
-    # The page has one row of sounds for each convolution; linear layers have no time axis to hear.
-    rows = [row for row in sonifier.layers(waveform) if row.type == "Conv1d"]
-    bar = tqdm(rows, desc=folder.name, unit="layer", disable=None)
     known = _recognised(sonifier, waveform) if regime == "supervised" else "It knows no words."
-    return Recording(
+    return Subject(
         title=f"{spoken.word}, {regime}",
         about=f"Voice {spoken.voice}. {known}",
-        layers=[
-            _layer(sonifier, waveform, row, masked, folder)
-            for row, masked in zip(bar, _masked(sonifier, waveform, rows), strict=True)
-        ],
+        folder=f"{spoken.word}-{regime}",
+        sonifier=sonifier,
+        waveform=waveform,
     )
 
 
@@ -110,74 +163,44 @@ def _recognised(sonifier: Sonifier, waveform: Tensor) -> str:
     return f"The network takes it for “{classes[best]}” ({probabilities[best]:.0%})."
 
 
-def _masked(sonifier: Sonifier, waveform: Tensor, rows: Sequence[LayerRow]) -> list[Tensor]:
-    """Returns the masked recording of each layer's most active channel, at the recording's peak."""
-    names = [row.name for row in rows]
-    sonifications = sonifier.listen(waveform, layers=names, channel="most_active")
-    return [to_peak_of(waveform, own.waveform)[0] for own in sonifications]
+# --- a model of one's own ------------------------------------------------------------------------
 
 
-def _layer(
-    sonifier: Sonifier, waveform: Tensor, row: LayerRow, masked: Tensor, folder: Path
-) -> LayerEntry:
-    """Writes a layer's sounds and pictures into its own folder in the word's."""
-    name = row.name.rpartition(".")[2]
-    place = folder / name
-    place.mkdir()
-    sonification = sonifier.sonify(waveform, layer=row.name, channel="most_active")
-    channel = sonification.channel
-    assert isinstance(channel, int)
-    tracks = {
-        "input": waveform,
-        "sonification": sonification.waveform,
-        "masked": masked,
-        "residual": sonification.residual,
-    }
-    return LayerEntry(
-        name=name,
-        facts={
-            **_facts(row, channel),
-            "place on its sonification": _place(sonifier, sonification.waveform, row, channel),
-            "place on masked": _place(sonifier, masked, row, channel),
-            "verified (value, signal)": str(sonification.verified),
-        },
-        sounds=_sounds(tracks, folder, name),
-        seconds=len(waveform) / SAMPLE_RATE,
+def _own(arguments: argparse.Namespace) -> Path:
+    """Writes the page about the user's model and recordings."""
+    names = recordings(arguments.audio)
+    sonifier = sonifier_of(arguments)
+    channel = one_channel(arguments.channel)
+    model, masks = arguments.model.rpartition(":")[2], not arguments.quick
+    about = "the most active on a recording" if channel == "most_active" else f"number {channel}"
+    paragraphs = (
+        OWN_SUMMARY.format(model=model, channel=about),
+        *((MASKED,) if masks else ()),
+        LISTENING,
+        CAUTION,
     )
+    layers = None if arguments.layers is None else list(dict.fromkeys(arguments.layers.split(",")))
+    with blaming(f"The model on {', '.join(map(repr, names[:3]))}", "Give it what it takes."):
+        return write_listening_page(
+            arguments.output,
+            f"What {model} hears",
+            paragraphs,
+            [_recorded(sonifier, name, f"recording-{n + 1}") for n, name in enumerate(names)],
+            Shown(layers=layers, channel=channel, masks=masks),
+        )
 
 
-def _sounds(tracks: Mapping[str, Tensor], folder: Path, layer: str) -> list[PlayerSound]:
-    """Writes a layer's sounds and their pictures; the input lies beside all layers."""
-    samples = {name: as_samples(LEVEL * sound)[0] for name, sound in tracks.items()}
-    levels, peak = levels_of(samples), power_peak(samples["input"], SAMPLE_RATE)
-    sounds = []
-    for name, own in samples.items():
-        stem = Path(name) if name == "input" else Path(layer, name)
-        if not (folder / f"{stem}.png").exists():
-            write_audio(folder / f"{stem}.wav", own, SAMPLE_RATE, subtype="PCM_16")
-            write_whole(folder / f"{stem}.png", picture_png(own, SAMPLE_RATE, peak))
-        address = quote(f"{folder.name}/{stem.as_posix()}")
-        sounds.append(PlayerSound(name, f"{address}.wav", f"{address}.png", levels[name]))
-    return sounds
-
-
-def _place(sonifier: Sonifier, sound: Tensor, row: LayerRow, channel: int) -> str:
-    """Returns the channel's place among the layer's on a sound, 1 the most active."""
-    (heard,) = means(sonifier.maps(sound, layer=row.name))
-    return f"{int((heard > heard[channel]).sum()) + 1} of {row.channels}"
-
-
-def _facts(row: LayerRow, channel: int) -> dict[str, str]:
-    """Returns what the page says of a layer, beside its name."""
-    assert row.hop is not None
-    assert row.receptive_field is not None
-    return {
-        "maps": str(row.channels),
-        "channel": str(channel),
-        "hop": _duration(int(row.hop)),
-        "reads": _duration(row.receptive_field),
-    }
-
-
-def _duration(samples: int) -> str:
-    return f"{1000 * samples / SAMPLE_RATE:.3g} ms"
+def _recorded(sonifier: Sonifier, name: str, folder: str) -> Subject:
+    rate = sonifier.sample_rate
+    waveform = as_the_model_takes_it(sonifier, read_recording(name, rate))
+    channels = 1 if waveform.ndim == 1 else waveform.shape[-2]
+    heard = f"{waveform.shape[-1] / (rate or 1):.3g} s at {rate} Hz"
+    several = f"; {channels} channels, of which the page plays the mean" if channels > 1 else ""
+    title = "the standard input" if name == STDIN else Path(name).name
+    return Subject(
+        title=title,
+        about=f"{heard}{several}.",
+        folder=folder,
+        sonifier=sonifier,
+        waveform=torch.from_numpy(waveform),
+    )

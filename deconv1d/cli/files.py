@@ -133,47 +133,74 @@ def check_outputs(arguments: argparse.Namespace) -> None:
         name = getattr(arguments, option, None)
         if name is not None:
             check(name)
-            check_writable(name)
     if getattr(arguments, "subtype", None) is not None:
         check_subtype(format_of(arguments.output)[0], arguments.subtype.upper())
 
 
-def check_writable(path: str | Path) -> None:
-    """Raises FileError unless a file can be written at a path.
+def check_writable(path: str | Path, *, kind: str = "file") -> None:
+    """Raises FileError unless a file, or a folder, can be written at a path.
 
     Args:
-        path: Of the file.
+        path: Of the file or the folder.
+        kind: "file" or "folder".
     """
     place, folder = Path(path), Path(path).parent
     reason = ""
-    if place.is_dir():
+    if kind == "file" and place.is_dir():
         reason = "it is a folder"
+    elif kind == "folder" and place.exists() and not place.is_dir():
+        reason = "it is a file"
     elif not folder.is_dir():
         reason = f"there is no folder {str(folder)!r}"
     elif not os.access(place if place.exists() else folder, os.W_OK):
         reason = "it may not be written to"
     if reason:
         raise FileError(
-            f"{str(path)!r} cannot be written: {reason}. Give the path of a file in a folder that "
-            f"exists and may be written to."
+            f"{str(path)!r} cannot be written: {reason}. Give the path of a {kind} in a folder "
+            f"that exists and may be written to."
         )
+
+
+def _sound(name: str) -> None:
+    format_of(name)
+    check_writable(name)
 
 
 def _picture(name: str) -> None:
     from deconv1d.render import check_picture
 
     check_picture(name)
+    check_writable(name)
 
 
-def _any(name: str) -> None:
-    """A page or a table: any name will do."""
+def _page(name: str) -> None:
+    _suffixed(name, (".html", ".htm"), "a page")
 
 
-_CHECKS: dict[str, dict[str, Callable[[str], object]]] = {
-    "sonify": {"output": format_of, "spectrogram": _picture},
-    "card": {"output": _any},
-    "compare": {"output": _any},
-    "benchmark-trust": {"output": _any},
-    "tuning": {"output": _any, "figure": _picture},
+def _table(name: str) -> None:
+    _suffixed(name, (".csv",), "a table")
+
+
+def _suffixed(name: str, suffixes: Sequence[str], what: str) -> None:
+    if Path(name).suffix.lower() not in suffixes:
+        raise InputError(
+            f"{name!r} cannot be written: expected the name of {what}, got the suffix "
+            f"{Path(name).suffix!r}. Give one that ends in {suffixes[0]}."
+        )
+    check_writable(name)
+
+
+def _folder(name: str) -> None:
+    check_writable(name, kind="folder")
+
+
+_CHECKS: dict[str, dict[str, Callable[[str], None]]] = {
+    "sonify": {"output": _sound, "spectrogram": _picture},
+    "card": {"output": _page},
+    "compare": {"output": _page},
+    "benchmark-trust": {"output": _page},
+    "tuning": {"output": _table, "figure": _picture},
+    "demo": {"output": _folder},
+    "report": {"output": _folder},
 }
 """What each command writes, and what its name must be."""

@@ -43,11 +43,11 @@ def models_options(parser: argparse.ArgumentParser) -> None:
     model_alone(parser)
 
 
-def model_alone(parser: argparse.ArgumentParser) -> None:
+def model_alone(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
     """Adds the model, without a recording."""
     parser.add_argument(
         "--model",
-        required=True,
+        required=required,
         metavar="FACTORY",
         help="package.module:function or path.py:function that makes the model",
     )
@@ -119,7 +119,7 @@ def sound_options(parser: argparse.ArgumentParser) -> None:
     """Adds channels, their seed, and the files to write."""
     parser.add_argument(
         "--channel",
-        type=_channel,
+        type=channel_of,
         default="most_active",
         help="number, list such as 0,3,17, all, most_active (the default), or none: every map at "
         "once",
@@ -157,7 +157,7 @@ def sound_options(parser: argparse.ArgumentParser) -> None:
 def judging_options(parser: argparse.ArgumentParser) -> None:
     """Adds the one channel to judge, and a page to write."""
     parser.add_argument(
-        "--channel", type=_channel, default="most_active", help="number, or most_active (default)"
+        "--channel", type=channel_of, default="most_active", help="number, or most_active (default)"
     )
     parser.add_argument("-o", "--output", metavar="FILE", help="page to write, with the sounds")
 
@@ -174,6 +174,9 @@ def card_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--draws", type=int, default=3, metavar="N", help="of each random control (default: 3)"
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="one draw of each control: a first look, in less time"
     )
 
 
@@ -210,20 +213,40 @@ def trust_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", metavar="FILE", help="page to write, with the table")
 
 
-def demo_options(parser: argparse.ArgumentParser) -> None:
-    """Adds where the page goes."""
-    parser.add_argument(
-        "-o", "--output", default="deconv1d-demo", metavar="FOLDER", help="default: %(default)s"
-    )
-
-
 def _rivals(text: str) -> int | None:
     if text == "none" or text.isdecimal():
         return None if text == "none" else int(text)
     raise argparse.ArgumentTypeError(f"expected a number or none, got {text!r}")
 
 
-def _channel(text: str) -> list[int] | str | None:
+def one_channel(channel: list[int] | str | None) -> int | str:
+    """The one channel that was asked for.
+
+    Args:
+        channel: As from `channel_of`.
+
+    Raises:
+        InputError: If several were.
+    """
+    if channel == "most_active":
+        return "most_active"
+    if isinstance(channel, list) and len(channel) == 1:
+        return channel[0]
+    raise InputError(
+        f"One channel is judged at a time: expected a number or most_active, got {channel}. "
+        f"Give --channel 3."
+    )
+
+
+def channel_of(text: str) -> list[int] | str | None:
+    """Channels from the command line: numbers, a word, or None for all at once.
+
+    Args:
+        text: Such as "3", "0,3,17", "all", "most_active" or "none".
+
+    Raises:
+        ArgumentTypeError: If it is neither.
+    """
     # "none" is a word here; in Python it is `None`: all maps at once.
     if text in ("all", "most_active", "none"):
         return None if text == "none" else text

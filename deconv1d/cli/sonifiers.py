@@ -11,6 +11,7 @@ from deconv1d.cli.models import find_factory, load_model
 from deconv1d.errors import InputError
 
 if TYPE_CHECKING:
+    from deconv1d.audio import Samples
     from deconv1d.sonify import Sonifier
 
 
@@ -84,3 +85,24 @@ def load_sonifier(
             f"{error}. Give --device cpu."
         ) from error
     return sonifier
+
+
+def as_the_model_takes_it(sonifier: Sonifier, channels: Samples) -> Samples:
+    """The mean of a recording's channels, or (1, channels, time) if the model needs all.
+
+    Args:
+        sonifier: Of the model.
+        channels: (channels, time).
+    """
+    mixed: Samples = channels.mean(0)
+    # Most models take one audio channel. A stereo model fails on (1, 1, time), so both are tried.
+    several = len(channels) > 1 and not _runs(sonifier, mixed) and _runs(sonifier, channels[None])
+    return channels[None] if several else mixed
+
+
+def _runs(sonifier: Sonifier, x: Samples) -> bool:
+    try:
+        sonifier.layers(x)
+    except Exception:
+        return False
+    return True

@@ -30,6 +30,7 @@ from deconv1d.masks.options import BUDGET, MASK, RIVALS, check_mask_options
 from deconv1d.masks.refine import refined
 from deconv1d.masks.spectrogram import Spectrogram, spectrogram_of
 from deconv1d.masks.target import Target, target_of
+from deconv1d.progress import bar
 from deconv1d.record.waveform import as_waveform
 from deconv1d.sonification import Sonification
 from deconv1d.sonify import Sonifier
@@ -52,6 +53,7 @@ def listen(
     channel_axis: int | None = None,
     masks: int = MASKS,
     steps: int = STEPS,
+    progress: bool = False,
 ) -> list[Sonification]:
     """Masked recordings of the same channels of several layers.
 
@@ -82,6 +84,7 @@ def listen(
         channel_axis: As for `Sonifier.sonify`.
         masks: How many random masks, even.
         steps: How many gradient steps; 0: none.
+        progress: Whether to say off a terminal too how far it is; on one there is a bar.
 
     Returns:
         One for each layer.
@@ -112,10 +115,11 @@ def listen(
         rivals=rivals,
         steps=steps,
         at_once=batch_of(hearing, x),
+        progress=progress,
     )
     spectrograms = [spectrogram_of(recording, grid) for recording in wide]
-    with search.bar(len(wide), wanted) as bar:
-        rows = [search.masks_of(s, n, wanted, bar) for n, s in enumerate(spectrograms)]
+    with search.bar(len(wide), wanted) as steps_done:
+        rows = [search.masks_of(s, n, wanted, steps_done) for n, s in enumerate(spectrograms)]
     return [
         _finished(
             sonifier, waveform.given, spectrograms, torch.stack(layer_masks, 1), each, tap, budget
@@ -172,6 +176,7 @@ class _Search:
     Attributes:
         random: Random masks, (masks, bands, columns).
         at_once: How many sounds make a batch.
+        progress: As for `listen`.
     """
 
     hearing: Hearing
@@ -180,12 +185,16 @@ class _Search:
     rivals: int | None
     steps: int
     at_once: int
+    progress: bool
 
     def bar(self, recordings: int, wanted: Sequence[_Wanted]) -> Any:
         """A progress bar that counts batches."""
         asked = sum(-(-len(each.channels) // self.at_once) for each in wanted)
         batches = -(-len(self.random) // self.at_once) + asked * self.steps
-        return tqdm(total=recordings * batches, unit="batch", delay=BAR_AFTER_SECONDS, disable=None)
+        total = recordings * batches
+        if self.progress:  # off a terminal too
+            return bar(total=total, desc="masks", unit="batches")
+        return tqdm(total=total, unit="batch", delay=BAR_AFTER_SECONDS, disable=None)
 
     def masks_of(
         self, recording: Spectrogram, number: int, wanted: Sequence[_Wanted], bar: Any

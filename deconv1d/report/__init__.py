@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from deconv1d.audio import Waveform
 from deconv1d.errors import FileError
-from deconv1d.report.sounds import PlayerSound, player_sounds
+from deconv1d.report.sounds import PlayerSound, player_sounds, speed_of
 from deconv1d.templates import rendered
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def render_player(label: str, waveforms: Mapping[str, Waveform], sample_rate: in
         "players.html",
         label=label,
         sounds=player_sounds(waveforms, sample_rate),
-        seconds=first.shape[-1] / sample_rate,
+        seconds=first.shape[-1] / (sample_rate * speed_of(sample_rate)),
         start=None,
         end=None,
         first=0,

@@ -34,6 +34,7 @@
       this.start = Number(root.dataset.start ?? NaN);
       this.end = Number(root.dataset.end ?? NaN);
       this.length = Number(root.dataset.seconds ?? NaN);
+      this.speed = Number(root.dataset.speed ?? 1);  // how many times faster than it was it is played
       this.looping = false;
       this.matched = true;
       this.wanted = null;  // a position to go to when the sound is there
@@ -59,9 +60,9 @@
         type: "button", "aria-pressed": "false", onclick: () => this.setLoop(!this.looping),
       }, "Loop the strongest moment"));
       if (this.sounds.some((sound) => sound.level !== 1)) bar.append(this.match = make("button", {
-        type: "button", "aria-pressed": "true", title: "Off: each sound at its own peak, as the paper has it",
+        type: "button", "aria-pressed": "true", title: "Off: each sound at the recording's peak, as the paper has it",
         onclick: () => this.setMatched(!this.matched),
-      }, "Same loudness"));
+      }, "Same loudness"), this.loudness = make("span", {class: "loudness", role: "status"}));
       this.cursor = make("div", {class: "cursor"});
       this.view = make("div", {
         class: "view", role: "slider", tabindex: "0", "aria-label": `Position in seconds: ${name}`, "aria-valuemin": "0",
@@ -145,6 +146,7 @@
     setMatched(on) {
       this.matched = on;
       this.match.setAttribute("aria-pressed", String(on));
+      this.loudness.textContent = on ? "" : "each at the recording’s peak, as in the paper";
       this.audio.volume = on ? this.sounds[this.chosen].level : 1;
     }
 
@@ -174,7 +176,9 @@
       this.play.textContent = this.audio.paused ? "Play" : "Pause";
       const share = this.duration > 0 ? this.position / this.duration : 0;
       this.cursor.style.left = `${100 * Math.min(1, share)}%`;
-      this.clock.textContent = `${seconds(this.position)} / ${seconds(this.duration)} s`;
+      // The clock is the recording's own: of a signal that is played faster it runs faster.
+      const [here, all] = [this.position, this.duration].map((value) => seconds(value * this.speed));
+      this.clock.textContent = `${here} / ${all} s`;
       this.view.setAttribute("aria-valuemax", seconds(this.duration));
       this.view.setAttribute("aria-valuenow", seconds(this.position));
     }
@@ -182,13 +186,15 @@
 
   /** Makes the HTML of a player from data: {label, seconds, start, end, first, sounds: [{name, file, picture, level}]}. */
   function playerOf(data) {
+    const speed = data.speed ?? data.sounds[0]?.speed ?? 1;
     const root = make("div", {
       class: "player", "aria-label": data.label, "data-seconds": data.seconds, "data-start": data.start,
-      "data-end": data.end, "data-first": data.first,
+      "data-end": data.end, "data-first": data.first, "data-speed": speed,
     }, ...data.sounds.map((sound) => make("figure", {class: "sound", "data-level": sound.level},
       make("figcaption", {}, sound.name),
       make("audio", {controls: true, preload: "none", src: sound.file, "aria-label": `${data.label}: ${sound.name}`}),
-      sound.picture ? make("img", {src: sound.picture, alt: `Spectrogram and waveform: ${data.label}, ${sound.name}`, draggable: "false"}) : null)));
+      sound.picture ? make("img", {src: sound.picture, alt: `Spectrogram and waveform: ${data.label}, ${sound.name}`, draggable: "false"}) : null)),
+    speed > 1 ? make("p", {class: "faster"}, `Played ${speed} x faster than it was recorded, so that it can be heard.`) : null);
     root.player = new Player(root);
     return root;
   }

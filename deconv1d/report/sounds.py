@@ -34,12 +34,14 @@ class PlayerSound:
         file: Its address: a data URI, or a path relative to the page.
         picture: The same for its picture.
         level: What the player multiplies it by, so that all sounds are equally loud; 0 to 1.
+        speed: How many times faster than it was it is played, the same for all of one player.
     """
 
     name: str
     file: str
     picture: str
     level: float
+    speed: int = 1
 
 
 def playable(samples: Samples, rate: int) -> tuple[Samples, int, int]:
@@ -61,6 +63,38 @@ def playable(samples: Samples, rate: int) -> tuple[Samples, int, int]:
     while speed * rate < LOWEST_RATE:
         speed *= 2
     return samples, speed * rate, speed
+
+
+def speed_of(rate: int) -> int:
+    """How many times faster than it was a signal is played, so that people hear it.
+
+    Args:
+        rate: In hertz.
+    """
+    return playable(np.zeros(1), rate)[2]
+
+
+def faster(speed: int) -> str:
+    """What players say of a signal that nobody hears as it is: "played 16 x faster".
+
+    Args:
+        speed: As from `speed_of`; at 1 there is nothing to say.
+    """
+    return f"played {speed} x faster" if speed > 1 else ""
+
+
+def wav_of(samples: Samples, rate: int) -> bytes:
+    """A sound as 16-bit WAV at a rate that browsers play.
+
+    Args:
+        samples: (time,) or (channels, time); divided by its peak if that is above 1.
+        rate: In hertz.
+    """
+    channels = [playable(channel, rate) for channel in np.atleast_2d(samples)]
+    heard = np.stack([channel for channel, _, _ in channels])
+    # 16-bit WAV clips above 1. A quiet sound stays quiet: levels of several players compare.
+    heard = heard / max(1.0, float(np.abs(heard).max()))
+    return encode_audio(heard, channels[0][1], file_format="WAV", subtype="PCM_16")
 
 
 def levels_of(tracks: Mapping[str, Samples]) -> dict[str, float]:
@@ -149,10 +183,13 @@ def player_sounds(waveforms: Mapping[str, Waveform], sample_rate: int) -> list[P
     peak = max(1.0, *(float(np.abs(samples).max()) for samples in tracks.values()))
     levels = levels_of(tracks)
     reference = power_peak(next(iter(tracks.values())), sample_rate)
-    sounds = []
-    for name, samples in tracks.items():
-        heard, rate, _ = playable(samples / peak, sample_rate)
-        wav = encode_audio(as_samples(heard), rate, file_format="WAV", subtype="PCM_16")
-        picture = data_uri("image/png", picture_png(samples, sample_rate, reference or None))
-        sounds.append(PlayerSound(name, data_uri("audio/wav", wav), picture, levels[name]))
-    return sounds
+    return [
+        PlayerSound(
+            name,
+            data_uri("audio/wav", wav_of(samples / peak, sample_rate)),
+            data_uri("image/png", picture_png(samples, sample_rate, reference or None)),
+            levels[name],
+            speed_of(sample_rate),
+        )
+        for name, samples in tracks.items()
+    ]
