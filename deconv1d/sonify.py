@@ -574,12 +574,14 @@ class Sonifier:
         other: Any = None,
         twin: Sonifier | None = None,
         full: bool = False,
+        quick: bool = False,
         draws: int = 3,
         random_state: int = 0,
+        progress: bool = False,
     ) -> ControlCard:
         """Makes a card that says how far to trust a sonification, by its controls.
 
-        Costs about 40 sonifications of the layer; a full card about 200.
+        Costs about 40 sonifications of the layer; a full card about 200, a quick one about 20.
 
         Args:
             x: One clip, as for `sonify`.
@@ -591,8 +593,10 @@ class Sonifier:
             twin: A sonifier of a network of the same layers that must not pass for this one:
                 untrained, or trained on random labels.
             full: Whether to add cascading randomisation, sMPRT, eMPRT and trivial sounds.
+            quick: Whether to draw each control once, for a first look: its shares say less.
             draws: Sounds of the permuted filter, of all weights permuted and of the random map.
             random_state: Of all draws.
+            progress: Whether to show how far it is, on stderr.
 
         Raises:
             InputError: If the sample rate is unknown, there are several clips or channels, `other`
@@ -611,8 +615,10 @@ class Sonifier:
             other=other,
             twin=twin,
             full=full,
+            quick=quick,
             draws=draws,
             random_state=random_state,
+            progress=progress,
         )
 
     def ablate(

@@ -3,7 +3,9 @@
 import json
 import re
 import warnings
+from contextlib import nullcontext
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -187,6 +189,38 @@ def test_a_quick_card_has_what_the_verdict_needs(x):
     assert [c.control for c in card.controls] == [EVERYTHING, FILTER, RANDOM_SEED, OTHER_CHANNELS]
     assert card.full is None
     assert "sMPRT" not in str(card)
+
+
+def test_a_quick_card_draws_each_control_once(x):
+    sonifier = Sonifier(bank(*BANDS), sample_rate=RATE)
+    quick = sonifier.control_card(x, layer="0", channel=1, quick=True)
+    whole = sonifier.control_card(x, layer="0", channel=1)
+    assert [c.control for c in quick.controls] == [c.control for c in whole.controls]
+    assert [quick[name].draws for name in (EVERYTHING, FILTER, RANDOM_SEED)] == [1, 1, 1]
+    assert [whole[name].draws for name in (EVERYTHING, FILTER, RANDOM_SEED)] == [3, 3, 3]
+    for fact in ("response", "place", "told", "input", "ablation", "specific"):
+        assert getattr(quick, fact) == getattr(whole, fact)
+    with pytest.raises(InputError, match="quick or full"):
+        sonifier.control_card(x, layer="0", quick=True, full=True)
+
+
+@pytest.mark.parametrize("options", [{}, {"quick": True}, {"full": True}, {"twin": True}], ids=str)
+def test_the_steps_of_a_card_are_all_counted(x, monkeypatch, options):
+    """The remaining time is right: as many sounds are made and heard as was said at first."""
+    monkeypatch.setattr(controls, "NOISY", 2)
+    bars = []
+
+    def counting(**asked):
+        bars.append(SimpleNamespace(total=asked["total"], n=0))
+        counted = lambda: setattr(bars[0], "n", bars[0].n + 1)  # noqa: E731
+        return nullcontext(SimpleNamespace(update=counted))
+
+    monkeypatch.setattr(controls, "bar", counting)
+    sonifier = Sonifier(random_tower(2, 0), sample_rate=RATE)
+    if options.pop("twin", False):
+        options["twin"] = Sonifier(random_tower(2, 1), sample_rate=RATE)
+    sonifier.control_card(x, layer="6", **options)
+    assert bars[0].n == bars[0].total
 
 
 def test_the_sounds_are_heard_at_the_inputs_rms(x):

@@ -178,7 +178,9 @@ def _card(arguments: argparse.Namespace) -> Answer:
             tap=arguments.tap,
             other=other,
             full=arguments.full,
+            quick=arguments.quick,
             draws=arguments.draws,
+            progress=True,
         )
     _write_page(arguments.output, card.layer, card._repr_html_())
     return Answer(str(card), card.to_dict())
@@ -198,6 +200,7 @@ def _compare(arguments: argparse.Namespace) -> Answer:
             methods=methods,
             tap=arguments.tap,
             draws=arguments.draws,
+            progress=True,
         )
     _write_page(arguments.output, comparison.title, comparison._repr_html_())
     return Answer(str(comparison), comparison.to_dict())

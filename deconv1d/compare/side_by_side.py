@@ -23,6 +23,7 @@ from deconv1d.masks.budget import within_budget
 from deconv1d.masks.grid import grid_of
 from deconv1d.masks.options import BUDGET, LISTENING, MASK
 from deconv1d.masks.spectrogram import spectrogram_of
+from deconv1d.progress import bar
 from deconv1d.sonification import Sonification, rate_and_channel
 from deconv1d.sonify import Sonifier
 from deconv1d.sounding import to_peak_of
@@ -41,6 +42,7 @@ def compare(
     tap: str = "block",
     draws: int = 1,
     random_state: int = 0,
+    progress: bool = False,
 ) -> Comparison:
     """Compares our methods and Captum's on one channel of one clip.
 
@@ -68,6 +70,7 @@ def compare(
         draws: How many draws of the random seed, the control; each is a run of every method. The
             control of "mask" is a random mask.
         random_state: Of the draws.
+        progress: Whether to show how far it is, on stderr.
 
     Raises:
         InputError: If a method is unknown, the sample rate is, there are several clips or channels,
@@ -86,7 +89,8 @@ def compare(
         )
     sonification = sonifier.sonify(x, layer=layer, channel=channel, tap=tap)
     runs = _MethodRuns(sonifier, sonification, draws, random_state)
-    results = [runs.result_of(method) for method in methods]
+    steps = bar(methods, desc="compare", unit="methods", shown=progress)
+    results = [runs.result_of(method) for method in steps]
     sounds = {row.method: sound for row, sound in results if sound is not None}
     return Comparison(
         layer=sonification.layer,

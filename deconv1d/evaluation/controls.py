@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -22,7 +22,7 @@ from torch import Tensor
 from deconv1d import measure
 from deconv1d.channels import means
 from deconv1d.errors import InputError, SilenceWarning
-from deconv1d.evaluation.ablation import ablation
+from deconv1d.evaluation.ablation import OTHERS, ablation
 from deconv1d.evaluation.card import (
     EVERYTHING,
     FILTER,
@@ -42,6 +42,7 @@ from deconv1d.evaluation.randomisation import (
     shuffled,
 )
 from deconv1d.layers.axes import ordered
+from deconv1d.progress import bar
 from deconv1d.record.waveform import as_waveform
 from deconv1d.seeds import Seed
 from deconv1d.sonification import Sonification, rate_and_channel
@@ -50,6 +51,8 @@ from deconv1d.sounding import to_peak_of
 from deconv1d.table import Table
 
 DEPTHS = 4
+FEW = 2
+"""So many other channels are silenced on a quick card."""
 BINS = 100
 RIVALS = 8
 NOISE, NOISY = 0.1, 50  # of the input's range; how many noisy inputs, as in the paper
@@ -68,13 +71,31 @@ def control_card(
     other: Any = None,
     twin: Sonifier | None = None,
     full: bool = False,
+    quick: bool = False,
     draws: int = 3,
     random_state: int = 0,
+    progress: bool = False,
 ) -> ControlCard:
     """A card with the controls of one channel's sonification; see `Sonifier.control_card`."""
+    if quick and full:
+        raise InputError(
+            "A card is quick or full: expected one of them, got both. Leave out quick or full."
+        )
     sonification = sonifier.sonify(x, layer=layer, channel=channel, tap=tap)
-    trial = _Trial(sonifier, sonification, torch.Generator().manual_seed(random_state), draws)
-    groups = trial.audible(_other_clip(sonification, other), twin, full=full)
+    generator = torch.Generator().manual_seed(random_state)
+    trial = _Trial(sonifier, sonification, generator, 1 if quick else draws, quick=quick)
+    clip = _other_clip(sonification, other)
+    with bar(total=trial.steps(twin, full=full), desc="card", unit="steps", shown=progress) as done:
+        trial.done = done.update
+        return _card_of(trial, clip, twin, full=full, random_state=random_state)
+
+
+def _card_of(
+    trial: _Trial, other: Tensor, twin: Sonifier | None, *, full: bool, random_state: int
+) -> ControlCard:
+    """Makes the controls, and listens to them."""
+    sonifier, sonification = trial.sonifier, trial.sonification
+    groups = trial.audible(other, twin, full=full)
     mine, everything = sonification.waveform, groups.get(EVERYTHING)
     heard = trial.hear(mine)
     rise = _entropy(everything[0]) / _entropy(mine) - 1 if full and everything else None
@@ -114,10 +135,17 @@ class _Trial:
     """One sonification and the means to make its controls."""
 
     def __init__(
-        self, sonifier: Sonifier, sonification: Sonification, generator: torch.Generator, draws: int
+        self,
+        sonifier: Sonifier,
+        sonification: Sonification,
+        generator: torch.Generator,
+        draws: int,
+        *,
+        quick: bool = False,
     ) -> None:
         self.sonifier, self.sonification = sonifier, sonification
-        self.generator, self.draws = generator, draws
+        self.generator, self.draws, self.quick = generator, draws, quick
+        self.done: Callable[[], object] = lambda: None
         self.input = sonification.input
         self.rate, self.channel = rate_and_channel(sonification, what="controls")
         maps = sonifier.maps(sonification.input, layer=sonification.layer, tap=sonification.tap)
@@ -126,6 +154,16 @@ class _Trial:
         ranked = self.heard.argsort(descending=True, stable=True).tolist()
         others = [c for c in ranked if c != self.channel and self.heard[c] > 0]
         self.rivals = others[:RIVALS]
+
+    def steps(self, twin: Sonifier | None, *, full: bool) -> int:
+        """How many sounds are made and heard, if none is silent: for the remaining time."""
+        drawn = self.draws * (1 + bool(self.owners) + (self._filter() is not None))
+        drawn += twin is not None
+        if full:  # the cascades and the other switches; the baselines need one sonification
+            drawn += 2 * max(0, min(DEPTHS, len(self.owners)) - 1) + 1
+        more = 1 + len(BASELINES) + 2 * NOISY if full else 0
+        # Each is made and heard. The rivals' sounds are made at once, and not counted.
+        return 1 + 2 * drawn + len(self.rivals) + more
 
     def controls(
         self, other: Tensor, twin: Sonifier | None, *, full: bool
@@ -187,7 +225,10 @@ class _Trial:
         """How much the output changes without the channel, and without random other ones."""
         if (place := self._filter()) is None:
             return None, None
-        return ablation(self.sonifier, self.input, *place, self.channel, self.generator)
+        others = FEW if self.quick else OTHERS
+        return ablation(
+            self.sonifier, self.input, *place, self.channel, self.generator, others=others
+        )
 
     def smooth(self) -> float | None:
         """sMPRT: similarity of two means over noisy inputs, as it is and with all weights permuted.
@@ -222,6 +263,7 @@ class _Trial:
 
     def hear(self, sound: Tensor) -> _Heard:
         """How the layer responds to a sound, at the input's RMS."""
+        self.done()
         x, layer, tap = self.input, self.sonification.layer, self.sonification.tap
         level = x.square().mean().sqrt()
         # One level for all audio channels together, which keeps the balance between them.
@@ -248,6 +290,7 @@ class _Trial:
         method: str = "deconvnet",
         sonifier: Sonifier | None = None,
     ) -> Tensor:
+        self.done()
         sonified = (sonifier or self.sonifier).sonify(
             self.input if x is None else x,
             layer=self.sonification.layer,

@@ -219,7 +219,7 @@
 
   function showOneRecording(main) {
     const sections = [...main.querySelectorAll(".recording")];
-    if (sections.length < 2) return;
+    if (!sections.length) return;
     const links = [...document.querySelectorAll("nav a")];
     const show = () => {
       const wanted = sections.find((section) => `#${section.id}` === location.hash) ?? sections[0];
