@@ -167,7 +167,7 @@ def _rows(
     """Makes a figure with an empty titled place for each sound, row by row."""
     rows = math.ceil(len(tracks) / _checked_columns(columns))
     size = (max(9, 3 * columns), 0.5 + ROW_HEIGHT * rows)
-    figure = _figure_class()(figsize=size, dpi=110, facecolor=theme.paper, layout="constrained")
+    figure = figure_class()(figsize=size, dpi=110, facecolor=theme.paper, layout="constrained")
     # The picture is filled row by row; places that are left over at the end are removed.
     places = list(figure.subplots(rows, columns, sharex=True, squeeze=False).flat)
     for spare in places[len(tracks) :]:
@@ -188,7 +188,7 @@ def _rows(
 
 
 @cache
-def _figure_class() -> type[Figure]:
+def figure_class() -> type[Figure]:
     """Figures that a notebook shows without `%matplotlib inline`, and with it no second time."""
     from matplotlib.figure import Figure
 

@@ -19,6 +19,13 @@ command_of_readme() { # The Nth command of the README that makes a virtual envir
     grep '^python3 -m venv' "$root/README.md" | sed -n "$1p"
 }
 
+run_and_measure() { # Runs the Nth command, and prints what the README says of it: time and sizes.
+    local start=$SECONDS
+    bash -euo pipefail -c "$(command_of_readme "$1")"
+    echo "== command $1 took $((SECONDS - start)) s on $(nproc) cores (load $(cut -d' ' -f1 /proc/loadavg)" \
+        "at the end) and fills $(du -sh . | cut -f1), $(du -sh .venv | cut -f1) of it .venv"
+}
+
 clone() {
     git clone --quiet "$root" "$work/$1"
     cd "$work/$1"
@@ -26,12 +33,12 @@ clone() {
 
 echo "== first command of the README"
 clone demo
-bash -euo pipefail -c "$(command_of_readme 1)"
+run_and_measure 1
 test -s deconv1d-demo/index.html
 
 echo "== second command of the README, code blocks of all pages among the tests"
 clone tests
-bash -euo pipefail -c "$(command_of_readme 2)"
+run_and_measure 2
 
 echo "== notebooks, at a reduced size, and the site"
 export PATH="$PWD/.venv/bin:$PATH"

@@ -230,6 +230,26 @@ def test_what_is_printed_is_one_short_line():
     assert repr(sonifier) == "Sonifier(Sequential: 500 Hz)"
 
 
+def test_records_with_arrays_are_one_short_line_as_well():
+    from deconv1d.mining import mine
+
+    sonifier, x = Sonifier(network(1).float(), sample_rate=RATE), samples(3000).float()
+    mined = mine(sonifier, [("a", x), ("b", 2 * x)], layers=["0", "2"])
+    tuning = sonifier.tuning("0")
+    shown = (
+        (mined, "Mined(top 3 of 2 clips by peak, 8 channels of 2 layers)"),
+        (mined.rankings["0"], "Ranking(2 places of 4 channels)"),
+        (tuning, "Tuning(layer '0', channels 0, 1, 2 and 1 more, tones, "),
+        (sonifier.all_maps(x, layers=["2"])[0], "LayerMaps(layer '2', shape (1, 4, "),
+        (sonifier.ablate(x, "0", 2), "Ablated(layer '0', channels 2, change "),
+    )
+    for record, start in shown:
+        assert repr(record).startswith(start)
+        assert len(repr(record)) < 160
+        assert "\n" not in repr(record)
+    assert "<table>" in tuning._repr_html_()
+
+
 def test_dead_channels_are_counted_once(recwarn):
     Sonifier(half_dead(), sample_rate=RATE).sonify(samples(61), "0", channel="all")
     assert [str(w.message) for w in recwarn] == [

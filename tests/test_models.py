@@ -199,3 +199,28 @@ def test_the_model_is_left_as_it_was(architecture):
     after = sonifier.model.state_dict()
     assert before.keys() == after.keys()
     assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_wav2vec2_shows_the_local_hop_and_field_of_its_features():
+    """With the published kernels and strides, and the group norm that reads the whole clip."""
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    config = transformers.Wav2Vec2Config(
+        conv_dim=(8,) * 7, hidden_size=8, num_hidden_layers=1, num_attention_heads=2,
+        intermediate_size=8, num_conv_pos_embeddings=4, num_conv_pos_embedding_groups=2,
+    )  # fmt: skip
+    assert config.feat_extract_norm == "group"
+    model = transformers.Wav2Vec2Model(config).eval()
+    call = lambda model, x: model(x.reshape(-1, x.shape[-1])).last_hidden_state  # noqa: E731
+    table = Sonifier(model, forward=call).layers(torch.randn(4000))
+    found = {row.name: row for row in table}
+    hop, field = 1, 1
+    for number, (kernel, stride) in enumerate(
+        zip(config.conv_kernel, config.conv_stride, strict=True)
+    ):
+        field, hop = field + (kernel - 1) * hop, hop * stride
+        row = found[f"feature_extractor.conv_layers.{number}.conv"]
+        assert (row.hop, row.receptive_field) == (str(hop), field)
+        assert row.note == ("statistics over the whole clip" if number else "")
+    assert (hop, field) == (320, 400)
+    assert "statistics over the whole clip" in str(table)

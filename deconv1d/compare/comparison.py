@@ -75,6 +75,28 @@ class Comparison:
         """What was compared."""
         return f"Methods on layer {self.layer!r}, channel {self.channel}"
 
+    @property
+    def summary(self) -> str:
+        """What the numbers come to, in plain sentences."""
+        known = [(row, row.answer, row.minus_control) for row in self.methods]
+        heard = [(row.method, a, m) for row, a, m in known if a is not None and m is not None]
+        text = f"Of {len(known)} methods {len(heard)} give a sound."
+        if not heard:
+            return text
+        method, most, _ = max(heard, key=lambda each: each[1])
+        text += (
+            f" The channel responds most to that of {method}: {most:.2f} of its response to the "
+            f"recording."
+        )
+        alike = [name for name, _, minus in heard if minus <= 0]
+        if alike:
+            # A method that passes the recording through resembles it whatever the channel is.
+            text += (
+                f" The sounds of {', '.join(alike)} are no more like the recording than what the "
+                f"same method makes of a random map: that likeness says nothing of the channel."
+            )
+        return text
+
     def to_dict(self) -> dict[str, Any]:
         """Returns everything but the sounds, for JSON; infinite numbers as None."""
         # JSON has no infinity: Python would write `Infinity`, which other parsers refuse.
@@ -101,7 +123,12 @@ class Comparison:
         # Both parts are HTML already; the template escapes only the text.
         table = self.methods._repr_html_()
         return rendered(
-            "comparison.html", title=self.title, table=table, columns=COLUMNS, player=player
+            "comparison.html",
+            title=self.title,
+            summary=self.summary,
+            table=table,
+            columns=COLUMNS,
+            player=player,
         )
 
 

@@ -25,6 +25,7 @@ from deconv1d.layers.axes import layout_of
 from deconv1d.layers.maps import map_of
 from deconv1d.record.capture import Capture
 from deconv1d.rules.op import shape_of
+from deconv1d.sonification import channels_in_words
 
 if TYPE_CHECKING:
     from deconv1d.forward import ForwardPass
@@ -49,6 +50,10 @@ class Ablated:
     unchanged: Tensor
     layer: str
     channels: tuple[int, ...]
+
+    def __repr__(self) -> str:
+        shown = channels_in_words(list(self.channels))
+        return f"Ablated(layer {self.layer!r}, {shown}, change {self.change:.3g})"
 
     @property
     def change(self) -> float:

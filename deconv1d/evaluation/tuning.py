@@ -24,7 +24,7 @@ from deconv1d.layers.axes import layout_of
 from deconv1d.layers.maps import layer_maps
 from deconv1d.mirror import mirror
 from deconv1d.rules.op import shape_of
-from deconv1d.sonification import needed_rate
+from deconv1d.sonification import channels_in_words, needed_rate
 from deconv1d.table import Table
 
 if TYPE_CHECKING:
@@ -123,8 +123,17 @@ class Tuning:
             ]
         )
 
+    def __repr__(self) -> str:
+        return (
+            f"Tuning(layer {self.layer!r}, {channels_in_words(list(self.channels))}, "
+            f"{self.stimuli}, {len(self.frequencies)} frequencies, {len(self.levels)} levels)"
+        )
+
     def __str__(self) -> str:
         return str(self.rows)
+
+    def _repr_html_(self) -> str:
+        return self.rows._repr_html_()
 
     def csv(self) -> str:
         """The curves as comma-separated values: a line for each channel, level and frequency."""
@@ -146,7 +155,7 @@ class Tuning:
         Raises:
             InputError: If the channel was not measured.
         """
-        from matplotlib.figure import Figure
+        from deconv1d.render import figure_class
 
         channel = self.channels[0] if channel is None else channel
         if channel not in self.channels:
@@ -155,7 +164,7 @@ class Tuning:
                 f"in sonifier.tuning."
             )
         place = self.channels.index(channel)
-        figure = Figure(figsize=(7, 3.5), layout="constrained")
+        figure = figure_class()(figsize=(7, 3.5), layout="constrained")
         axes = figure.subplots()
         for level, curve in zip(self.levels, self.activation[place], strict=True):
             axes.plot(self.frequencies, curve - self.silence[place], label=f"{level:g} dB")

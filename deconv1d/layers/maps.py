@@ -38,6 +38,9 @@ class LayerMaps:
     field: ReceptiveField | None
     samples: int
 
+    def __repr__(self) -> str:
+        return f"LayerMaps(layer {self.layer!r}, shape {tuple(self.maps.shape)})"
+
 
 def layer_maps(captured: Capture, tap: Node, layer: str) -> LayerMaps:
     """A layer's maps from a capture that wanted them.

