@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import io
 import math
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -193,10 +194,22 @@ def figure_class() -> type[Figure]:
     from matplotlib.figure import Figure
 
     class NotebookFigure(Figure):
-        def _repr_png_(self) -> bytes:
-            return figure_png(self)
+        def _repr_png_(self) -> bytes | None:
+            return None if _drawn_by_notebook(Figure) else figure_png(self)
 
     return NotebookFigure
+
+
+def _drawn_by_notebook(kind: type[Figure]) -> bool:
+    """Whether the notebook draws figures by itself: after `%matplotlib inline`, as PNG or JPEG."""
+    # A figure with a picture in each of two formats is shown once, but the file holds both.
+    python = sys.modules.get("IPython")
+    shell = python.get_ipython() if python is not None else None
+    if shell is None:
+        return False
+    formatters = shell.display_formatter.formatters
+    pictures = [formatter for mime, formatter in formatters.items() if mime.startswith("image/")]
+    return any(kind in formatter.type_printers for formatter in pictures)
 
 
 def _checked_columns(columns: int) -> int:

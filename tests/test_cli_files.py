@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 from functools import partial
@@ -12,6 +13,8 @@ import numpy as np
 import pytest
 from command import check_refused, enter, options, samples, sonify, sound, write
 
+import deconv1d
+from deconv1d.cli import commands
 from deconv1d.cli.commands import main
 
 
@@ -104,12 +107,61 @@ def test_pages_are_checked_before_the_model_runs(clip, command, refused):
     refused(main([command, clip, *options("models.py:failing"), *page]), "'nowhere'")
 
 
+@pytest.mark.parametrize(
+    ("command", "option", "name", "ending"),
+    [
+        ("card", "-o", "card.wav", ".html"),
+        ("compare", "-o", "methods", ".html"),
+        ("benchmark-trust", "-o", "trust.csv", ".html"),
+        ("tuning", "-o", "curves.html", ".csv"),
+        ("tuning", "--figure", "curves.csv", ".png"),
+    ],
+)
+def test_outputs_are_of_a_known_type_before_the_model_runs(
+    clip, command, option, name, ending, refused
+):
+    given = {"benchmark-trust": ["--data", "."], "tuning": ["--layer", "3"]}
+    more = given.get(command, [clip, "--layer", "3"])
+    code = main([command, *more, *options("models.py:failing"), option, name])
+    refused(code, repr(name), ending)
+
+
+@pytest.mark.parametrize("command", [["demo"], ["report", "mined"]])
+def test_folders_are_checked_first(command, refused):
+    refused(main([*command, "-o", "nowhere/out"]), "'nowhere/out' cannot be written", "folder")
+    refused(main([*command, "-o", "models.py"]), "'models.py' cannot be written", "it is a file")
+
+
 def test_a_typo_is_answered_for_the_shell(clip, refused, capsys):
     assert sonify(clip, "--layer", "33") == 2
     shown = capsys.readouterr().err
     assert "deconv1d layers" in shown
     assert "sonifier" not in shown
     refused(main(["sonfy"]), "invalid choice: 'sonfy'", "sonify", "deconv1d --help")
+
+
+ADVICE = {
+    "sonifier.layers(x) lists them": "deconv1d layers lists them",
+    "sonifier.plan(x, 'conv3') shows": "deconv1d plan --layer 'conv3' shows",
+    "Sonifier(model, sample_rate=8000).": "--sample-rate 8000.",
+    "use method='mask' or channel_axis=2": "use --method mask or --channel-axis 2",
+    "Give draws=1 or channel=3.": "Give --draws 1 or --channel 3.",
+}
+
+
+@pytest.mark.parametrize("python", ADVICE)
+def test_advice_in_python_becomes_advice_for_the_shell(python):
+    assert commands._for_the_shell(python) == ADVICE[python]
+
+
+def test_no_message_of_the_library_names_a_sonifier_in_the_shell():
+    """Every piece of advice of the form `sonifier.method(x...)` that its messages give."""
+    found = set()
+    for path in Path(deconv1d.__file__).parent.rglob("*.py"):
+        for text in re.findall(r'^ *r?f?"(.*)"', path.read_text("utf-8"), re.MULTILINE):
+            found |= set(re.findall(r"sonifier\.\w+(?:\(x[^)]*\))?", text))
+    assert len(found) >= 3
+    assert [advice for advice in found if "sonifier" in commands._for_the_shell(advice)] == []
 
 
 def test_all_options_of_sonify(clip, capsys):

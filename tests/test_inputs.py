@@ -1,5 +1,7 @@
 """Waveforms as people have them: a path, (time,), (channels, time), arrays, lists."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import soundfile
@@ -274,6 +276,20 @@ def test_a_notebook_draws_a_figure_once():
     shown, _ = formatters.DisplayFormatter().format(figure)
     assert shown["image/png"].startswith(b"\x89PNG")
     assert set(shown) == {"image/png", "text/plain"}
+
+
+def test_a_notebook_that_draws_figures_itself_holds_one_picture(monkeypatch):
+    """After `%matplotlib inline` with JPEG there is no second picture in PNG."""
+    IPython = pytest.importorskip("IPython")
+    from matplotlib.figure import Figure
+
+    formatter = IPython.core.formatters.DisplayFormatter()
+    shell = SimpleNamespace(display_formatter=formatter)
+    monkeypatch.setattr(IPython, "get_ipython", lambda: shell)
+    figure = Sonifier(network(1), sample_rate=RATE).sonify(samples(900), "0").plot()
+    assert set(formatter.format(figure)[0]) == {"image/png", "text/plain"}
+    formatter.formatters["image/jpeg"].for_type(Figure, lambda _: b"drawn by the notebook")
+    assert set(formatter.format(figure)[0]) == {"image/jpeg", "text/plain"}
 
 
 def test_after_a_group_norm_the_local_field_is_shown_and_marked():

@@ -233,6 +233,26 @@ def test_the_first_page_has_one_short_line_for_each_claim(reported):
     assert page.index("not testable here") < page.index("<details>")
 
 
+def test_the_papers_abbreviations_are_spelled_out_for_readers(tmp_path, monkeypatch):
+    def planted(study: Study) -> Finding:
+        row = {"trained": "fonly", "share_lost": 0.5, "model": "CNN12 (supervised-fonly)"}
+        return Finding([row], n="networks of fonly", gates=[passing("recogniser, full")])
+
+    monkeypatch.setattr(report, "DATA", {})
+    study = Study(tmp_path / "small", PRESETS["small"])
+    experiment = Experiment("one", "One", lambda preset: (), planted)
+    perform(experiment, study)
+    write_report(study, [experiment])
+    for kind in ("md", "html"):
+        text = (study.folder / f"report.{kind}").read_text()
+        shown = text.replace("(the paper writes fonly)", "")
+        assert "fonly" not in shown
+        assert shown.count("head only") == 3
+        assert "share lost" in shown
+        assert "share_lost" not in shown
+    assert "fonly" in (study.folder / "one" / "numbers.csv").read_text()  # for programs
+
+
 def test_tables_are_folded_and_figures_come_first(reported):
     page = (reported("small").folder / "report.html").read_text()
     section = page[page.index('<h2 id="one"') :]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -433,23 +434,21 @@ def _complete(parser: argparse.ArgumentParser) -> None:
 
 
 IN_THE_SHELL = {
-    "sonifier.layers(x)": "deconv1d layers",
-    "Sonifier(model, sample_rate=8000)": "--sample-rate 8000",
-    "channel_axis=": "--channel-axis ",
-    "method='mask'": "--method mask",
-    "channel=": "--channel ",
-    "budget=": "--budget ",
-    "rivals=": "--rivals ",
-    "seed=": "--seed ",
-    "low_cut=": "--low-cut ",
+    r"sonifier\.(\w+)\(x, ([^)]*)\)": r"deconv1d \1 --layer \2",
+    r"sonifier\.(\w+)(\(x\))?": r"deconv1d \1",
+    r"Sonifier\(model, sample_rate=(\d+)\)": r"--sample-rate \1",
+    r"method=['\"](\w+)['\"]": r"--method \1",
 }
-"""What messages advise in Python, and what that is on the command line."""
+"""What messages advise in Python, as patterns, and what that is on the command line."""
+
+
+OPTIONS = re.compile(r"\b(channel_axis|channel|budget|rivals|seed|low_cut|draws|seconds)=")
 
 
 def _for_the_shell(message: str) -> str:
     for python, shell in IN_THE_SHELL.items():
-        message = message.replace(python, shell)
-    return message
+        message = re.sub(python, shell, message)
+    return OPTIONS.sub(lambda found: f"--{found[1].replace('_', '-')} ", message)
 
 
 # --- lines on stderr -----------------------------------------------------------------------------

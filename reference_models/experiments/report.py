@@ -4,6 +4,7 @@ import datetime
 import importlib.metadata
 import json
 import platform
+import re
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,6 +21,8 @@ from reference_models.statistics import MARGINS, Verdict, verdict_of
 
 PACKAGES = ("deconv1d", "torch", "numpy", "scipy")
 DATA = {name: NAMES[name] for name in ("audioset", "fsd50k", "words")}
+HEAD_ONLY = "head only"
+"""What readers see where tables have the paper's word fonly: the encoder is frozen."""
 SHOWN = 60
 """Rows of a table in the report; the CSV file has all."""
 NO_EVIDENCE = (
@@ -161,7 +164,7 @@ def _section(
         "name": experiment.name,
         "title": experiment.title,
         "claims": [_line(line) | {"comparisons": _compared(line)} for line in claims],
-        "columns": list(rows[0]),
+        "columns": [column.replace("_", " ") for column in rows[0]],
         "rows": [[_short(*cell) for cell in row.items()] for row in rows[:SHOWN]],
         "count": len(rows),
         "more": max(0, len(rows) - SHOWN),
@@ -188,6 +191,12 @@ def _left_out(experiment: Experiment) -> str:
     return f"{experiment.title}: left out, for want of {', '.join(experiment.needs)}"
 
 
+def _spelled_out(value: Any) -> Any:
+    """What a template shows, with the paper's abbreviations in words."""
+    # Text that is HTML already is left alone: Jinja escapes a str that comes out of here.
+    return re.sub(r"\bfonly\b", HEAD_ONLY, value) if type(value) is str else value
+
+
 def _render(template: str, content: dict[str, Any]) -> str:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -198,5 +207,6 @@ def _render(template: str, content: dict[str, Any]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
+        finalize=_spelled_out,
     )
     return pages.get_template(template).render(**content)
