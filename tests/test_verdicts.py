@@ -247,7 +247,7 @@ def test_the_papers_abbreviations_are_spelled_out_for_readers(tmp_path, monkeypa
         text = (study.folder / f"report.{kind}").read_text()
         shown = text.replace("(the paper writes fonly)", "")
         assert "fonly" not in shown
-        assert shown.count("head only") == 3
+        assert shown.count("head only") >= 3
         assert "share lost" in shown
         assert "share_lost" not in shown
     assert "fonly" in (study.folder / "one" / "numbers.csv").read_text()  # for programs
