@@ -50,7 +50,7 @@ def write_mined(
         heard = sonifier.sonify(x, layer=row.layer, channel=row.channel)
         files = {"": heard.waveform}
         if more:
-            files |= {"-residual": heard.residual, "-control": x.flip(0)}
+            files |= {"-mask": 0.5 * x, "-control": x.flip(0)}
         place = f"sounds/{row.layer}/{row.channel}-{row.rank}"
         (folder / place).parent.mkdir(parents=True, exist_ok=True)
         for ending, sound in files.items():
@@ -70,7 +70,7 @@ def write_mined(
                 "gain": float(heard.gain),
                 "path": f"{place}.flac",
                 "input_path": paths[row.clip],
-                "residual_path": f"{place}-residual.flac" if more else None,
+                "mask_path": f"{place}-mask.flac" if more else None,
                 "control_path": f"{place}-control.flac" if more else None,
             }
         )

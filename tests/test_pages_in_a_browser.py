@@ -99,14 +99,14 @@ def test_keys_switch_the_sound_at_the_same_position(browser, report):
         page.keyboard.press("Space")
         wait(page, f"{PLAYER}.audio.currentTime > 0.4")
         names = []
-        for key in ("1", "3", "4", "2"):
+        for key in ("1", "3", "4", "5", "2"):
             page.evaluate(f"{PLAYER}.from(0.5)")  # so that it does not end before the key is there
             page.keyboard.press(key)
             position = page.evaluate(f"{PLAYER}.position")
             assert 0.45 < position < 1.9
             wait(page, f"!{PLAYER}.audio.paused && {PLAYER}.audio.currentTime > {position} - 0.05")
             names.append(page.evaluate(f"{PLAYER}.sounds[{PLAYER}.chosen].name"))
-        assert names == ["input", "residual", "random seed", "sonification"]
+        assert names == ["input", "mask", "residual", "random seed", "sonification"]
         shown = page.evaluate(f"{PLAYER}.sounds.filter(s => !s.figure.hidden).length")
         assert shown == 1
 

@@ -76,7 +76,7 @@ def test_a_mined_folder_is_read(mined):
     assert [layer.name for layer in found.layers] == LAYERS
     best = found.layers[0].winners[0]
     assert [winner.value for winner in best] == sorted((w.value for w in best), reverse=True)
-    assert list(best[0].sounds) == ["input", "sonification", "residual", "random seed"]
+    assert list(best[0].sounds) == ["input", "sonification", "mask", "random seed"]
     assert best[0].klass in ("low", "high")
 
 

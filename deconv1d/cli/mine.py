@@ -9,9 +9,9 @@ from functools import partial
 from deconv1d.cli.options import model_alone
 from deconv1d.cli.sonifiers import load_sonifier
 from deconv1d.forward import TAPS
+from deconv1d.masks.options import LISTENING
 from deconv1d.mining.executors import EXECUTORS
 from deconv1d.mining.ranking import SCORES
-from deconv1d.rules.table import METHODS
 from deconv1d.seeds import SEEDS
 
 
@@ -30,8 +30,18 @@ def mine_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--top", type=int, default=3, metavar="N", help="for each channel (3)")
     parser.add_argument("--score", choices=SCORES, default="peak", help="what ranks a clip")
     parser.add_argument("--tap", choices=TAPS, default="block", help="where a map is taken")
-    parser.add_argument("--method", choices=METHODS, default="deconvnet", help="of the winners")
+    parser.add_argument("--method", choices=LISTENING, default="deconvnet", help="of the winners")
     parser.add_argument("--seed", choices=SEEDS, default="activation", help="of the winners")
+    parser.add_argument(
+        "--trust",
+        action="store_true",
+        help="let the model hear the winners' sounds and controls (3 forward passes a winner)",
+    )
+    parser.add_argument(
+        "--mask",
+        action="store_true",
+        help="masked recordings too (64 forward passes a clip, and 3 with gradients a winner)",
+    )
     parser.add_argument(
         "--executor",
         choices=EXECUTORS,
@@ -73,6 +83,8 @@ def mine_clips(arguments: argparse.Namespace) -> tuple[str, dict[str, object]]:
         executor=arguments.executor,
         workers=arguments.workers,
         threads=arguments.threads,
+        trust=arguments.trust,
+        mask=arguments.mask,
         progress=True,
     )
     return str(found), asdict(found)

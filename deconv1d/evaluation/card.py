@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -126,7 +127,7 @@ class ControlCard:
         """Whether the channel responds to its sound: by half at least, and in no later place."""
         # The response alone is not enough: a sound that excites all channels excites this one too.
         # Then more channels than on the input may respond more than it does, which its place shows.
-        return self.response >= RESPONDS and self.place <= self.place_on_input
+        return _responds(self.response, self.place, self.place_on_input)
 
     @property
     def passing(self) -> list[str]:
@@ -136,15 +137,7 @@ class ControlCard:
     @property
     def _as_good(self) -> list[Control]:
         """The controls of which half of the sounds are told, with as much of a response."""
-        # As much is relative to the sonification, not to the input: a channel with a weak response
-        # has weak controls too. Half of the sounds, since one draw that is told may be chance.
-        return [
-            control
-            for control in self.controls
-            if control.told is not None
-            and control.told >= 0.5
-            and control.response >= AS_MUCH * self.response
-        ]
+        return [c for c in self.controls if as_good(c.response, c.told, self.response)]
 
     @property
     def specific(self) -> bool:
@@ -155,7 +148,14 @@ class ControlCard:
     @property
     def verdict(self) -> str:
         """A plain sentence on how far to trust the sonification."""
-        return _verdict(self)
+        return verdict_of(
+            response=self.response,
+            place=self.place,
+            place_on_input=self.place_on_input,
+            channels=self.channels,
+            told=self.told,
+            as_good=[control.control for control in self._as_good],
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Everything but the sounds, for JSON."""
@@ -218,40 +218,74 @@ class ControlCard:
         return render_card(self)
 
 
-def _verdict(card: ControlCard) -> str:
+def as_good(response: float, told: float | None, sonification: float) -> bool:
+    """Whether a control's sounds do as well as the sonification.
+
+    Args:
+        response: To the control, as `Control.response`.
+        told: As `Control.told`.
+        sonification: The response to the sonification.
+    """
+    # As much is relative to the sonification, not to the input: a channel with a weak response
+    # has weak controls too. Half of the sounds, since one draw that is told may be chance.
+    return told is not None and told >= 0.5 and response >= AS_MUCH * sonification
+
+
+def _responds(response: float, place: int, place_on_input: int) -> bool:
+    return response >= RESPONDS and place <= place_on_input
+
+
+def verdict_of(
+    *,
+    response: float,
+    place: int,
+    place_on_input: int,
+    channels: int,
+    told: bool | None,
+    as_good: Collection[str],
+) -> str:
+    """A plain sentence on how far to trust a sonification.
+
+    Args:
+        response: As `ControlCard.response`; the next four as there, too.
+        place: Among all channels on the sonification.
+        place_on_input: The same on the input.
+        channels: How many there are.
+        told: Whether it is the most active of its rivals.
+        as_good: Names of the controls that do as well as the sonification.
+    """
     # Ordered by how serious a doubt is; the first that applies is the verdict. Whether a sound is
     # the channel's own is no question where the channel hardly responds to it.
-    place = f"{card.response:.2f} of its response to the input, place {card.place}"
-    if card.response < RESPONDS:
+    heard = f"{response:.2f} of its response to the input, place {place}"
+    if response < RESPONDS:
         return (
-            f"The channel hardly responds to this sound ({place} of {card.channels}): do not take "
+            f"The channel hardly responds to this sound ({heard} of {channels}): do not take "
             f"it for what the channel detects."
         )
-    if card.told is None:
+    if told is None:
         return (
-            f"The channel responds to this sound ({place}). Whether the sound is its own cannot be "
+            f"The channel responds to this sound ({heard}). Whether the sound is its own cannot be "
             f"told: no other channel of its layer is active."
         )
-    if not card.told or not card.responds:
+    if not told or not _responds(response, place, place_on_input):
         return (
-            f"The channel responds to this sound ({place}), but a rival responds more: this is "
+            f"The channel responds to this sound ({heard}), but a rival responds more: this is "
             f"mostly what channels share, the input passing through."
         )
-    if card.passing:
+    if passing := [name for name in as_good if name in TWINS]:
         return (
             f"The channel responds to this sound more than its rivals do, but also to that of "
-            f"{' and '.join(card.passing)}: the sound does not depend on what the channel learnt."
+            f"{' and '.join(passing)}: the sound does not depend on what the channel learnt."
         )
     # A random map goes through the channel's own filter, so it does not change the verdict. But if
     # its sound does as well, the moments of the real map add little.
-    drawn = any(control.control == RANDOM_SEED for control in card._as_good)
     more = (
         " A random map makes such a sound too: it is what the channel lets through, and says "
         "little about when."
-        if drawn
+        if RANDOM_SEED in as_good
         else ""
     )
     return (
-        f"The channel responds to this sound ({place}), more than its rivals do, and not so to "
+        f"The channel responds to this sound ({heard}), more than its rivals do, and not so to "
         f"that of permuted weights: this sound is specific to the channel.{more}"
     )

@@ -9,7 +9,7 @@ random masks --model--> activations of all channels of all layers      one batch
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,7 +53,7 @@ def listen(
     channel_axis: int | None = None,
     masks: int = MASKS,
     steps: int = STEPS,
-    progress: bool = False,
+    progress: bool | None = None,
 ) -> list[Sonification]:
     """Masked recordings of the same channels of several layers.
 
@@ -74,7 +74,7 @@ def listen(
         sonifier: Of the model; it needs its sample rate.
         x: As for `Sonifier.sonify`.
         layers: Each as for `Sonifier.sonify`.
-        channel: As for `Sonifier.sonify`, of each layer.
+        channel: As for `Sonifier.sonify`, of each layer; or by a layer's full name its own.
         tap: As for `Sonifier.sonify`.
         budget: Share of the recording's energy that a mask may keep, above 0 to 1.
         rivals: How many of the most active other channels each channel is contrasted with; None:
@@ -84,7 +84,7 @@ def listen(
         channel_axis: As for `Sonifier.sonify`.
         masks: How many random masks, even.
         steps: How many gradient steps; 0: none.
-        progress: Whether to say off a terminal too how far it is; on one there is a bar.
+        progress: Whether to say how far it is; None: only by a bar on a terminal.
 
     Returns:
         One for each layer.
@@ -107,7 +107,8 @@ def listen(
     draws = torch.Generator().manual_seed(0) if generator is None else generator
     # Spectra are computed in float32 at least, whatever precision the model runs in.
     wide = x.to(torch.promote_types(x.dtype, torch.float32))
-    wanted = [_Wanted.of(hearing, each, channel) for each in all_maps]
+    own = channel if isinstance(channel, Mapping) else {}
+    wanted = [_Wanted.of(hearing, maps, own.get(maps.layer, channel)) for maps in all_maps]
     search = _Search(
         hearing,
         random_masks(grid, masks, draws).to(wide),
@@ -185,7 +186,7 @@ class _Search:
     rivals: int | None
     steps: int
     at_once: int
-    progress: bool
+    progress: bool | None
 
     def bar(self, recordings: int, wanted: Sequence[_Wanted]) -> Any:
         """A progress bar that counts batches."""
@@ -194,7 +195,8 @@ class _Search:
         total = recordings * batches
         if self.progress:  # off a terminal too
             return bar(total=total, desc="masks", unit="batches")
-        return tqdm(total=total, unit="batch", delay=BAR_AFTER_SECONDS, disable=None)
+        hidden = None if self.progress is None else True
+        return tqdm(total=total, unit="batch", delay=BAR_AFTER_SECONDS, disable=hidden)
 
     def masks_of(
         self, recording: Spectrogram, number: int, wanted: Sequence[_Wanted], bar: Any

@@ -17,6 +17,7 @@ from deconv1d.layers.maps import LayerMaps
 from deconv1d.layers.table import LayerRow
 from deconv1d.mining import findings
 from deconv1d.mining.batches import BatchedMaps
+from deconv1d.mining.long import beginning_of, open_clip
 from deconv1d.mining.mine import check_different, weights_hash
 from deconv1d.mining.mined import import_parquet
 from deconv1d.mining.plan import (
@@ -30,7 +31,7 @@ from deconv1d.mining.plan import (
     write_list,
     write_plan,
 )
-from deconv1d.mining.sources import list_clips, read_clip
+from deconv1d.mining.sources import list_clips
 from deconv1d.sonification import needed_rate
 from deconv1d.sonify import Sonifier
 
@@ -52,6 +53,8 @@ class Asked:
     batch: int | None
     shard_clips: int | None
     threads: int
+    trust: bool
+    mask: bool
 
 
 @contextlib.contextmanager
@@ -150,12 +153,15 @@ def begun(
             clips=listing.clips,
             clips_sha256=listing.sha256,
             shard_clips=-(-size // group) * group,
+            trust=asked.trust,
+            mask=asked.mask,
         )
         before = read_plan(out)
         if before is not None:
             # What was not asked for stays as it was.
             size = plan.shard_clips if asked.shard_clips else before.shard_clips
-            plan = replace(plan, shard_clips=size)
+            trust, mask = plan.trust or before.trust, plan.mask or before.mask
+            plan = replace(plan, shard_clips=size, trust=trust, mask=mask)
             check_same(before, plan, out)
         os.replace(part, out / findings.CLIPS)
         write_plan(out, plan)
@@ -174,7 +180,7 @@ def _probed(
     reason: Exception | None = None
     for clip in islice(read_list(listed), PROBED):
         try:
-            waveform = read_clip(clip, rate)
+            waveform = beginning_of(open_clip(clip, rate), rate)
             rows = list(sonifier.layers(waveform))
             names = _names(rows, asked.tap) if asked.layers is None else asked.layers
             maps = sonifier.all_maps(waveform, layers=names, tap=asked.tap)

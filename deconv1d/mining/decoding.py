@@ -10,22 +10,27 @@ import numpy as np
 import numpy.typing as npt
 
 from deconv1d.errors import Deconv1dError, FileError, InputError
-from deconv1d.mining.sources import Clip, read_clip
+from deconv1d.mining.long import LongClip, open_clip
+from deconv1d.mining.sources import Clip
 from deconv1d.record.waveform import as_waveform
 
 DECODERS = 2
 """Threads that read and decode clips while others run through the model."""
 
 Samples = npt.NDArray[np.float32]
-Reader = Callable[[Clip, int], Samples]
-Group = list[tuple[Clip, Samples | Deconv1dError]]
+Reader = Callable[[Clip, int], Samples | LongClip]
+Result = Samples | LongClip | Deconv1dError
+Group = list[tuple[Clip, Result]]
 
 
 def decoded(
-    clips: Sequence[Clip], rate: int, size: int, read: Reader = read_clip
+    clips: Sequence[Clip], rate: int, size: int, read: Reader = open_clip
 ) -> Iterator[Group]:
-    """Groups of clips with their waveforms, or with what is wrong; decoded ahead, in threads."""
-    ahead: deque[list[tuple[Clip, Future[Samples | Deconv1dError]]]] = deque()
+    """Groups of clips with their waveforms, or with what is wrong; decoded ahead, in threads.
+
+    Long clips in files are not read yet.
+    """
+    ahead: deque[list[tuple[Clip, Future[Result]]]] = deque()
     with ThreadPoolExecutor(DECODERS) as pool:
         try:
             for start in range(0, len(clips), size):
@@ -39,10 +44,10 @@ def decoded(
             pool.shutdown(cancel_futures=True)
 
 
-def _read(clip: Clip, rate: int, read: Reader) -> Samples | Deconv1dError:
+def _read(clip: Clip, rate: int, read: Reader) -> Result:
     try:
         waveform = read(clip, rate)
-        if not np.isfinite(waveform).all():
+        if not isinstance(waveform, LongClip) and not np.isfinite(waveform).all():
             as_waveform(waveform)  # says what is wrong
     except (FileError, InputError) as error:
         return error

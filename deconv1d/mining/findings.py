@@ -5,14 +5,16 @@ r"""The folder that `deconv1d mine` writes, for reports, notebooks and other pro
       clips.parquet      which clips there are and where each lies; one row group a shard
       shards/*.parquet   what each shard of clips gave; needed to go on after a break
       heard/*.json       the sonifications of some of the winners' clips; needed as well
-      layers.json        {"model", "sample_rate", "score", "tap", "top", "clips": their number,
+      layers.json        {"model", "sample_rate", "score", "tap", "method", "top", "clips": number,
                           "layers": [{"layer", "type", "channels", "hop", "receptive_field",
                                       "folder"}]}; hop and receptive field in samples, or null
                           where a value reads all of the clip
       winners.parquet    one row for each place in each channel's ranking, see `WINNERS`
       errors.parquet     clip, reason: the clips that could not be used
-      sounds/<folder>/<channel>-<rank>.flac    the winners' sonifications
-      inputs/<hash>.flac                       the clips that they are of, at the model's rate
+      sounds/<folder>/<channel>-<rank>.flac    the winners' sonifications; with "-mask" and
+                                               "-control" at the end their other sounds
+      inputs/<hash>.flac                       the clips that they are of, at the model's rate; of
+                                               long clips <hash>-<first sample>.flac, stretches
 
 A layer's `folder` is its name, with "_" for what does not belong into the name of a file.
 `layers.json`, `winners.parquet` and `errors.parquet` are written last: where they are, mining has
@@ -47,11 +49,18 @@ WINNERS = {
     "first_sample": "int64",  # that this moment reads, in the clip at the model's rate
     "last_sample": "int64",  # that it reads
     "coherence": "float64",  # of the sonification with the clip; null: too short, or not heard
-    "pointing": "float64",  # of the layer, from benchmark-trust; null: not known
-    "identified": "float64",  # the same
+    # The next five with `--trust`; null where the channel is not active on the clip.
+    "response": "float64",  # its activation on the sonification over that on the clip, at one RMS
+    "identified": "float64",  # 1: more than its rivals on the sonification, relative to the clip
+    "control_margin": "float64",  # `response` minus that to the sonification of a random map
+    "permuted_margin": "float64",  # `response` minus that to one of permuted weights
+    "sentence": "string",  # what a control card says of these
     "gain": "float64",  # what the raw sonification was multiplied by; 0: silent; null: not heard
     "path": "string",  # of the sonification, relative to the folder; null: not heard
     "input_path": "string",  # of the clip, in the same way
+    "mask_path": "string",  # of the masked recording; null: not asked for, or the clip is too short
+    "control_path": "string",  # of the sonification of a random map; null: not asked for
+    "sounds_from": "int64",  # first sample of the clip that its sounds hold: 0 but in long clips
 }
 """The columns of winners.parquet and their Arrow types; nulls are allowed from `coherence` on."""
 
@@ -80,9 +89,9 @@ def input_path(clip: str) -> str:
     return f"{INPUTS}/{hashlib.sha256(clip.encode()).hexdigest()[:20]}.flac"
 
 
-def sound_path(folder: str, channel: int, rank: int) -> str:
-    """Where a sonification lies, relative to the folder."""
-    return f"{SOUNDS}/{folder}/{channel}-{rank}.flac"
+def sound_path(folder: str, channel: int, rank: int, kind: str = "") -> str:
+    """Where a sonification, or another sound of a winner, lies, relative to the folder."""
+    return f"{SOUNDS}/{folder}/{channel}-{rank}{kind}.flac"
 
 
 def read_winners(out: str | Path) -> Any:

@@ -13,7 +13,7 @@ import os
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from deconv1d.mining.findings import CLIPS, PLAN
 from deconv1d.mining.mined import import_parquet, readable
 from deconv1d.mining.sources import Clip
 
-FORMAT = 1
+FORMAT = 2
 MINE, HEAR = "mine", "hear"
 """What a task is: of a shard, or of some of the winners."""
 GROUPS_PER_SHARD, MOST_CLIPS, SHARDS = 4, 4096, 1000
@@ -34,6 +34,8 @@ GROUPS_PER_SHARD, MOST_CLIPS, SHARDS = 4, 4096, 1000
 than a thousand shards."""
 
 
+BATCH_SAMPLES = 2**14
+"""A batch of n clips has at most n times as many samples: longer clips go in smaller batches."""
 LISTED = 1024
 """Lines of the list of clips that are in memory at a time."""
 
@@ -56,6 +58,8 @@ class Plan:
         clips: How many there are.
         clips_sha256: Of their ids, sizes and times of change.
         shard_clips: How many make a shard.
+        trust: Whether the model hears the winners' sounds and controls of them.
+        mask: Whether the winners are also heard through masks.
         format: Of the files; others are not read.
     """
 
@@ -72,11 +76,19 @@ class Plan:
     clips: int
     clips_sha256: str
     shard_clips: int
+    trust: bool = False
+    mask: bool = False
     format: int = FORMAT
 
     @property
     def sha256(self) -> str:
         """What shards of this plan, and of no other, are marked with."""
+        # What is made of the winners later does not change who wins.
+        return replace(self, trust=False, mask=False).sounds_sha256
+
+    @property
+    def sounds_sha256(self) -> str:
+        """What the winners' sounds of this plan, and of no other, are marked with."""
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
 
     @property
@@ -92,6 +104,11 @@ def group_clips(batch: int) -> int:
     of their values, then does not depend on the size of the shards.
     """
     return 4 * batch
+
+
+def at_once(batch: int, samples: int) -> int:
+    """How many clips of a length are run at once: one at least, fewer if they are longer."""
+    return max(1, min(batch, batch * BATCH_SAMPLES // samples))
 
 
 def shard_size(clips: int, batch: int) -> int:
@@ -125,6 +142,8 @@ def write_plan(out: Path, plan: Plan) -> None:
     write_whole(out / PLAN, json.dumps(asdict(plan), indent=1).encode())
 
 
+ADDED = ("trust", "mask")
+"""What a later run may add to the winners that were found."""
 WORDS = {
     "model": "the model's weights or structure (their SHA-256)",
     "clips": "the number of clips",
@@ -134,7 +153,7 @@ WORDS = {
 
 def check_same(before: Plan, now: Plan, out: Path) -> None:
     """Raises InputError unless a plan is that of the earlier run."""
-    for field in fields(Plan):
+    for field in (f for f in fields(Plan) if f.name not in ADDED):
         then, asked = getattr(before, field.name), getattr(now, field.name)
         if then != asked:
             what = WORDS.get(field.name, field.name)

@@ -16,6 +16,8 @@ from deconv1d.mining.mined import Array, Ranking
 from deconv1d.record.receptive_fields import ReceptiveField
 
 SCORES = ("peak", "mean")
+NOWHERE = float("-inf")
+"""The value of a clip that has no place in a layer's ranking: it is too long for that layer."""
 
 
 def ranked(
@@ -77,11 +79,11 @@ def _moments(found: LayerMaps, channel: Tensor, clip: Tensor) -> Array:
     chosen = maps[clip.to(maps.device), channel.to(maps.device)]
     if found.time is None:
         position = np.zeros(len(channel), np.int64)
-        return np.stack([position, *_window(None, position, found.samples)])
+        return np.stack([position, *window_of(None, position, found.samples)])
     chosen = chosen.movedim(found.time - 1, 1).reshape(len(channel), maps.shape[found.time], -1)
     # The first among equals.
     position = _array(chosen.reshape(len(channel), -1).argmax(1)) // chosen.shape[2]
-    return np.stack([position, *_window(found.field, position, found.samples)])
+    return np.stack([position, *window_of(found.field, position, found.samples)])
 
 
 def by_layer(ranking: Ranking, channels: Mapping[str, int]) -> dict[str, Ranking]:
@@ -107,8 +109,14 @@ def _array(values: Tensor) -> Array:
     return values.detach().cpu().numpy()
 
 
-def _window(field: ReceptiveField | None, position: Array, samples: int) -> tuple[Array, Array]:
-    """The samples that moments read, within the clip: the first, and the one after the last."""
+def window_of(field: ReceptiveField | None, position: Array, samples: int) -> tuple[Array, Array]:
+    """The samples that moments read, within the clip: the first, and the one after the last.
+
+    Args:
+        field: Of their map; None: they read all of the clip.
+        position: Their places in the map.
+        samples: Length of the clip.
+    """
     if field is None:
         return np.zeros_like(position), np.full_like(position, samples)
     unit = lcm(*(Fraction(x).denominator for x in (field.hop, field.start, field.stop)))

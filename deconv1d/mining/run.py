@@ -14,6 +14,7 @@ import torch
 from deconv1d.audio import write_whole
 from deconv1d.errors import InputError, check_word
 from deconv1d.forward import TAPS
+from deconv1d.masks.options import LISTENING, MASK, check_sonify_options
 from deconv1d.mining import findings
 from deconv1d.mining.begin import Asked, begun, locked
 from deconv1d.mining.executors import EXECUTORS, check_workers, executor_of
@@ -25,7 +26,6 @@ from deconv1d.mining.plan import (
 from deconv1d.mining.ranking import SCORES
 from deconv1d.mining.work import Work
 from deconv1d.mining.worker import PlanWorker
-from deconv1d.rules.table import METHODS
 from deconv1d.seeds import SEEDS
 from deconv1d.sonify import Sonifier
 from deconv1d.table import printable
@@ -71,6 +71,8 @@ def mine_into(
     executor: str = "serial",
     workers: int | None = None,
     threads: int = 1,
+    trust: bool = False,
+    mask: bool = False,
     progress: bool = False,
 ) -> Found:
     """The top clips of every channel over a data set, and their sonifications, in a folder.
@@ -88,7 +90,7 @@ def mine_into(
         top: How many clips to keep for each channel.
         score: "peak" or "mean", as for `mine`.
         tap: As for `Sonifier.sonify`.
-        method: As for `Sonifier.sonify`, of the winners.
+        method: As for `Sonifier.sonify`, of the winners; "mask" too.
         seed: The same: "activation", "ones" or "peak".
         batch: Most clips to run at once; None: 16, or 1 where the model does not admit batches.
         shard_clips: How many clips make a shard; None: chosen by their number.
@@ -96,6 +98,10 @@ def mine_into(
         workers: How many, not for "serial"; None: one a core, or a GPU.
         threads: Of torch, in each worker. The last bits of a value may depend on it, so that it is
             part of the plan. One a core with executor "process" is as fast as torch gets.
+        trust: Whether the model hears each sonification, one of a random map and one of permuted
+            weights, and the table says how far to trust it; three forward passes a winner.
+        mask: Whether each winner is also heard through a mask, as by `method="mask"`: 64 forward
+            passes a clip, and three forward and backward passes a winner.
         progress: Whether to show bars with the remaining time, if stderr is a terminal.
 
     Raises:
@@ -105,16 +111,18 @@ def mine_into(
         FileError: If a source cannot be listed, or a file cannot be written.
         DependencyError: If pyarrow or filelock is not installed; or ray, for executor "ray".
     """
-    words = (("score", score, SCORES), ("tap", tap, TAPS), ("method", method, METHODS))
+    words = (("score", score, SCORES), ("tap", tap, TAPS), ("method", method, LISTENING))
     for name, word, known in (*words, ("seed", seed, SEEDS), ("executor", executor, EXECUTORS)):
         check_word(name, word, known)
+    if method == MASK:
+        check_sonify_options(seed, None)
     check_k(top)
     check_workers(workers)
     for number in (batch, shard_clips, threads):
         if number is not None:
             check_k(number)
     folder = Path(out)
-    asked = Asked(layers, top, score, tap, method, seed, batch, shard_clips, threads)
+    asked = Asked(layers, top, score, tap, method, seed, batch, shard_clips, threads, trust, mask)
     with locked(folder):
         sonifier = load()
         plan, about, why = begun(folder, sources, sonifier, asked, progress)
@@ -158,6 +166,7 @@ def _write_findings(
         "sample_rate": plan.sample_rate,
         "score": plan.score,
         "tap": plan.tap,
+        "method": plan.method,
         "top": plan.top,
         "clips": plan.clips,
         "layers": [{**layer, "folder": folders[layer["layer"]]} for layer in about],

@@ -15,14 +15,12 @@ import torch
 from deconv1d.errors import Deconv1dError, ModelError
 from deconv1d.mining.batches import BatchedMaps
 from deconv1d.mining.decoding import Group, Reader, Samples, decoded
-from deconv1d.mining.mined import KEY, Ranking, import_parquet, readable
-from deconv1d.mining.plan import Plan, group_clips
+from deconv1d.mining.long import WHOLE_SECONDS, LongClip, LongMaps, Peaks, open_clip
+from deconv1d.mining.mined import KEY, Ranking, import_parquet, merge, readable
+from deconv1d.mining.plan import Plan, at_once, group_clips
 from deconv1d.mining.ranking import by_layer, ranked
-from deconv1d.mining.sources import Clip, read_clip
+from deconv1d.mining.sources import Clip
 from deconv1d.sonify import Sonifier
-
-BATCH_SAMPLES = 2**14
-"""A batch of n clips has at most n times as many samples: longer clips go in smaller batches."""
 
 Batch = list[tuple[Clip, Samples]]
 
@@ -51,10 +49,11 @@ class Miner:
         read: Gives the waveform of a clip at a rate.
     """
 
-    def __init__(self, sonifier: Sonifier, plan: Plan, read: Reader = read_clip) -> None:
+    def __init__(self, sonifier: Sonifier, plan: Plan, read: Reader = open_clip) -> None:
         self.plan, self._read = plan, read
         self._channels: dict[str, int] = {}
         self._maps = BatchedMaps(sonifier.forward_pass, plan.layers, plan.tap)
+        self._long = LongMaps(sonifier.forward_pass, plan.layers, plan.tap, plan.sample_rate)
 
     def __call__(self, task: tuple[int, Sequence[Clip]]) -> bytes:
         """The Parquet file of a shard.
@@ -74,6 +73,9 @@ class Miner:
         best: Ranking | None = None
         size = group_clips(self.plan.batch)
         for group in decoded(clips, self.plan.sample_rate, size, self._read):
+            for clip, waveform in group:
+                if isinstance(waveform, LongClip):
+                    best = self._with_long(best, clip, waveform, numbers, shard)
             for batch in self._batches(group, shard):
                 best = self._ranked(best, batch, numbers, shard)
         if best is not None:
@@ -88,11 +90,10 @@ class Miner:
         for clip, waveform in group:
             if isinstance(waveform, Exception):
                 shard.errors[clip.clip] = str(waveform)
-            else:
+            elif not isinstance(waveform, LongClip):
                 lengths.setdefault(len(waveform), []).append((clip, waveform))
         for length, same in lengths.items():
-            # At least one, at most the plan's, and fewer of clips that are longer.
-            size = max(1, min(self.plan.batch, self.plan.batch * BATCH_SAMPLES // length))
+            size = at_once(self.plan.batch, length)
             for start in range(0, len(same), size):
                 yield same[start : start + size]
 
@@ -114,14 +115,53 @@ class Miner:
                 for one in batch:
                     best = self._ranked(best, [one], numbers, shard)
                 return best
-            known = isinstance(error, Deconv1dError)
-            shard.errors[batch[0][0].clip] = (
-                str(error) if known else f"{type(error).__name__}: {error}"
-            )
+            shard.errors[batch[0][0].clip] = _why(error)
             return best
         self._channels = {maps.layer: maps.maps.shape[1] for maps in found}
         shard.clips += len(batch)
         return best
+
+    def _with_long(
+        self,
+        best: Ranking | None,
+        clip: Clip,
+        waveform: LongClip,
+        numbers: Mapping[str, int],
+        shard: Shard,
+    ) -> Ranking | None:
+        """The ranking with a long clip, in tiles or, if its layers have none, as a whole."""
+        number = numbers[clip.clip]
+        try:
+            if not self._long.tiled(waveform):
+                return self._ranked(best, [(clip, waveform.whole())], numbers, shard)
+            peaks = self._long.peaks(waveform, self.plan.score)
+            left_out = self._long.of_all_time(waveform)
+        except (Deconv1dError, RuntimeError, ValueError, IndexError) as error:
+            shard.errors[clip.clip] = _why(error)
+            return best
+        if left_out:
+            shard.errors[clip.clip] = (
+                f"Mined but for {', '.join(left_out)}: expected layers that read a stretch of "
+                f"time in a clip of {waveform.seconds:.0f} s, got some that read all of it. Cut "
+                f"it into clips of {WHOLE_SECONDS:.0f} s, or leave those layers out."
+            )
+        self._channels = dict(
+            zip(self.plan.layers, (len(each.value) for each in peaks), strict=True)
+        )
+        shard.clips += 1
+        return merge(best, _alone(peaks, number), self.plan.top)
+
+
+def _alone(peaks: Sequence[Peaks], number: int) -> Ranking:
+    """The ranking of one long clip, for the channels of all layers."""
+    columns = (vars(each).values() for each in peaks)
+    value, *places = (np.concatenate(column)[:, None] for column in zip(*columns, strict=True))
+    return Ranking(value, np.full(value.shape, number), *places)
+
+
+def _why(error: Exception) -> str:
+    known = isinstance(error, Deconv1dError)
+    return str(error) if known else f"{type(error).__name__}: {error}"
 
 
 # --- the file of a shard -------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from deconv1d.audio import write_whole
 from deconv1d.errors import FileError
 from deconv1d.mining import findings
 from deconv1d.mining.executors import Executor
-from deconv1d.mining.hearing import Heard, Place
+from deconv1d.mining.hearing import Heard, Place, Won
 from deconv1d.mining.mined import Ranking, merge
 from deconv1d.mining.plan import (
     HEAR,
@@ -25,6 +25,7 @@ from deconv1d.mining.plan import (
     read_list,
     shards_of,
 )
+from deconv1d.mining.ranking import NOWHERE
 from deconv1d.mining.shards import read_shard
 
 CLIPS_HEARD_AT_ONCE = 8
@@ -84,9 +85,9 @@ class Work:
     def heard(self, rankings: dict[str, Ranking], errors: dict[str, str]) -> list[dict[str, Any]]:
         """The rows of winners.parquet; what cannot be heard is added to the errors."""
         rows = _rows(rankings, self.plan.layers)
-        places: dict[str, list[Place]] = {}
+        places: dict[str, list[Won]] = {}
         for row in rows:
-            places.setdefault(row["clip"], []).append((row["layer"], row["channel"], row["rank"]))
+            places.setdefault(row["clip"], []).append(Won(*(row[name] for name in Won._fields)))
         units = range(-(-len(places) // CLIPS_HEARD_AT_ONCE))
         todo = {n for n in units if self._read_heard(n) is None}
         clips = (clip for clip in read_list(self.out / findings.CLIPS) if clip.clip in places)
@@ -121,14 +122,15 @@ class Work:
                 path.parent.mkdir(parents=True, exist_ok=True)
             write_whole(path, content)
         # Last: where this file is, the sounds are.
-        write_whole(self._heard(number), heard.to_json(self.plan.sha256))
+        write_whole(self._heard(number), heard.to_json(self.plan.sounds_sha256))
 
     def _read_heard(self, number: int) -> dict[str, Any] | None:
         """What was heard in a unit; None: nothing yet, or a sound is gone."""
         try:
             facts: dict[str, Any] = json.loads(self._heard(number).read_text(encoding="utf-8"))
-            paths = [row[-1][name] for row in facts["rows"] for name in ("path", "input_path")]
-            whole = facts["plan"] == self.plan.sha256
+            named = [item for row in facts["rows"] for item in row[-1].items()]
+            paths = [path for name, path in named if name.endswith("path")]
+            whole = facts["plan"] == self.plan.sounds_sha256
         except (OSError, ValueError, KeyError, TypeError):
             return None
         return facts if whole and all((self.out / path).exists() for path in paths) else None
@@ -145,6 +147,8 @@ def _rows(rankings: dict[str, Ranking], layers: Sequence[str]) -> list[dict[str,
         for channel, places in enumerate(zip(*columns, strict=True)):
             for rank, place in enumerate(zip(*places, strict=True)):
                 value, clip, position, start, end = place
+                if value == NOWHERE:
+                    continue
                 rows.append(
                     {
                         **dict.fromkeys(findings.WINNERS),

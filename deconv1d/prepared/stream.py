@@ -155,7 +155,7 @@ def stream(
     rate = whole_rate(needed_rate(sonifier.sample_rate, "a stream"))
     format_of(out)  # before hours of work, not after
     check_channel(channel)
-    total, blocks = _opened(source, rate)
+    total, blocks = opened(source, rate)
     part = _beside(out)
     try:
         hidden = None if progress else True  # None: unless stderr is a terminal
@@ -227,7 +227,7 @@ def beginning_of(source: Any, rate: int | None) -> Array | None:
     """
     if rate is None or not isinstance(source, str | Path):
         return None
-    seconds, blocks = _opened(source, rate)
+    seconds, blocks = opened(source, rate)
     if seconds is None or seconds <= LONG_SECONDS:
         return None
     samples = round(TILE_SECONDS * rate)
@@ -247,10 +247,16 @@ def _gathered(blocks: Iterator[Array], samples: int) -> Array:
 # --- files ---------------------------------------------------------------------------------------
 
 
-def _opened(
-    source: str | Path | Iterable[Array], rate: int
-) -> tuple[float | None, Iterator[Array]]:
-    """Length in seconds, if known, and the recording at this rate, (time,) each."""
+def opened(source: str | Path | Iterable[Array], rate: int) -> tuple[float | None, Iterator[Array]]:
+    """Length in seconds, if known, and the recording at this rate, mono, in blocks.
+
+    Args:
+        source: A sound file, or blocks at this rate, which are returned.
+        rate: In hertz.
+
+    Raises:
+        FileError: If the file cannot be read, at once or while the blocks are.
+    """
     if not isinstance(source, str | Path):
         return None, map(np.asarray, iter(source))
     import soundfile

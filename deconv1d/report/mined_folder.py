@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from deconv1d.errors import FileError
+from deconv1d.masks.options import MASK
 from deconv1d.mining.mined import import_parquet, readable
 from deconv1d.table import printable
 
@@ -24,10 +25,12 @@ SOUNDS = {
     "residual": "residual_path",
     "random seed": "control_path",
 }
-"""What a winner may have to listen to, in the order of the player's keys, and its column."""
+"""What a winner may have to listen to, in the order of the player's keys, and its column. Without a
+residual the page has what the sonification leaves of the input."""
 SENTENCES = ("verdict", "sentence")
 CLASSES = ("class", "label")
 PLACES = (
+    "sounds_from",
     "channel",
     "rank",
     "value",
@@ -49,7 +52,7 @@ class Winner:
         clip: Its id.
         klass: Its class, if there is one.
         value: The channel's response.
-        window: First sample of its strongest moment and the one after the last, or None.
+        window: First and last sample of its strongest moment in its sounds, or None.
         sounds: By name, files inside the mined folder.
         sentence: What the control card says of its sonification, if it was made.
         facts: Further numbers: coherence, scores of trust, gain.
@@ -91,6 +94,7 @@ class MinedFolder:
         key: Names these results: the same for the same winners.
         layers: In the network's order.
         clips: How many clips were heard, if it is known.
+        method: How the sonifications were made: "deconvnet", "mask", ...
     """
 
     name: str
@@ -98,6 +102,7 @@ class MinedFolder:
     key: str
     layers: Sequence[MinedLayer]
     clips: int | None
+    method: str = "deconvnet"
 
 
 def read_mined_folder(folder: str | Path) -> MinedFolder:
@@ -112,9 +117,10 @@ def read_mined_folder(folder: str | Path) -> MinedFolder:
     """
     folder = Path(folder)
     about, winners = _about(folder), _winners(folder)
+    method = str(about.get("method", "deconvnet"))
     by_layer: dict[str, dict[int, list[Winner]]] = defaultdict(lambda: defaultdict(list))
     for row in sorted(winners, key=lambda row: int(row["rank"])):
-        by_layer[str(row["layer"])][int(row["channel"])].append(_winner(row, folder))
+        by_layer[str(row["layer"])][int(row["channel"])].append(_winner(row, folder, method))
     rate, clips = about.get("sample_rate"), about.get("clips")
     return MinedFolder(
         name=str(about.get("model") or folder.resolve().name),
@@ -126,6 +132,7 @@ def read_mined_folder(folder: str | Path) -> MinedFolder:
             if (name := printable(str(row["layer"]))) in by_layer
         ],
         clips=clips if isinstance(clips, int) else None,
+        method=method,
     )
 
 
@@ -177,15 +184,17 @@ def _damaged(path: Path, expected: str, error: Exception) -> FileError:
     )
 
 
-def _winner(row: Mapping[str, Any], folder: Path) -> Winner:
+def _winner(row: Mapping[str, Any], folder: Path, method: str) -> Winner:
     clip = _text(row["clip"])
-    ends = (row.get("first_sample"), row.get("last_sample"))
+    ends, begin = (row.get("first_sample"), row.get("last_sample")), row.get("sounds_from") or 0
     sounds = {name: row.get(column) for name, column in SOUNDS.items()}
+    if method == MASK:  # what the winners were made of is a mask
+        sounds["mask"], sounds["sonification"] = sounds["sonification"], None
     return Winner(
         clip=clip,
         klass=next((_text(row[name]) for name in CLASSES if row.get(name)), _class_of(clip)),
         value=float(row["value"]),
-        window=None if None in ends else (int(ends[0] or 0), int(ends[1] or 0)),
+        window=None if None in ends else (int(ends[0] or 0) - begin, int(ends[1] or 0) - begin),
         sounds={name: _inside(folder, path) for name, path in sounds.items() if path},
         sentence=next((_text(row[name]) for name in SENTENCES if row.get(name)), None),
         facts={

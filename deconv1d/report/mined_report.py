@@ -18,7 +18,13 @@ from markupsafe import Markup
 from deconv1d.audio import Samples, read_audio, write_audio, write_whole
 from deconv1d.errors import FileError
 from deconv1d.report import PAGE, whole_folder
-from deconv1d.report.mined_folder import MinedFolder, MinedLayer, Winner, read_mined_folder
+from deconv1d.report.mined_folder import (
+    SOUNDS,
+    MinedFolder,
+    MinedLayer,
+    Winner,
+    read_mined_folder,
+)
 from deconv1d.report.sounds import levels_of, picture_png, playable, power_peak, rms
 from deconv1d.templates import rendered
 
@@ -28,7 +34,7 @@ if TYPE_CHECKING:
 FILES = (PAGE, "input-[0-9]*.wav", "input-[0-9]*.png", "top-[0-9]*.wav", "top-[0-9]*.png")
 """Patterns of the names in a report's folder."""
 SHORTEST_LOOP = 0.25  # seconds; a shorter loop is a buzz of its own
-TRUSTED = ("trust", "identified", "pointing", "response")
+TRUSTED = ("trust", "identified", "response")
 """Scores from 0 to 1 that say how far to trust a sonification; the first that is there counts."""
 DETAILS = (
     "Each small square is one channel. A channel’s page has the recordings that it responds to "
@@ -296,7 +302,16 @@ def _hear(winner: Winner) -> tuple[dict[str, _Heard], str | None]:
             problem = problem or f"The {name} cannot be played. {error}"
             continue
         heard[name] = _Heard(file, samples, rate)
-    return heard, problem
+    if {"input", "sonification"} <= set(heard) and "residual" not in heard:
+        heard["residual"] = _residual(heard["input"], heard["sonification"])
+    return {name: heard[name] for name in SOUNDS if name in heard}, problem
+
+
+def _residual(x: _Heard, sonification: _Heard) -> _Heard:
+    """What the sonification leaves of the input, as `Sonification.residual`."""
+    samples = min(len(x.samples), len(sonification.samples))
+    left = x.samples[:samples] - sonification.samples[:samples]
+    return _Heard(sonification.file, left, x.rate)
 
 
 def _moment(window: tuple[int, int] | None, rate: int) -> Facts:

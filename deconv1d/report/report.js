@@ -213,13 +213,16 @@ deconv1d.parts.push(() => {
     return pane;
   }
 
+  /** The channel's own sound of an input: the sonification, or the mask where winners were masked. */
+  const soundOf = (top) => ["sonification", "mask"].map((wanted) => top.sounds.find(([name]) => name === wanted)).find(Boolean);
+
   function soundsOf(top) {
     return top.sounds.map(([name, level, stem]) => ({name, level, file: `${stem}.wav`, picture: `${stem}.png`}));
   }
 
   function playerOfTop(top, label) {
     const sounds = soundsOf(top);
-    const first = Math.max(0, sounds.findIndex((sound) => sound.name === "sonification"));
+    const first = Math.max(0, top.sounds.indexOf(soundOf(top)));
     return playerOf({label, seconds: top.seconds, start: top.start, end: top.end, first, sounds});
   }
 
@@ -307,8 +310,8 @@ deconv1d.parts.push(() => {
   }
 
   function blindOf(place) {
-    const own = cellOf(place).top.filter((top) => top.sounds.some(([name]) => name === "sonification"));
-    const others = layerOf(place).cells.filter((cell) => cell.channel !== place.channel && cell.top.some((top) => top.sounds.some(([name]) => name === "sonification")));
+    const own = cellOf(place).top.filter((top) => soundOf(top));
+    const others = layerOf(place).cells.filter((cell) => cell.channel !== place.channel && cell.top.some((top) => soundOf(top)));
     if (!own.length || !others.length) return null;
     const key = id(place), box = make("div", {class: "blind"}), any = (list) => list[Math.floor(Math.random() * list.length)];
     const result = make("p", {role: "status"});
@@ -319,12 +322,12 @@ deconv1d.parts.push(() => {
     };
     function ask(word) {
       leave();
-      const pair = [any(own), any(any(others).top.filter((top) => top.sounds.some(([name]) => name === "sonification")))];
+      const pair = [any(own), any(any(others).top.filter((top) => soundOf(top)))];
       const correct = Math.random() < 0.5 ? 0 : 1;
       const shown = correct ? [pair[1], pair[0]] : pair;
       // One loudness for both: the louder channel must not be told by its level.
       const sounds = shown.map((top, n) => {
-        const [, , stem, rms] = top.sounds.find(([name]) => name === "sonification");
+        const [, , stem, rms] = soundOf(top);
         return {name: n ? "second sound" : "first sound", file: `${stem}.wav`, rms};
       });
       const quietest = Math.min(...sounds.map((sound) => sound.rms || Infinity));
