@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+import scipy.special
 import scipy.stats
 import torch
 from torch import Tensor, nn
@@ -109,7 +110,7 @@ def event_metrics(scores: Tensor, labels: Tensor) -> dict[str, float]:
     return {
         "mAP": precision.mean().item(),
         "mAUC": mean_area,
-        "dprime": math.sqrt(2) * float(scipy.stats.norm.ppf(mean_area)),
+        "dprime": math.sqrt(2) * float(scipy.special.ndtri(mean_area)),
         "classes": int(counted.sum()),
         "clips": len(labels),
     }

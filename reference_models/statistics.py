@@ -213,7 +213,9 @@ def mean_over_clips(values: Sequence[float] | np.ndarray) -> Estimate:
     return Estimate(mean, float(low), float(high), n, "clips of one network")
 
 
-def over_clips(metric: Callable[[Any, Any], float], scores: Any, labels: Any) -> Estimate:
+def over_clips(
+    metric: Callable[[Any, Any], float], scores: Any, labels: Any, *, draws: int = DRAWS
+) -> Estimate:
     """A metric of one network with its 95 % BCa interval over the clips.
 
     BCa and not percentiles: on bootstrap samples a mean average precision is biased upwards (clips
@@ -224,6 +226,7 @@ def over_clips(metric: Callable[[Any, Any], float], scores: Any, labels: Any) ->
         scores: (clips, classes).
         labels: Of the same clips. More than `GROUPS` clips are drawn in that many random groups:
             BCa measures once without each unit.
+        draws: Bootstrap samples.
     """
     clips = len(scores)
     shuffled = np.random.default_rng(0).permutation(clips)
@@ -233,7 +236,8 @@ def over_clips(metric: Callable[[Any, Any], float], scores: Any, labels: Any) ->
         drawn = np.concatenate([groups[number] for number in numbers.astype(int)])
         return metric(scores[drawn], labels[drawn])
 
-    low, high = _bootstrap(np.arange(len(groups)), measured, vectorized=False).confidence_interval
+    drawn = _bootstrap(np.arange(len(groups)), measured, vectorized=False, draws=draws)
+    low, high = drawn.confidence_interval
     mean = metric(scores, labels)
     if not np.isfinite([low, high]).all():  # every clip says the same
         low, high = mean, mean
@@ -343,12 +347,12 @@ def _quantile(n: int, tail: float) -> float:
     return -float(scipy.special.stdtrit(n - 1, tail))
 
 
-def _bootstrap(values: np.ndarray, statistic: Any, *, vectorized: bool) -> Any:
+def _bootstrap(values: np.ndarray, statistic: Any, *, vectorized: bool, draws: int = DRAWS) -> Any:
     """SciPy's BCa bootstrap of one sample, always with the same draws."""
     return scipy.stats.bootstrap(
         (values,),
         statistic,
-        n_resamples=DRAWS,
+        n_resamples=draws,
         confidence_level=1 - LEVEL,
         method="BCa",
         rng=np.random.default_rng(0),

@@ -30,6 +30,7 @@ from torch.testing import assert_close
 from benchmarks.architectures import trained_like
 from deconv1d import InputError, Sonifier
 from deconv1d.mirror import mirror
+from deconv1d.rules.adjoints import unpool, unpool_pairs
 from deconv1d.rules.table import METHODS
 from reference_models.cnn12 import CNN12
 
@@ -318,3 +319,14 @@ def test_many_random_networks_have_the_gradient_of_autograd(plan, length):
 @given(steps(FRESH), st.integers(1, 40))
 def test_many_random_networks_have_the_deconvnet_of_a_rectifying_autograd(plan, length):
     check_deconvnet(plan, length)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64, torch.complex64])
+@pytest.mark.parametrize("size", [12, 13])
+def test_pairs_are_unpooled_as_any_windows_are(dtype, size):
+    signal = random(3, 2, 6).to(dtype)
+    switches = torch.tensor([0, 1, 1, 0, 1, 0], dtype=torch.uint8).expand(2, 6)
+    pairs = unpool_pairs(signal, switches, size)
+    assert torch.equal(pairs, unpool(signal, switches, 2, 0, 1, size))
+    one_by_one = torch.func.vmap(lambda one: unpool_pairs(one, switches, size))(signal)
+    assert torch.equal(one_by_one, pairs)

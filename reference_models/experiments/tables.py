@@ -20,7 +20,7 @@ from reference_models.experiments.study import (
     untrained,
     untrained_random_states,
 )
-from reference_models.statistics import Estimate, compare, over_clips, over_networks
+from reference_models.statistics import DRAWS, Estimate, compare, over_clips, over_networks
 
 EVENTS = ("mAP", "mAUC", "dprime")
 WAYS = (("fonly", True), ("full", False))
@@ -272,7 +272,8 @@ def _over_clips(study: Study, network: Network, metric: str) -> dict[str, Any]:
         return metrics(scores, labels)[metric]
 
     scores = predict(study.classifier(network), clips)
-    return asdict(over_clips(measured, scores, clips.labels()))
+    draws = DRAWS if study.preset.evidence else DRAWS // 20
+    return asdict(over_clips(measured, scores, clips.labels(), draws=draws))
 
 
 def _measured(study: Study, data: str, lines: Sequence[Line]) -> list[str]:
