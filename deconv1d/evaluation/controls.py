@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -46,9 +46,11 @@ from deconv1d.progress import bar
 from deconv1d.record.waveform import as_waveform
 from deconv1d.seeds import Seed
 from deconv1d.sonification import Sonification, rate_and_channel
-from deconv1d.sonify import Sonifier
 from deconv1d.sounding import to_peak_of
 from deconv1d.table import Table
+
+if TYPE_CHECKING:
+    from deconv1d.sonify import Sonifier
 
 DEPTHS = 4
 FEW = 2

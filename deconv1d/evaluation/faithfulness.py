@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -17,7 +17,9 @@ from torch import Tensor
 from deconv1d.channels import means
 from deconv1d.errors import InputError
 from deconv1d.sonification import Sonification
-from deconv1d.sonify import Sonifier
+
+if TYPE_CHECKING:
+    from deconv1d.sonify import Sonifier
 
 SEGMENTS = 50
 STEPS = 10

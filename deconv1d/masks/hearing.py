@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -13,7 +14,9 @@ from deconv1d.channels import means
 from deconv1d.errors import SilenceWarning
 from deconv1d.layers.axes import Layout
 from deconv1d.layers.maps import LayerMaps
-from deconv1d.sonify import Sonifier
+
+if TYPE_CHECKING:
+    from deconv1d.sonify import Sonifier
 
 SAMPLES_AT_ONCE = 2**18
 """In a batch of sounds: on a CPU larger batches are slower, since they do not fit its caches."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -33,7 +33,9 @@ from deconv1d.masks.target import Target, target_of
 from deconv1d.progress import bar
 from deconv1d.record.waveform import as_waveform
 from deconv1d.sonification import Sonification
-from deconv1d.sonify import Sonifier
+
+if TYPE_CHECKING:
+    from deconv1d.sonify import Sonifier
 
 MASKS = 64
 STEPS = 3

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -18,11 +18,13 @@ from torch import Tensor
 from torch.fx import Node
 
 from deconv1d.errors import InputError, ModelError
-from deconv1d.forward import ForwardPass
 from deconv1d.layers.maps import LayerMaps, layer_maps
 from deconv1d.prepared.halves import Forward, check_preparable, generate_forward
 from deconv1d.record.capture import Capture
 from deconv1d.rules.op import shape_of
+
+if TYPE_CHECKING:
+    from deconv1d.forward import ForwardPass
 
 KEPT = 8
 """So many shapes' programs are kept."""

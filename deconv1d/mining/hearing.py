@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -34,8 +34,10 @@ from deconv1d.record.capture import Capture
 from deconv1d.record.waveform import as_waveform
 from deconv1d.seeds import Seed
 from deconv1d.sonification import Sonification
-from deconv1d.sonify import Sonifier
 from deconv1d.sounding import ReachedMap, sonify_map
+
+if TYPE_CHECKING:
+    from deconv1d.sonify import Sonifier
 
 Place = tuple[str, int, int]
 """Layer, channel, rank."""

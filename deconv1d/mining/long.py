@@ -18,12 +18,12 @@ from fractions import Fraction
 from functools import partial
 from math import ceil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from deconv1d.audio import Samples
 from deconv1d.errors import InputError
-from deconv1d.forward import ForwardPass
 from deconv1d.layers.axes import ordered
 from deconv1d.layers.maps import LayerMaps, check_finite, layer_maps
 from deconv1d.mining.batches import BatchedMaps
@@ -33,6 +33,9 @@ from deconv1d.mining.sources import WHOLE, Clip, read_clip
 from deconv1d.prepared.stream import Tiling, opened, tiles
 from deconv1d.record.receptive_fields import total_stride
 from deconv1d.record.waveform import as_waveform
+
+if TYPE_CHECKING:
+    from deconv1d.forward import ForwardPass
 
 LONG_SECONDS = 60.0
 """From here on a clip is mined in tiles, if all layers read a stretch of time."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -24,7 +25,9 @@ from deconv1d.evaluation.hearing import to_rms
 from deconv1d.evaluation.randomisation import shuffle_weights
 from deconv1d.mining.batches import BatchedMaps
 from deconv1d.mining.plan import Plan, at_once
-from deconv1d.sonify import Sonifier
+
+if TYPE_CHECKING:
+    from deconv1d.sonify import Sonifier
 
 CONTROLS = {RANDOM_SEED: "control_margin", EVERYTHING: "permuted_margin"}
 """The controls, and the columns with what the response is above theirs."""

@@ -23,13 +23,13 @@ from deconv1d.channels import chunk_of
 from deconv1d.errors import ModelError
 from deconv1d.layers.axes import Layout, layout_of
 from deconv1d.mirror import Deconvnet, Generated, carry_seeds, mirror, quiet
-from deconv1d.record.capture import Capture
 from deconv1d.record.schema import is_random
 from deconv1d.rules.op import Op, shape_of
 from deconv1d.rules.table import packet, rule_for
 
 if TYPE_CHECKING:
     from deconv1d.forward import ForwardPass
+    from deconv1d.record.capture import Capture
 
 
 @dataclass(frozen=True)
