@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -15,7 +16,7 @@ from deconv1d.checks.verification import VERIFY, Verification, Verified
 from deconv1d.errors import InputError, LayerError, ModelError, check_word
 from deconv1d.layers.names import Layer, find_module, find_op
 from deconv1d.record.capture import Capture, capture
-from deconv1d.record.copies import check_not_read
+from deconv1d.record.copies import NotRead, check_not_read
 from deconv1d.record.refusals import check_ready, why_refused
 from deconv1d.record.request import Failure, TapRequest
 from deconv1d.record.waveform import Attempt, Waveform, WrongReading, as_waveform, shortest
@@ -89,6 +90,10 @@ class ForwardPass:
         """
         self._replaced = {**of._replaced, **replaced}
         self.verification.share(of.verification)
+
+    def plain_run(self) -> AbstractContextManager[Any]:
+        """Where a run that is not recorded is refused if a copy reads what it has another of."""
+        return NotRead(self._replaced) if self._replaced else nullcontext()
 
     def run_whole(self, x: Any) -> Capture:
         """Runs the whole forward pass.

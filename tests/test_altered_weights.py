@@ -7,11 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 from untouched import untouched
 
 from deconv1d import Sonifier
 from deconv1d.errors import InputError, ModelError
+from deconv1d.evaluation.ablation import ablation
 from deconv1d.evaluation.randomisation import shuffle_weights
 from deconv1d.record.copies import copy_with
 
@@ -266,6 +268,27 @@ def test_altered_weights_are_refused_by_name_where_the_model_is_hidden(x, case):
     other = torch.zeros_like(model.end.weight)  # which nothing hides
     found = sonifier.with_weights({"end.weight": other}).maps(x, layer="end")
     assert torch.equal(found, model.end.bias.detach()[:, None].expand_as(found))
+
+
+def behind_the_layer():
+    """The model's own weight is read again, behind the layer that is listened to."""
+    net = nn.Sequential()
+    net.add_module("conv", nn.Conv1d(1, 2, 3))
+    net.add_module("end", nn.Conv1d(2, 2, 3))
+    return net, lambda model, x: F.conv_transpose1d(model.end(model.conv(x)), net.conv.weight)
+
+
+def test_the_removal_of_a_channel_sees_the_whole_model(x):
+    model, forward = behind_the_layer()
+    sonifier = Sonifier(model, sample_rate=RATE, forward=forward)
+    with pytest.raises(ModelError, match=REFUSED):
+        ablation(sonifier, x, "conv.weight", 0, 1, torch.Generator())
+    with pytest.raises(ModelError, match=REFUSED):
+        sonifier.control_card(x, layer="conv", channel=0)
+    # Nothing hides these.
+    alone, others = ablation(sonifier, x, "end.weight", 0, 1, torch.Generator())
+    assert 0 < alone <= 1
+    assert 0 < others <= 1
 
 
 @pytest.mark.parametrize("case", ["forward", "closure"])

@@ -78,13 +78,16 @@ def model_output(sonifier: Sonifier, x: Tensor) -> Tensor | None:
     Args:
         sonifier: Of the model.
         x: As for `Sonifier.sonify`.
+
+    Raises:
+        ModelError: If the sonifier has other weights, and the model's own are read.
     """
     model, call = sonifier.model, sonifier.forward
     assert call is not None
     like = next((p for p in model.parameters() if p.is_floating_point()), x)
     buffers = [before_write(buffer) for buffer in model.buffers()]
     x = sonifier.as_taken(x)
-    with unchanged(model):
+    with unchanged(model), sonifier.forward_pass.plain_run():
         try:
             return _tensor(call(model, x.to(like)))
         finally:

@@ -25,10 +25,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from deconv1d.errors import InputError, ModelError
 from deconv1d.record.aliasing import storage_of
 from deconv1d.record.belongings import is_record
+from deconv1d.record.source_lines import source_line
 from deconv1d.record.unchanged import FORWARD_LOCK
 
 if TYPE_CHECKING:
@@ -90,17 +93,40 @@ def check_not_read(captured: Capture, replaced: Weights) -> None:
         replaced: The model's own tensors that the copy has others of, by name.
     """
     for node in captured.graph.find_nodes(op="get_attr"):
-        read = captured.constants[str(node.target)]
-        for name, own in replaced.items():
-            if _overlap(read, own):
-                user = next(iter(node.users), node).meta
-                raise ModelError(
-                    f"The weight {name!r} cannot be replaced: expected the forward pass to run on "
-                    f"a copy of the model that has the other weight, got an op that reads the "
-                    f"model's own, {user.get('name', name)!r} ({user.get('source', '')}). Some "
-                    f"function holds the model itself: let forward= use the model that it is "
-                    f"given, and make what the model calls a method or a module of it."
-                )
+        user = next(iter(node.users), node).meta
+        where = user.get("name", str(node.target)), user.get("source", "")
+        _check_other(captured.constants[str(node.target)], replaced, *where)
+
+
+class NotRead(TorchDispatchMode):
+    """The same for a run that is not recorded: its ops raise ModelError.
+
+    Args:
+        replaced: As for `check_not_read`.
+    """
+
+    def __init__(self, replaced: Weights) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]  # torch's is untyped
+        self._replaced = replaced
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        for read in tree_leaves((args, kwargs)):
+            if isinstance(read, Tensor) and read.layout is torch.strided:
+                name = func.overloadpacket.__name__
+                _check_other(read, self._replaced, name, source_line())
+        return func(*args, **kwargs or {})
+
+
+def _check_other(read: Tensor, replaced: Weights, op: str, source: str) -> None:
+    for name, own in replaced.items():
+        if _overlap(read, own):
+            raise ModelError(
+                f"The weight {name!r} cannot be replaced: expected the forward pass to run on a "
+                f"copy of the model that has the other weight, got an op that reads the model's "
+                f"own, {op!r} ({source}). Some function holds the model itself: let forward= use "
+                f"the model that it is given, and make what the model calls a method or a module "
+                f"of it."
+            )
 
 
 def _overlap(one: Tensor, other: Tensor) -> bool:
