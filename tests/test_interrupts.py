@@ -141,19 +141,123 @@ def faults(model, x, files, act, instructions, every):
     return found
 
 
+def noting(files, seen):
+    """A trace function that counts how often each instruction of some files runs."""
+
+    def step(frame, event, argument):
+        if event == "opcode":
+            place = frame.f_code, frame.f_lasti
+            seen[place] = seen.get(place, 0) + 1
+        return step
+
+    def trace(frame, event, argument):
+        if frame.f_code.co_filename not in files:
+            return None
+        frame.f_trace_opcodes, frame.f_trace_lines = True, False
+        return step
+
+    return trace
+
+
+def acting(code, instruction, time, act):
+    """A trace function that acts before an instruction runs for the n-th time.
+
+    Only the frames of its own function are followed: the others run at nearly full speed.
+    """
+    left = time
+
+    def step(frame, event, argument):
+        nonlocal left
+        if event == "opcode" and frame.f_lasti == instruction:
+            left -= 1
+            if left == 0:
+                act()
+        return step
+
+    def trace(frame, event, argument):
+        if frame.f_code is not code:
+            return None
+        frame.f_trace_opcodes, frame.f_trace_lines = True, False
+        return step
+
+    return trace
+
+
+def interrupted_at(model, x, trace):
+    """Whether a visit was interrupted."""
+    try:
+        with traced(trace):
+            visit(model, x)
+    except KeyboardInterrupt:
+        return True
+    return False
+
+
+def instructions_of(model, x, files):
+    """Each instruction of some files that a visit runs, and how often it does."""
+    seen = {}
+    assert not interrupted_at(model, x, noting(files, seen))
+    return [(*place, times) for place, times in seen.items()]
+
+
+def faults_at_instructions(model, x, places):
+    """The instructions after whose interruption something was not as before."""
+    before, interrupted = everything(model), 0
+    for code, instruction, time in places:
+        interrupted += interrupted_at(model, x, acting(code, instruction, time, ctrl_c))
+        if differences := changed(before, everything(model)):
+            return code.co_qualname, instruction, time, differences
+    assert interrupted > 0
+    return None
+
+
 def test_ctrl_c_at_any_line(model, x):
     assert faults(model, x, ENTRY_AND_EXIT, ctrl_c, instructions=False, every=37) == []
 
 
+def test_ctrl_c_at_every_97th_instruction(model, x):
+    places = instructions_of(model, x, ENTRY_AND_EXIT)
+    first = [(code, instruction, 1) for code, instruction, _ in places[::97]]
+    assert faults_at_instructions(model, x, first) is None
+
+
 @pytest.mark.slow
-def test_ctrl_c_at_any_instruction(model, x):
-    assert faults(model, x, ENTRY_AND_EXIT, ctrl_c, instructions=True, every=1) == []
+@pytest.mark.parametrize("time", ["first", "last"])
+def test_ctrl_c_at_every_instruction(model, x, time):
+    """Each the first time that it runs, and the last."""
+    places = instructions_of(model, x, ENTRY_AND_EXIT)
+    assert len(places) > 1000
+    if time == "first":
+        places = [(code, instruction, 1) for code, instruction, _ in places]
+    assert faults_at_instructions(model, x, places) is None
 
 
 @pytest.mark.parametrize("module", [unchanged, belongings])
 def test_an_exception_at_any_line(model, x, module):
     """Raised where no signal could be: by a debugger, or from another thread."""
     assert faults(model, x, (module.__file__,), raised, instructions=False, every=7) == []
+
+
+def test_ctrl_c_ends_the_wait_for_another_visit(model, x):
+    before, taken, over = everything(model), threading.Event(), threading.Event()
+
+    def hold():
+        with FORWARD_LOCK:
+            taken.set()
+            over.wait(20)
+
+    other = threading.Thread(target=hold)
+    other.start()
+    taken.wait()
+    threading.Timer(0.3, signal.raise_signal, [signal.SIGINT]).start()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            visit(model, x)
+        assert not over.is_set()
+    finally:
+        over.set()
+        other.join()
+    assert changed(before, everything(model)) == []
 
 
 def test_ctrl_c_in_the_model_is_not_late(x):

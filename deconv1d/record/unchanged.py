@@ -13,7 +13,7 @@ import os
 import random
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -25,7 +25,7 @@ from torch.utils import _python_dispatch as dispatch
 from torch.utils._python_dispatch import _len_torch_dispatch_stack, _pop_mode  # type: ignore[attr-defined]  # torch's own modes count so
 
 from deconv1d.record.belongings import restorers
-from deconv1d.record.interrupts import held_back
+from deconv1d.record.interrupts import held_back, interruptible
 
 FORWARD_LOCK = threading.RLock()
 """Held during a forward pass. One for the process: models may share layers, and all share the
@@ -72,18 +72,19 @@ def unchanged(model: nn.Module) -> Iterator[None]:
 
 
 class _Taken:
-    """The lock, Ctrl-C held back, and the state to put back; `leave` may be called again."""
+    """Ctrl-C held back, the lock, and the state to put back; `leave` may be called again."""
 
     def __init__(self, model: nn.Module) -> None:
-        self.model, self.contexts = model, ExitStack()
+        self.model, self.signals, self.contexts = model, ExitStack(), ExitStack()
         self.state: _State | None = None
         self.locked: object = False
 
     def enter(self) -> None:
-        # The lock and `locked` change in one statement, here and in `leave`: an interrupt between
+        # First: Ctrl-C between taking the lock and noting it would leave it taken for good.
+        self.signals.enter_context(held_back())
+        # The lock and `locked` change in one statement, here and in `leave`: an exception between
         # two statements would leave `locked` wrong.
-        self.locked = FORWARD_LOCK.acquire()
-        self.contexts.enter_context(held_back())
+        self.locked = _acquired()
         self.contexts.enter_context(torch.inference_mode(False))
         self.state = _State(self.model)  # reads and changes nothing yet
         self.state.enter()
@@ -95,6 +96,24 @@ class _Taken:
         self.contexts.close()
         if self.locked:
             self.locked = FORWARD_LOCK.release()  # type: ignore[func-returns-value]  # None: free
+        self.signals.close()
+
+
+def _acquired() -> bool:
+    """Waits for the lock; Ctrl-C ends the waiting."""
+    while not FORWARD_LOCK.acquire(timeout=0.1):
+        with interruptible():
+            continue
+    return True
+
+
+SETTINGS: tuple[tuple[Callable[[], Any], Callable[[Any], Any]], ...] = (
+    (torch.get_default_dtype, torch.set_default_dtype),
+    (torch.get_deterministic_debug_mode, torch.set_deterministic_debug_mode),
+    (torch.get_num_threads, torch.set_num_threads),
+    (np.geterr, lambda before: np.seterr(**before)),
+)
+"""Settings of the process that a forward pass may change: how to read one, and how to set it."""
 
 
 class _State:
@@ -114,6 +133,7 @@ class _State:
         self.fused = torch.backends.mha.get_fastpath_enabled()
         self.caching = torch.is_autocast_cache_enabled()
         self.collecting, self.gradients = gc.isenabled(), torch.is_grad_enabled()
+        self.settings = [(read, set_to, read()) for read, set_to in SETTINGS]
         self.depth = _len_torch_dispatch_stack()
         self.flags = {k: v for k, v in vars(dispatch).items() if k.startswith("_is_in_")}
         self.hooks = [(hooks, dict(hooks)) for hooks in _global_hooks()]
@@ -148,6 +168,9 @@ class _State:
         torch._C._set_grad_enabled(self.gradients)
         if self.stance is not None:
             torch._dynamo.eval_frame._set_stance(self.stance)
+        for read, set_to, setting in self.settings:
+            if read() != setting:
+                set_to(setting)
         torch.set_rng_state(self.torch)
         for device, state in self.drawn.items():
             torch.cuda.set_rng_state(state, device)
