@@ -84,7 +84,9 @@ def cosine_convergence(
         sonification.input, sonification.layer, tap=sonification.tap, method=method
     )
     seeds = torch.randn(draws, *sonification.activation.shape, generator=generator)
-    sounds = deconvnet(seeds.to(sonification.activation)).reshape(draws, -1)
+    # Not the sonification's dtype, which is the waveform's: with dtype= the map has another.
+    seeds = seeds.to(sonification.activation.device, deconvnet.map_dtype)
+    sounds = deconvnet(seeds).reshape(draws, -1)
     unit = torch.nn.functional.normalize(sounds.float(), dim=1)
     # Above the diagonal: each pair once, and no sound with itself. The clamp takes off rounding.
     pairs = torch.triu_indices(draws, draws, 1)
