@@ -9,22 +9,27 @@ files and the like, judge themselves.
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import warnings
 from collections.abc import Callable, Mapping
+from unittest.mock import patch
 
 import torch
 from torch import Tensor
 
-from benchmarks.attacks import ATTACKS
+from benchmarks.attacks import ATTACKS, files
 from benchmarks.attacks.attack import Attack, Body, Check, Function, model_of, noise
+from benchmarks.attacks.flaws import FLAWS, Flaw
 from benchmarks.attacks.plants import PLANTS
 from benchmarks.reporting import HERE, table, write_page
 from deconv1d import Sonifier
 from deconv1d.errors import Deconv1dError, PathError
 
 sys.path.append(str(HERE.parent / "tests"))
+import test_interrupts as interrupts
 from oracles import RectifyingBackward
+from untouched import changed
 
 TOLERANCES = {torch.float64: 1e-9, torch.float32: 1e-4, torch.float16: 0.02, torch.bfloat16: 0.1}
 """The largest difference, as a share of the peak."""
@@ -41,6 +46,11 @@ def judge(attack: Attack | Check, verify: str | bool = "once") -> str:
         return f"refused: {type(error).__name__}: {error}"
     except Exception as error:
         return f"wrong: {type(error).__name__}: {error}"
+
+
+def is_as_promised(attack: Attack | Check, outcome: str) -> bool:
+    """Whether an attack came out right, or is refused where it may be."""
+    return outcome == "right" or bool(attack.refused and outcome.startswith("refused: "))
 
 
 def _judge(attack: Attack, verify: str | bool) -> str:
@@ -130,6 +140,37 @@ def row(kind: str, outcomes: Mapping[Attack | Check, str]) -> list[object]:
     return [kind, len(own), *counts, *seen(kind)]
 
 
+def flaw_row(flaw: Flaw) -> list[str]:
+    """A fault that is put in: its kind, what it is, the attack that has to catch it, what came."""
+    attack = next(a for a in ATTACKS if (a.kind, a.name) == (flaw.kind, flaw.attack))
+    with flaw.plant(), patch.object(files, "PATIENCE", 1):
+        outcome = judge(attack)
+    caught = "not caught" if is_as_promised(attack, outcome) else "caught"
+    return [flaw.kind, flaw.what, flaw.attack, caught]
+
+
+def interrupted() -> tuple[int, int]:
+    """At how many instructions of entry and exit Ctrl-C was pressed, and how many visits it ended.
+
+    Raises:
+        AssertionError: If one of them left a trace.
+    """
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        x, model = noise(1, 1, 20, dtype=torch.float32), interrupts.Busy().train()
+        interrupts.visit(model, x)  # what is made once is there
+        places = interrupts.instructions_of(model, x, interrupts.ENTRY_AND_EXIT)
+        state, ended = interrupts.everything(model), 0
+        for code, instruction, _ in places:
+            trace = interrupts.acting(code, instruction, 1, interrupts.ctrl_c)
+            ended += interrupts.interrupted_at(model, x, trace)
+            differences = changed(state, interrupts.everything(model))
+            assert not differences, (code.co_qualname, instruction, differences)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    return len(places), ended
+
+
 HEAD = ("kind", "tried", "right", "refused by name", "wrong", "wrong without the fix", "noticed")
 TEXT = """\
 Models that are hard to record, and files that are hard to write, were thought of by kind: what a
@@ -150,12 +191,33 @@ The last two columns say what the default `verify="once"` is worth. The fix of a
 (`benchmarks/attacks/plants.py`), and its attacks are made again: so many go wrong then, and of so
 many verification says that the capture is not what the model computes. Straight-through estimators
 are told otherwise: a deconvnet that is zero where the gradient is not is an error. Where the
-columns are empty the fix cannot be taken out alone.
+columns are empty the attacks judge themselves; faults that are put in for them stand below.
+"""
+FLAWS_TEXT = """\
+Faults that are put in on purpose (`benchmarks/attacks/flaws.py`), each with the attack that has to
+come out wrong then.
+"""
+INTERRUPTS_TEXT = """\
+Ctrl-C was pressed before each of the {places} bytecode instructions of entry and exit (the modules
+`capture`, `unchanged`, `belongings` and `interrupts`) that run in a visit of a model which writes,
+counts, draws and caches: the first time that each runs. {ended} of the {places} visits ended in
+KeyboardInterrupt. After none was a tensor, an attribute, a generator, a mode, a hook, a handler or
+a setting of the process other than before. The long run (`python -m pytest -m slow
+tests/test_interrupts.py`) also presses it the last time that each runs.
+"""
+PROGRAMS_TEXT = """\
+## Random programs with memory
+
+Programs of up to nine steps (views, writes, a buffer, `detach`, `data`, `no_grad`, branches, two
+precisions) are drawn by Hypothesis; maps and gradient have to be plain PyTorch's. The tests try
+200, the long run (`python -m pytest -m slow tests/test_reliability.py`) 5,000.
 """
 
 
 def body() -> str:
     """The page without its title and date."""
+    places, ended = interrupted()
+    flaws = [flaw_row(flaw) for flaw in FLAWS]
     outcomes = {attack: judge(attack) for attack in ATTACKS}
     rows = [row(kind, outcomes) for kind in dict.fromkeys(attack.kind for attack in ATTACKS)]
     total = [sum(int(r[n]) for r in rows) for n in range(1, 5)]  # type: ignore[call-overload]  # numbers
@@ -167,7 +229,9 @@ def body() -> str:
     named = table(["kind", "attack", "why it may be refused", "what is said"], refused)
     return (
         f"{TEXT}\n{table(HEAD, [*rows, ['all', *total, '', '']])}\n\n## Refused\n\n"
-        f"{named if refused else 'Nothing.'}"
+        f"{named if refused else 'Nothing.'}\n\n## Attacks that can fail\n\n{FLAWS_TEXT}\n"
+        f"{table(['kind', 'what is wrong', 'attack', 'outcome'], flaws)}\n\n"
+        f"## Interrupts\n\n{INTERRUPTS_TEXT.format(places=places, ended=ended)}\n{PROGRAMS_TEXT}"
     )
 
 

@@ -15,12 +15,13 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from benchmarks.attacks import ATTACKS
+from benchmarks.attacks import ATTACKS, files
 from benchmarks.attacks.attack import Attack, Body, noise
 from benchmarks.attacks.elsewhere import DECISIONS, OnceOrTwice, _Switch
+from benchmarks.attacks.flaws import FLAWS
 from benchmarks.attacks.plants import PLANTS
 from benchmarks.attacks.programs import OPS, SHAPE, Program, Step
-from benchmarks.reliability import autograd, judge
+from benchmarks.reliability import autograd, is_as_promised, judge
 from deconv1d import RULES, LayerError, ModelError, PathError, Rule, SilenceWarning, Sonifier
 from deconv1d.errors import InputError
 from deconv1d.record.capture import capture
@@ -36,7 +37,7 @@ pytestmark = [
 @pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: f"{attack.kind}: {attack.name}")
 def test_every_attack_comes_out_right(attack):
     outcome = judge(attack)
-    assert outcome == "right" or (attack.refused and outcome.startswith("refused: ")), outcome
+    assert is_as_promised(attack, outcome), outcome
 
 
 # --- call counts ----------------------------------------------------------------------------------
@@ -197,6 +198,18 @@ def test_verification_notices_a_fix_that_is_taken_out(kind, name):
     with PLANTS[kind]():
         assert not judge(attack, verify=False).startswith("right")
         assert "is not what the model computes" in judge(attack)
+
+
+@pytest.mark.parametrize("flaw", FLAWS, ids=lambda flaw: f"{flaw.what}: {flaw.attack}")
+def test_an_attack_that_judges_itself_catches_a_fault(flaw, monkeypatch):
+    monkeypatch.setattr(files, "PATIENCE", 1)
+    attack = next(a for a in ATTACKS if (a.kind, a.name) == (flaw.kind, flaw.attack))
+    with flaw.plant():
+        assert not is_as_promised(attack, judge(attack))
+
+
+def test_each_kind_of_attack_is_shown_to_fail():
+    assert {attack.kind for attack in ATTACKS} == {*PLANTS, *(flaw.kind for flaw in FLAWS)}
 
 
 def test_unseeded_draws_do_not_excuse_another_fault():

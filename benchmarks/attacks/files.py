@@ -30,6 +30,8 @@ from .attack import Check, noise
 OUTPUT = "output files"
 DAMAGED = "damaged and changed files"
 RATE = 8000
+PATIENCE = 20
+"""Seconds to wait for who reads from a pipe."""
 
 
 def network(stride: int = 1) -> nn.Module:
@@ -137,8 +139,9 @@ def _pipe(path: Path, write: Callable[[Path], None]) -> None:
     reader = threading.Thread(target=lambda: found.append(path.read_bytes()), daemon=True)
     reader.start()
     write(path)
-    reader.join(60)
+    reader.join(PATIENCE)
     assert path.is_fifo()
+    assert found, "nothing came through the pipe"
     assert len(found[0]) > 500
 
 

@@ -14,14 +14,19 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from deconv1d import Sonifier
+from deconv1d.errors import Deconv1dError, ModelError
+from deconv1d.evaluation.ablation import ablation
+from deconv1d.record.unchanged import SETTINGS
 
 from .attack import Check, noise
 
@@ -200,6 +205,24 @@ def _default_dtype(s: Any, own: Any) -> float:
     return 1.0 + found
 
 
+def _threads(s: Any, own: Any) -> float:
+    was = torch.get_num_threads()
+    torch.set_num_threads(was % 2 + 1)
+    return float(was)
+
+
+def _deterministic(s: Any, own: Any) -> float:
+    was = torch.get_deterministic_debug_mode()
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    return 1.0 + was
+
+
+def _numpy_errors(s: Any, own: Any) -> float:
+    was = np.geterr()["over"] == "raise"
+    np.seterr(over="raise")
+    return 1.0 + was
+
+
 KEEPS: dict[str, tuple[Callable[[], Any], Callable[[Any, Any], Any]]] = {
     "a number": (int, _rebind),
     "a list": (list, _append),
@@ -277,6 +300,9 @@ KEEPS: dict[str, tuple[Callable[[], Any], Callable[[Any, Any], Any]]] = {
     "a gradient that grows": (int, _grown_gradient),
     "a mode": (int, _mode),
     "the default dtype": (int, _default_dtype),
+    "the number of threads": (int, _threads),
+    "deterministic algorithms": (int, _deterministic),
+    "what NumPy does on overflow": (int, _numpy_errors),
 }
 USES: dict[str, Callable[[Sonifier], Any]] = {
     "sonify": lambda s: s.sonify(X, layer="end", channel=0),
@@ -292,17 +318,20 @@ def _leaves_no_trace(make: Callable[[], Any], step: Callable[[Any, Any], Any]) -
         torch.manual_seed(3)
         random.seed(3)
         np.random.seed(3)
+        settings = [(set_to, read()) for read, set_to in SETTINGS]
         try:
             model = Remembers(make, step).eval()
             sonifier = Sonifier(model, sample_rate=8000)
             outputs = []
             for _ in range(3):
-                outputs.append(model(X).detach())
+                # Also before the first run: what that changes for good, no later visit can show.
                 if visit is not None:
                     visit(sonifier)
+                outputs.append(model(X).detach())
             return outputs
         finally:
-            torch.set_default_dtype(torch.float32)
+            for set_to, before in settings:
+                set_to(before)
 
     expected = runs(None)
     for name, use in USES.items():
@@ -324,6 +353,15 @@ VISITS: dict[str, tuple[Callable[[Sonifier], Any], dict[str, Any]]] = {
     "layers": (lambda s: s.layers(X), {}),
     "a prepared program": (lambda s: s.prepare(X, layer="3")(X, channel=0), {}),
     "verification, always": (lambda s: s.sonify(X, layer="3", channel=0), {"verify": "always"}),
+    "sonify in double precision": (
+        lambda s: s.sonify(X, layer="3", channel=0),
+        {"dtype": torch.float64},
+    ),
+    "the card": (lambda s: s.control_card(X, layer="3", channel=0), {}),
+    "the card in double precision": (
+        lambda s: s.control_card(X, layer="3", channel=0),
+        {"dtype": torch.float64},
+    ),
 }
 
 
@@ -347,6 +385,103 @@ def _others_see_nothing(visit: Callable[[Sonifier], Any], options: dict[str, Any
         assert all(torch.equal(found, plain) for found in running.result())
 
 
+# --- who hides the model --------------------------------------------------------------------------
+
+Forward = Callable[[Any, Tensor], Tensor]
+
+
+def _pair() -> nn.Module:
+    torch.manual_seed(0)
+    model = nn.Sequential()
+    model.add_module("conv", nn.Conv1d(1, 3, 5))
+    model.add_module("end", nn.Conv1d(3, 2, 3))
+    return model.eval()
+
+
+def _by_forward() -> tuple[nn.Module, Forward]:
+    own = _pair()
+    return own, lambda model, x: own(x)
+
+
+def _in_part() -> tuple[nn.Module, Forward]:
+    own = _pair()
+    return own, lambda model, x: model.end(own.get_submodule("conv")(x))
+
+
+def _in_a_partial() -> tuple[nn.Module, Forward]:
+    own = _pair()
+
+    return own, partial(lambda conv, model, x: model.end(conv(x)), own.get_submodule("conv"))
+
+
+class _Holder:
+    """An object that is called, and holds the model."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+
+    def __call__(self, model: Any, x: Tensor) -> Tensor:
+        return self.model(x)  # type: ignore[no-any-return]  # a model is untyped
+
+
+def _by_an_object() -> tuple[nn.Module, Forward]:
+    own = _pair()
+    return own, _Holder(own)
+
+
+def _by_a_hook() -> tuple[nn.Module, Forward | None]:
+    own = _pair()
+    weight = own.get_parameter("conv.weight")
+    own.end.register_forward_pre_hook(lambda layer, args: (args[0] * weight.sum(),))
+    return own, None
+
+
+def _behind_the_layer() -> tuple[nn.Module, Forward]:
+    own = _pair()
+    weight = own.get_parameter("conv.weight")
+    return own, lambda model, x: F.conv_transpose1d(model.conv(x), weight)
+
+
+HIDING: dict[str, Callable[[], tuple[nn.Module, Forward | None]]] = {
+    "forward= holds the model": _by_forward,
+    "forward= holds a layer": _in_part,
+    "forward= is a partial function that holds a layer": _in_a_partial,
+    "forward= is an object that holds the model": _by_an_object,
+    "a hook holds a weight": _by_a_hook,
+    "the weight is read behind the layer": _behind_the_layer,
+}
+ALTERED: dict[str, tuple[str, Callable[[Sonifier, str], Any]]] = {
+    "the card": ("", lambda s, layer: s.control_card(X, layer=layer, channel=0)),
+    "removal of a channel": (
+        "",
+        lambda s, layer: ablation(s, X, "conv.weight", 0, 1, torch.Generator()),
+    ),
+    "a shuffled weight": (
+        "behind the layer",
+        lambda s, layer: s.with_weights(
+            {"conv.weight": torch.zeros_like(s.model.get_parameter("conv.weight"))}
+        ).sonify(X, layer=layer, channel=0),
+    ),
+}
+
+
+def _is_refused(
+    build: Callable[[], tuple[nn.Module, Forward | None]], use: Callable[[Sonifier, str], Any]
+) -> None:
+    """A run with other weights says by name which of the model's own it would use."""
+    model, forward = build()
+    layer = "conv" if build is _behind_the_layer else "end"
+    try:
+        use(Sonifier(model, sample_rate=8000, forward=forward), layer)
+    except ModelError as error:
+        if "'conv.weight' cannot be replaced" in str(error):
+            raise
+        raise AssertionError(f"the weight is not named: {error}") from error
+    except Deconv1dError as error:
+        raise AssertionError(f"the weight is not named: {error}") from error
+    raise AssertionError("what was told of other weights was of the model's own")
+
+
 def _refused(name: str) -> str | None:
     return "Python cannot put an iterator back" if "iterator" in name else None
 
@@ -363,5 +498,16 @@ ATTACKS = [
             lambda v=visit, o=options: _others_see_nothing(v, o),
         )
         for name, (visit, options) in VISITS.items()
+    ),
+    *(
+        Check(
+            GUEST,
+            f"{use} where {name}",
+            lambda b=build, u=run: _is_refused(b, u),
+            "a run with other weights cannot be made where the model's own are held elsewhere",
+        )
+        for name, build in HIDING.items()
+        for use, (but, run) in ALTERED.items()
+        if not but or but not in name
     ),
 ]
