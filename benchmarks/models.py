@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
+import json
 import time
 import warnings
 from collections.abc import Callable
@@ -33,6 +34,8 @@ from tests.oracles import RectifyingBackward, eager, heard
 TOLERANCE = 1e-4
 """Of the laws, in float32, as a share of the peak."""
 PACKAGES = ("torch", "captum", "transformers", "torchcrepe", "numpy")
+BEFORE = json.loads((HERE / "flagged_before.json").read_text())
+"""The share flagged by an older version of the library (see `benchmarks/flagged.py`)."""
 
 
 class LawBrokenError(AssertionError):
@@ -178,6 +181,12 @@ def gradient_of(architecture: Architecture) -> Tensor | None:
         return None
 
 
+def before(name: str) -> str:
+    """The share that the older version flagged, or the error that it ended in."""
+    share = BEFORE["shares"].get(name, "-")
+    return share if isinstance(share, str) else f"{share:.0%}"
+
+
 def row(architecture: Architecture) -> list[str]:
     """One line of the table."""
     ours, gradient = listen(architecture, "deconvnet"), gradient_of(architecture)
@@ -200,6 +209,7 @@ def row(architecture: Architecture) -> list[str]:
         str(ops),
         f"{1e3 * ours.capture_seconds:.0f}",
         f"{ours.mirror_seconds:.3f}",
+        before(architecture.name),
         f"{sum(rule.flagged for rule in rules) / len(rules):.0%}",
         law(gradient, rectifying=False),
         law(ours.raw, rectifying=True) if plain else "held or flagged",
@@ -225,8 +235,13 @@ def main() -> None:
             broken.append(f"{architecture.name}: {error}")
     if broken:
         raise LawBrokenError("\n".join(["the page is not written:", *broken]))
-    head = ["network", "layer", "ops", "capture, ms", "mirror, s", "flagged", "gradient law"]
-    head += ["deconvnet law", "fx.symbolic_trace", "torch.export", "Captum"]
+    write_rows(rows)
+
+
+def write_rows(rows: list[list[str]]) -> None:
+    """Writes docs/models.md from the lines of its table."""
+    head = ["network", "layer", "ops", "capture, ms", "mirror, s", "flagged before", "flagged"]
+    head += ["gradient law", "deconvnet law", "fx.symbolic_trace", "torch.export", "Captum"]
     body = (
         f"{len(rows)} networks, each at its last convolution on a path from the waveform "
         "(`benchmarks/architectures/`), float32, random weights unless the package ships its own. "

@@ -305,7 +305,7 @@ REASONS = {
     "normal": "numbers drawn at random do not depend on the waveform: autograd carries zeros",
     "normal.number_mean": "the same",
     "bernoulli": "the same",
-    "linalg.matrix_power": "to the power of 0: a unit matrix, which does not depend on x",
+    "linalg.matrix_power": "to the power of 0: a unit matrix, whatever the waveform",
     "nn.functional.linear_cross_entropy.chunked": (
         "this loss computes its gradients in the forward pass, and only where its input asks for "
         "one; while a model is recorded none does"

@@ -7,7 +7,7 @@ that of the named one, and what else it uses only cuts, shapes or scales.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -105,10 +105,71 @@ def rescaled(x: Tensor, log: Function) -> Tensor:
     return (x - 1) * (log(x) / (x - 1)).detach()
 
 
+def passing_tanh(x: Tensor) -> Tensor:
+    """tanh as the table carries it: the signal passes."""
+    return x + (torch.tanh(x) - x).detach()
+
+
+def held_sigmoid(x: Tensor) -> Tensor:
+    """A sigmoid that is no gate: 1/2 + tanh(x/2) / 2."""
+    return 0.5 + passing_tanh(x / 2) / 2
+
+
 def recurrent(layer: nn.Module) -> Function:
     torch.manual_seed(3)
     layer = layer.double().requires_grad_(False)
     return lambda x: layer(x.mT)[0].mT
+
+
+Step = Callable[[Tensor, Tensor, tuple[Tensor, ...]], tuple[Tensor, ...]]
+
+
+def lstm_step(a: Tensor, b: Tensor, states: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    i, f, g, o = (a + b).chunk(4, -1)
+    c = f.sigmoid().detach() * states[1] + i.sigmoid().detach() * passing_tanh(g)
+    return o.sigmoid().detach() * passing_tanh(c), c
+
+
+def gru_step(a: Tensor, b: Tensor, states: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    (a_r, a_z, a_n), (b_r, b_z, b_n) = a.chunk(3, -1), b.chunk(3, -1)
+    z = (a_z + b_z).sigmoid().detach()
+    n = passing_tanh(a_n + (a_r + b_r).sigmoid().detach() * b_n)
+    return ((1 - z) * n + z * states[0],)
+
+
+def tanh_step(a: Tensor, b: Tensor, states: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return (passing_tanh(a + b),)
+
+
+def by_hand(layer: nn.RNNBase, step: Step) -> Function:
+    """The layer of `recurrent` as a loop of cells, (batch, values, time)."""
+    recurrent(layer)
+    size, sides = layer.hidden_size, ("", "_reverse")[: 1 + layer.bidirectional]
+
+    def run(x: Tensor) -> Tensor:
+        for number in range(layer.num_layers):
+            outputs = [side(x, f"l{number}{name}", bool(name)) for name in sides]
+            x = torch.cat(outputs, 1)
+        return x
+
+    def side(x: Tensor, name: str, backwards: bool) -> Tensor:
+        w_in, w_hidden, b_in, b_hidden = (
+            getattr(layer, f"{kind}_{name}")
+            for kind in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+        )
+        states, steps = (x.new_zeros(len(x), size),) * 2, list(x.unbind(-1))
+        outputs = []
+        for value in reversed(steps) if backwards else steps:
+            states = step(value @ w_in.T + b_in, states[0] @ w_hidden.T + b_hidden, states)
+            outputs.append(states[0])
+        return torch.stack(outputs[::-1] if backwards else outputs, -1)
+
+    return run
+
+
+LONG = nn.LSTM(3, 2, num_layers=2, bidirectional=True, batch_first=True)
+GATED = nn.GRU(3, 2, num_layers=2, bidirectional=True, batch_first=True)
+PLAIN_RNN = nn.RNN(3, 2, batch_first=True)
 
 
 ADJOINT = cases(
@@ -327,6 +388,7 @@ ADJOINT = cases(
 
 SWITCH = cases(
     "switch",
+    hardsigmoid=F.hardsigmoid,
     max_pool1d=lambda x: F.max_pool1d(x, 2),
     max_pool1d__overlapping=lambda x: F.max_pool1d(x, 3, 1, 1),
     max_pool1d__with_gaps=(lambda x: F.max_pool1d(x, 2, 3), (2, 3, 9)),
@@ -428,6 +490,10 @@ RECTIFY = cases(
 
 HOLD = cases(
     "hold",
+    sigmoid=(torch.sigmoid, held_sigmoid),
+    lstm=(recurrent(LONG), by_hand(LONG, lstm_step)),
+    gru=(recurrent(GATED), by_hand(GATED, gru_step)),
+    rnn_tanh=(recurrent(PLAIN_RNN), by_hand(PLAIN_RNN, tanh_step)),
     mul__by_a_sigmoid=(
         lambda x: (x + 1) * torch.sigmoid(x.flip(-1)),
         lambda x: (x + 1) * torch.sigmoid(x.flip(-1)).detach(),
@@ -451,7 +517,7 @@ HOLD = cases(
     mul__by_itself=(lambda x: x * x, lambda x: x * x.detach()),
     mul__of_two_gates=(
         lambda x: torch.sigmoid(x) * torch.sigmoid(x.flip(-1)),
-        lambda x: half(torch.sigmoid(x), torch.sigmoid(x.flip(-1))),
+        lambda x: half(held_sigmoid(x), held_sigmoid(x.flip(-1))),
     ),
     mul__of_complex_values=(
         lambda x: parts(analytic(x) * analytic(x.flip(-1))),
@@ -587,13 +653,8 @@ PASS = cases(
 
 GRADIENT = cases(
     "gradient",
-    sigmoid=torch.sigmoid,
-    hardsigmoid=F.hardsigmoid,
     softmax=lambda x: torch.softmax(x, -1),
     _softmax=lambda x: aten._softmax(x, 1, False),
-    lstm=recurrent(nn.LSTM(3, 2, bidirectional=True, batch_first=True)),
-    gru=recurrent(nn.GRU(3, 2, num_layers=2, batch_first=True)),
-    rnn_tanh=recurrent(nn.RNN(3, 2, batch_first=True)),
     rnn_relu=recurrent(nn.RNN(3, 2, nonlinearity="relu", batch_first=True)),
     div__softmax_by_hand=lambda x: x.exp() / x.exp().sum(-1, keepdim=True),
     batch_norm__with_live_weight_and_bias=lambda x: F.batch_norm(

@@ -38,6 +38,69 @@ def einsum_attention(x: Tensor) -> Tensor:
     return torch.einsum("bij,bjd->bid", (scores / 3).softmax(-1), x.flip(-1))
 
 
+def seeded(layer: nn.Module) -> nn.Module:
+    torch.manual_seed(3)
+    for weight in layer.double().requires_grad_(False).parameters():
+        weight.normal_(0, 0.6)
+    return layer
+
+
+LSTM, GRU = seeded(nn.LSTM(4, 3, batch_first=True)), seeded(nn.GRU(4, 3, batch_first=True))
+RNN = seeded(nn.RNN(4, 3, batch_first=True))
+LSTM_CELL, GRU_CELL, RNN_CELL = nn.LSTMCell(4, 3), nn.GRUCell(4, 3), nn.RNNCell(4, 3)
+for cell, layer in ((LSTM_CELL, LSTM), (GRU_CELL, GRU), (RNN_CELL, RNN)):
+    cell.double().requires_grad_(False)
+    cell.load_state_dict({name.removesuffix("_l0"): w for name, w in layer.state_dict().items()})
+
+
+def first_state(x: Tensor) -> Tensor:
+    """Computed from the waveform: of a constant one a GRU's r * (W h + b) carries to r alone."""
+    return x[:, :3, 0] / 2
+
+
+def layer_over_time(layer: nn.Module) -> Function:
+    return lambda x: layer(x.mT, None if layer is LSTM else first_state(x)[None])[0].mT
+
+
+def cells_over_time(cell: nn.Module) -> Function:
+    """torch's own cells, called step by step; of an LSTM's two states the first is the output."""
+
+    def run(x: Tensor) -> Tensor:
+        states, outputs = None if cell is LSTM_CELL else first_state(x), []
+        for value in x.unbind(-1):
+            states = cell(value, states)
+            outputs.append(states if isinstance(states, Tensor) else states[0])
+        return torch.stack(outputs, -1)
+
+    return run
+
+
+def lstm_by_hand(x: Tensor) -> Tensor:
+    h = c = x.new_zeros(len(x), 3)
+    outputs = []
+    for value in x.unbind(-1):
+        gates = F.linear(value, LSTM.weight_ih_l0, LSTM.bias_ih_l0)
+        gates = gates + F.linear(h, LSTM.weight_hh_l0, LSTM.bias_hh_l0)
+        i, f, g, o = gates.chunk(4, 1)
+        c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
+        h = torch.sigmoid(o) * torch.tanh(c)
+        outputs.append(h)
+    return torch.stack(outputs, 2)
+
+
+def gru_by_hand(x: Tensor) -> Tensor:
+    """The last state is mixed in by n + z * (h - n), as torch's kernels do."""
+    h, outputs = first_state(x), []
+    for value in x.unbind(-1):
+        a = F.linear(value, GRU.weight_ih_l0, GRU.bias_ih_l0).chunk(3, 1)
+        b = F.linear(h, GRU.weight_hh_l0, GRU.bias_hh_l0).chunk(3, 1)
+        r, z = torch.sigmoid(a[0] + b[0]), torch.sigmoid(a[1] + b[1])
+        n = torch.tanh(a[2] + r * b[2])
+        h = n + z * (h - n)
+        outputs.append(h)
+    return torch.stack(outputs, 2)
+
+
 def analytic(x: Tensor) -> Tensor:
     return torch.complex(x, x.flip(-1))
 
@@ -143,6 +206,10 @@ FAMILIES: dict[str, tuple[Function, ...]] = {
         lambda x: torch.log2(1 + x.abs()) * math.log(2),
         lambda x: math.log(10) * torch.log10(1 + x.abs()),
     ),
+    "sigmoid": (torch.sigmoid, lambda x: 0.5 + torch.tanh(x / 2) / 2),
+    "LSTM": (layer_over_time(LSTM), lstm_by_hand, cells_over_time(LSTM_CELL)),
+    "GRU": (layer_over_time(GRU), gru_by_hand, cells_over_time(GRU_CELL)),
+    "RNN": (layer_over_time(RNN), cells_over_time(RNN_CELL)),
     "Snake": (
         lambda x: x + (1 / ALPHA) * torch.sin(ALPHA * x) ** 2,
         lambda x: x + torch.sin(x * ALPHA).pow(2) / ALPHA,

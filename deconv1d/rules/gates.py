@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from operator import getitem
 
+import torch
+from torch._ops import OpOverload
 from torch.fx import Node
 
-from deconv1d.rules.op import Op, depends_on_input
+from deconv1d.rules.op import Op, depends_on_input, shape_of
 from deconv1d.rules.patterns import is_statistic
 
 
@@ -59,6 +61,9 @@ def _before_affine(x: Node) -> Node:
     """The value before ops that only scale it, shift it or give it another shape."""
     # `get`: the waveform and the model's constants have no rule, and so no such fact.
     while not x.meta.get("gate"):
+        if (piece := _written_there(x)) is not None:
+            x = piece
+            continue
         # One of several pieces that an op cut: r, z = sigmoid(a).chunk(2, 1).
         if x.meta.get("reshapes") or x.target is getitem:
             x = x.args[0]  # type: ignore[assignment]  # these ops all take their input first
@@ -68,6 +73,51 @@ def _before_affine(x: Node) -> Node:
             break
         x = live[0]
     return x
+
+
+def _written_there(x: Node) -> Node | None:
+    """The value that was last written to the place of which a slice is read.
+
+    torch's own cells of recurrent layers work in place on pieces of one tensor:
+
+        i, f, g, o = gates.chunk(4, 1)
+        i.sigmoid_()              gates is slice_scatter(gates, sigmoid(i), 1, 0, 3) from now on
+        f.sigmoid_()              and slice_scatter of that: i is read through both
+    """
+    place = _slice_of(x)
+    if place is None:
+        return None
+    base, *wanted = place
+    # Which op puts a slice back is the pattern itself.
+    while getattr(base.target, "overloadpacket", None) is torch.ops.aten.slice_scatter:
+        op = Op.of(base)
+        start, length = op["start"] or 0, shape_of(op["src"])[op["dim"]]
+        if op["step"] != 1 or op["dim"] != wanted[0]:
+            return None
+        if [start, length] == wanted[1:]:
+            return op["src"]  # type: ignore[no-any-return]  # arguments are untyped
+        if start < wanted[1] + wanted[2] and wanted[1] < start + length:
+            return None
+        base = op["self"]
+    return None
+
+
+def _slice_of(x: Node) -> tuple[Node, int, int, int] | None:
+    """What a node is a slice of, its axis, its start and its length; None: it is no slice."""
+    call = x.args[0] if x.target is getitem else x
+    if not isinstance(call, Node) or not isinstance(call.target, OpOverload):
+        return None
+    op = Op.of(call)
+    axis = op.arguments.get("dim", 0)
+    if x.target is getitem and "split_size" in op.arguments:
+        start = x.args[1] * op["split_size"]
+    elif x.target is getitem and "split_sizes" in op.arguments:
+        start = sum(op["split_sizes"][: x.args[1]])
+    elif x is call and {"start", "end", "step"} <= {*op.arguments} and "src" not in op.arguments:
+        start = op["start"] or 0
+    else:
+        return None
+    return op["self"], axis % len(shape_of(x)), start, shape_of(x)[axis]
 
 
 def _unshaped(x: Node) -> Node:

@@ -28,7 +28,7 @@ from torch.fx import Node
 from torch.utils import _pytree as pytree
 
 from deconv1d.errors import PathError
-from deconv1d.rules import adjoints, channel_axis, memory, patterns, reach, views
+from deconv1d.rules import adjoints, channel_axis, memory, patterns, reach, recurrent, views
 from deconv1d.rules.channel_axis import ChannelAxis
 from deconv1d.rules.gates import held_factor, held_term, held_values, is_gate
 from deconv1d.rules.op import Op, depends_on_input, shape_of
@@ -1109,6 +1109,43 @@ def _glu_back(op: Op, signal: Node, emit: Emit) -> Signals:
 
 GLU = Rule("hold", _glu_back, reach.along("dim"), keeps=_dependent, source=HELD_GATE)
 
+RECURRENT = _gradient(reach.everywhere, channels=channel_axis.last)
+
+
+def _recurrent(transpose: Callable[..., Any]) -> Callable[[Op], Rule]:
+    """A recurrent layer as the loop that it stands for: gates are held, tanh passes."""
+
+    def carry_back(op: Op, signal: Any, emit: Emit) -> Signals:
+        first = _first_states(op)
+        given = [[emit.value(x) for x in each] for each in (first, op["params"])]
+        options = [op[name] for name in ("has_biases", "bidirectional", "batch_first")]
+        back = emit(transpose, signal, emit.value(op["input"]), *given, *options)
+        for number, x in enumerate((op["input"], *first)):
+            if depends_on_input(x):
+                yield x, emit(getitem, back, number)
+
+    held = replace(
+        RECURRENT,
+        kind="hold",
+        carry_back=carry_back,
+        source="unrolled, with gates held: Arras et al. 2017 (signal-take-all); tanh passes",
+    )
+    return lambda op: held if _is_plainly_recurrent(op) else RECURRENT
+
+
+def _first_states(op: Op) -> list[Any]:
+    return [op["hx"]] if isinstance(op["hx"], Node) else list(op["hx"])
+
+
+def _is_plainly_recurrent(op: Op) -> bool:
+    """Padded sequences, constant weights, no projection (proj_size), no dropout between layers."""
+    if "batch_sizes" in op.arguments or (op["train"] and op["dropout"] > 0):
+        return False
+    runs = op["num_layers"] * (2 if op["bidirectional"] else 1)
+    as_usual = len(op["params"]) == runs * (4 if op["has_biases"] else 2)
+    return as_usual and not any(map(depends_on_input, op["params"]))
+
+
 # --- pass ---------------------------------------------------------------------------------------
 
 
@@ -1119,6 +1156,21 @@ def _pass(op: Op, signal: Node, emit: Emit) -> Signals:
 
 PASS = Rule("pass", _pass, block=True)
 ODD = replace(PASS, bounded=True, source="ours: odd and monotone, so it keeps signs; no switch")
+
+
+def _sigmoid_back(op: Op, signal: Node, emit: Emit) -> Signals:
+    """sigmoid(x) = 1/2 + tanh(x / 2) / 2: the shift is bias, tanh passes, a quarter is left."""
+    (x,) = op.dependent
+    yield x, _fitted(op, emit, emit(torch.mul, signal, 0.25), x)
+
+
+SIGMOID = Rule(
+    "hold",
+    _sigmoid_back,
+    block=True,
+    gate=True,
+    source="ours: 1/2 + tanh(x/2)/2, so it is carried as tanh is, its steepest slope held",
+)
 
 # --- memory -------------------------------------------------------------------------------------
 
@@ -1234,6 +1286,7 @@ RULES: Rules = {
     **_each("max min", _max),
     **_each("amax amin", AMAX),
     **_each("minimum fmax fmin hardshrink softshrink clamp_max", PIECEWISE),
+    **_each("hardsigmoid", replace(PIECEWISE, block=True, gate=True)),
     **_each("sort cummax cummin topk", replace(PIECEWISE, reach=reach.along("dim"))),
     **_each("nansum", replace(PIECEWISE, reach=reach.along("dim", keeps_axis=False))),
     **_each("abs", _magnitude),
@@ -1254,6 +1307,10 @@ RULES: Rules = {
     **_each("group_norm", _group_norm),
     **_each("scaled_dot_product_attention", _attention),
     **_each("glu", GLU),
+    **_each("lstm", _recurrent(recurrent.lstm_transpose)),
+    **_each("gru", _recurrent(recurrent.gru_transpose)),
+    **_each("rnn_tanh", _recurrent(recurrent.rnn_transpose)),
+    **_each("sigmoid", SIGMOID),
     **_each("pow sqrt", _power),
     **_each("log log2 log10", _logarithm(1.0)),
     **_each("log1p", _logarithm(0.0)),
@@ -1266,9 +1323,8 @@ RULES: Rules = {
     **_each("detach", replace(PASS, gate=True, detached=True, put_back=views.reshape_back)),
     # gradient: known to have nothing better
     **_each("sin cos", replace(ACTIVATION, block=False, bounded=True)),
-    **_each("sigmoid hardsigmoid", replace(ACTIVATION, gate=True)),
     **_each("softmax _softmax", _gradient(reach.along("dim"), gate=True)),
-    **_each("lstm gru rnn_tanh rnn_relu", _gradient(reach.everywhere, channels=channel_axis.last)),
+    **_each("rnn_relu", RECURRENT),
 }
 """Every op with a rule of its own. Extend by value: `Sonifier(model, rules={**RULES, op: rule})`.
 
