@@ -243,11 +243,13 @@ def write_rows(rows: list[list[str]]) -> None:
     head = ["network", "layer", "ops", "capture, ms", "mirror, s", "flagged before", "flagged"]
     head += ["gradient law", "deconvnet law", "fx.symbolic_trace", "torch.export", "Captum"]
     body = (
-        f"{len(rows)} networks, each at its last convolution on a path from the waveform "
+        f"{len(rows)} networks, each at the last of its named layers on a path from the waveform "
         "(`benchmarks/architectures/`), float32, random weights unless the package ships its own. "
         '*Gradient law*: `method="gradient"` against `torch.autograd`; *deconvnet law*: against '
         "autograd whose ReLU kin rectify, where nothing is held or flagged; both the largest "
-        "difference relative to the peak. *Captum*: `NeuronDeconvolution` for the same map.\n\n"
+        "difference relative to the peak. *Flagged*: the share of ops on the way that carry their "
+        f"gradient for want of a rule; *before*: by commit {BEFORE['version']}, or the error in "
+        "which it ended. *Captum*: `NeuronDeconvolution` for the same map.\n\n"
     )
     write_page(
         HERE.parent / "docs" / "models.md",

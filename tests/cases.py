@@ -655,6 +655,7 @@ GRADIENT = cases(
     "gradient",
     softmax=lambda x: torch.softmax(x, -1),
     _softmax=lambda x: aten._softmax(x, 1, False),
+    lstm__with_a_projection=recurrent(nn.LSTM(3, 4, proj_size=2, batch_first=True)),
     rnn_relu=recurrent(nn.RNN(3, 2, nonlinearity="relu", batch_first=True)),
     div__softmax_by_hand=lambda x: x.exp() / x.exp().sum(-1, keepdim=True),
     batch_norm__with_live_weight_and_bias=lambda x: F.batch_norm(

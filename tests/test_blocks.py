@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -9,9 +11,10 @@ from oracles import random
 from torch import Tensor, nn
 from zoo import built, waveforms
 
-from deconv1d import PathError, Sonifier
+from deconv1d import InputError, PathError, Sonifier
 from deconv1d.layers.axes import layout_of
 from deconv1d.layers.table import layer_table
+from deconv1d.mirror import mirror
 from deconv1d.record.capture import capture
 from deconv1d.record.request import TapRequest
 from deconv1d.rules.op import shape_of
@@ -157,3 +160,44 @@ def test_a_layer_of_whole_numbers_is_refused_without_naming_itself():
     assert sonifier.sonify(x, layer="conv", channel=0).raw.any()
     with pytest.raises(PathError, match=r"before that, such as 'conv'"):
         sonifier.sonify(x, layer="last", channel=0)
+
+
+def three(rows):
+    """The first row, one in the middle, the last; of one row that one alone."""
+    return list({row.name: row for row in (rows[0], rows[len(rows) // 2], rows[-1])}.values())
+
+
+def carried_from(architecture, rows_of):
+    """Carries the last channel of each chosen row back, all from one recording of the model."""
+    model, x = built(architecture), waveforms(architecture)
+
+    def run(**options):
+        torch.manual_seed(2)
+        return capture(model, x, forward=architecture.forward, **options)
+
+    rows = rows_of(list(layer_table(run(), model, RULES, {})))
+    seen = run(target=[request_of(row.name, model) for row in rows], method="deconvnet")
+    for row, tap in zip(rows, seen.taps, strict=True):
+        deconvnet = mirror(replace(seen, taps=(tap,)))
+        seed = torch.zeros(deconvnet.map_shape, dtype=tap.meta["dtype"])
+        piece = seed if row.channel_axis is None else seed.select(row.channel_axis, -1)
+        piece.fill_(1)
+        raw = deconvnet(seed)
+        assert raw.shape == x.shape, row
+        assert raw.isfinite().all(), row
+
+
+def test_rows_of_the_table_can_be_sonified(architecture):
+    carried_from(architecture, three)
+
+
+@pytest.mark.slow
+def test_every_row_of_the_table_can_be_sonified(architecture):
+    model, x = built(architecture), waveforms(architecture)
+    carried_from(architecture, lambda rows: rows)
+    sonifier = Sonifier(model, forward=architecture.forward, verify=False)
+    for row in sonifier.layers(x):
+        heard = sonifier.sonify(x, layer=row.name, channel=row.channels - 1)
+        assert heard.raw.shape == x.shape
+        with pytest.raises(InputError):
+            sonifier.sonify(x, layer=row.name, channel=row.channels)

@@ -1,7 +1,13 @@
 """EEG networks of the package braindecode, most with convolutions over (electrode, time).
 
 braindecode asks for torchaudio, which some of its other networks use; where that cannot be
-imported, an empty stand-in takes its place while braindecode is imported.
+imported, an empty stand-in takes its place while braindecode is imported. Without torchaudio it is
+installed by hand, with what it imports:
+
+    pip install --no-deps braindecode docstring_inheritance torchinfo mne skorch decorator lazy_loader
+    pip install --no-deps pooch tabulate einops mne_bids wfdb h5py linear_attention_transformer
+    pip install --no-deps linformer product_key_memory colt5_attention axial_positional_embedding
+    pip install --no-deps local_attention hyper-connections torch-einops-utils
 """
 
 from __future__ import annotations
