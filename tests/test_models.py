@@ -30,14 +30,23 @@ pytestmark = [
 TOLERANCES = {torch.float32: 1e-5, torch.float64: 1e-9}
 
 HELD_AFTER = {
-    0: "gabor_envelopes log_spectrogram demucs encodec_group_norm",
-    1: "squeeze_excitation convnext sincnet conv_tasnet wavenet conformer"
-    " normalisations wav2vec2_features_group wav2vec2_features_layer wav2vec2 wav2vec2_stable"
+    0: "gabor_envelopes log_spectrogram demucs encodec_group_norm whisper_encoder"
+    " audio_spectrogram_transformer speech_to_text_encoder wav2vec2_bert wav2vec2_bert_adapter"
+    " seamless_speech_encoder parakeet_encoder lasr_encoder qwen2_audio_encoder"
+    " speecht5_hifigan fastspeech2_hifigan univnet time_series_transformer"
+    " time_series_transformer_std informer autoformer patchtst patchtst_channel_attention"
+    " patchtsmixer patchtsmixer_attention asteroid_free asteroid_analytic asteroid_sinc"
+    " nnaudio_stft nnaudio_mel nnaudio_cqt nnaudio_gammatone biot",
+    1: "squeeze_excitation convnext sincnet conv_tasnet wavenet conformer normalisations"
+    " wav2vec2_features_group wav2vec2_features_layer wav2vec2 wav2vec2_stable"
     " wav2vec2_eager_attention wav2vec2_conformer hubert wavlm data2vec_audio unispeech"
-    " unispeech_sat sew sew_d",
+    " unispeech_sat sew sew_d pytorch_tcn_gated atcnet wav2vec2_adapter wav2vec2_xvector mms"
+    " hubert_commands wavlm_diarisation wav2vec2_conformer_rotary speecht5_encoder"
+    " moonshine_encoder vibevoice_tokenizer",
     2: "state_space seanet conv_lstm stepwise_gru transformer_encoder multihead_attention"
-    " shallow_eeg mean_pools activations segnet in_place_gates"
-    " voice_activity encodec mimi",
+    " shallow_eeg mean_pools activations segnet in_place_gates voice_activity encodec mimi"
+    " snac_attention conformer_blocks mamba mamba_parallel local_attention eegconformer"
+    " deepsleepnet ctnet xcodec pocket_tts_tokenizer",
 }
 """How many of its three layers have nothing held or flagged below them, if not all."""
 

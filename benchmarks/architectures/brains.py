@@ -4,10 +4,11 @@ braindecode asks for torchaudio, which some of its other networks use; where tha
 imported, an empty stand-in takes its place while braindecode is imported. Without torchaudio it is
 installed by hand, with what it imports:
 
-    pip install --no-deps braindecode docstring_inheritance torchinfo mne skorch decorator lazy_loader
-    pip install --no-deps pooch tabulate einops mne_bids wfdb h5py linear_attention_transformer
-    pip install --no-deps linformer product_key_memory colt5_attention axial_positional_embedding
-    pip install --no-deps local_attention hyper-connections torch-einops-utils
+    pip install --no-deps braindecode docstring_inheritance torchinfo mne skorch decorator wfdb
+    pip install --no-deps lazy_loader pooch tabulate einops mne_bids h5py linformer
+    pip install --no-deps linear_attention_transformer product_key_memory colt5_attention
+    pip install --no-deps axial_positional_embedding local_attention hyper-connections
+    pip install --no-deps torch-einops-utils
 """
 
 from __future__ import annotations
