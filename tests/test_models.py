@@ -34,7 +34,7 @@ HELD_AFTER = {
     " audio_spectrogram_transformer speech_to_text_encoder wav2vec2_bert wav2vec2_bert_adapter"
     " seamless_speech_encoder parakeet_encoder lasr_encoder qwen2_audio_encoder"
     " speecht5_hifigan fastspeech2_hifigan univnet time_series_transformer"
-    " time_series_transformer_std informer autoformer patchtst patchtst_channel_attention"
+    " time_series_transformer_std informer patchtst patchtst_channel_attention"
     " patchtsmixer patchtsmixer_attention asteroid_free asteroid_analytic asteroid_sinc"
     " nnaudio_stft nnaudio_mel nnaudio_cqt nnaudio_gammatone biot",
     1: "squeeze_excitation convnext sincnet conv_tasnet wavenet conformer normalisations"

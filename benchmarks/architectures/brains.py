@@ -62,7 +62,9 @@ def _row(name: str, family: str, layers: tuple[str, str, str], **settings: Any) 
 
 ARCHITECTURES = (
     _row(
-        "eegnet", "EEGNet", ("conv_temporal", "conv_separable_depth", "final_layer.conv_classifier")
+        "braindecode_eegnet",
+        "EEGNet",
+        ("conv_temporal", "conv_separable_depth", "final_layer.conv_classifier"),
     ),
     _row("deep4net", "Deep4Net", ("conv_2", "conv_4", "final_layer.conv_classifier")),
     _row(

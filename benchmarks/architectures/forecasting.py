@@ -41,17 +41,18 @@ class Forecaster(nn.Module):
         super().__init__()
         self.network = network
 
-    def forward(self, x: Tensor) -> Any:
-        """(batch, 164) to what the network returns."""
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, 164) to the decoder's (batch, 24, width)."""
         ahead = self.network.config.prediction_length
         clock = torch.arange(x.shape[1] + ahead).to(x).expand(len(x), -1).unsqueeze(-1) / 100
-        return self.network(
+        seen = self.network(
             past_values=x,
             past_time_features=clock[:, : x.shape[1]],
             past_observed_mask=torch.ones_like(x),
             future_values=x.new_zeros(len(x), ahead),
             future_time_features=clock[:, x.shape[1] :],
         )
+        return seen.last_hidden_state
 
 
 class FromPast(nn.Module):
@@ -125,17 +126,6 @@ ARCHITECTURES = (
             "network.decoder.layers.0.self_attn.v_proj",
             "network.decoder.layers.1.fc2",
         ),
-    ),
-    _forecaster(
-        "autoformer",
-        "Autoformer",
-        (
-            "network.encoder.value_embedding.value_projection",
-            "network.decoder.layers.0.encoder_attn.q_proj",
-            "network.decoder.seasonality_projection",
-        ),
-        label_length=10,
-        moving_average=5,
     ),
     _patched(
         "patchtst",
