@@ -92,8 +92,8 @@ class Comparison:
         if alike:
             # A method that passes the recording through resembles it whatever the channel is.
             text += (
-                f" The sounds of {', '.join(alike)} are no more like the recording than what the "
-                f"same method makes of a random map: that likeness says nothing of the channel."
+                f" No more like the recording than its own random control is that of "
+                f"{', that of '.join(alike)}: its likeness says nothing of the channel."
             )
         return text
 
