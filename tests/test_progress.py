@@ -2,10 +2,13 @@
 
 import sys
 import time
+from pathlib import Path
 
 import pytest
+from command import enter, options, sound, write
 
 from deconv1d import progress
+from deconv1d.cli.commands import main
 from deconv1d.progress import bar
 
 
@@ -35,6 +38,22 @@ def test_a_bar_within_a_bar_writes_lines_alone(fast, capsys):
     lines = capsys.readouterr().err.splitlines()
     assert {line.split(":")[0] for line in lines} == {"page", "masks"}
     assert all(line.isprintable() for line in lines)
+
+
+def test_mining_and_its_report_say_off_a_terminal_what_is_left(tmp_path, monkeypatch, capsys):
+    pytest.importorskip("pyarrow")
+    enter(tmp_path, monkeypatch)
+    monkeypatch.setattr(progress, "EVERY", 0.0)
+    Path("in").mkdir()
+    for number in range(3):
+        write(f"in/{number}.wav", sound(900))
+    assert main(["mine", *options(), "--data", "in", "-o", "out", "--layers", "3"]) == 0
+    assert main(["report", "out", "-o", "page"]) == 0
+    lines = capsys.readouterr().err.splitlines()
+    assert all(line.endswith(" left") for line in lines)
+    assert {"mining: 3 of 3 clips, 00:00 left"} < set(lines)
+    assert any(line.startswith("sonifying: ") for line in lines)
+    assert any(" of 5 channels, " in line for line in lines)
 
 
 def test_what_is_done_at_once_prints_nothing(capsys):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from typing import TYPE_CHECKING
 
 from deconv1d.cli.answer import Answer
@@ -51,7 +50,7 @@ def run_report(arguments: argparse.Namespace) -> Answer:
         arguments.other,
         folder=arguments.output,
         tuning=_tuning(arguments),
-        progress=sys.stderr.isatty(),
+        progress=True,
     )
     return Answer(f"Open {page} in a browser.", {"page": str(page)})
 

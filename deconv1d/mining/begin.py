@@ -10,8 +10,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from deconv1d.errors import DependencyError, FileError, InputError
 from deconv1d.layers.maps import LayerMaps
 from deconv1d.layers.table import LayerRow
@@ -32,6 +30,7 @@ from deconv1d.mining.plan import (
     write_plan,
 )
 from deconv1d.mining.sources import list_clips
+from deconv1d.progress import bar
 from deconv1d.sonification import needed_rate
 from deconv1d.sonify import Sonifier
 
@@ -126,9 +125,7 @@ def begun(
     """The plan, what layers.json says of the layers, and why clips are not run in batches."""
     part = out / f"{findings.CLIPS}.part"
     try:
-        clips = tqdm(
-            list_clips(sources), "listing", unit=" clips", disable=None if progress else True
-        )
+        clips = bar(list_clips(sources), desc="listing", unit="clips", shown=progress)
         listing = write_list(part, clips)
         if not listing.clips:
             raise InputError(

@@ -102,7 +102,7 @@ def mine_into(
             weights, and the table says how far to trust it; three forward passes a winner.
         mask: Whether each winner is also heard through a mask, as by `method="mask"`: 64 forward
             passes a clip, and three forward and backward passes a winner.
-        progress: Whether to show bars with the remaining time, if stderr is a terminal.
+        progress: Whether to show bars with the remaining time; off a terminal they are lines.
 
     Raises:
         InputError: If an argument cannot be used, no clip can be used, two have one id, or the

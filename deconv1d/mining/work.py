@@ -9,8 +9,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from deconv1d.audio import write_whole
 from deconv1d.errors import FileError
 from deconv1d.mining import findings
@@ -27,6 +25,7 @@ from deconv1d.mining.plan import (
 )
 from deconv1d.mining.ranking import NOWHERE
 from deconv1d.mining.shards import read_shard
+from deconv1d.progress import bar
 
 CLIPS_HEARD_AT_ONCE = 8
 
@@ -48,16 +47,16 @@ class Work:
         left = sum(
             min(self.plan.shard_clips, self.plan.clips - n * self.plan.shard_clips) for n in todo
         )
-        with tqdm(
+        with bar(
             total=self.plan.clips,
             initial=self.plan.clips - left,
             desc="mining",
-            unit=" clips",
-            disable=None if self.progress else True,
-        ) as bar:
+            unit="clips",
+            shown=self.progress,
+        ) as steps:
             for (_, (number, clips)), content in self.executor.run((MINE, task) for task in tasks):
                 write_whole(self._shard(number), content)
-                bar.update(len(clips))
+                steps.update(len(clips))
         return self._merged()
 
     def _merged(self) -> tuple[dict[str, Ranking], int, dict[str, str]]:
@@ -96,16 +95,16 @@ class Work:
             for number in units
             if (part := list(islice(clips, CLIPS_HEARD_AT_ONCE))) and number in todo
         )
-        with tqdm(
+        with bar(
             total=len(units),
             initial=len(units) - len(todo),
             desc="sonifying",
-            unit=" units",
-            disable=None if self.progress else True,
-        ) as bar:
+            unit="units",
+            shown=self.progress,
+        ) as steps:
             for (_, (number, _)), heard in self.executor.run((HEAR, task) for task in tasks):
                 self._write_heard(number, heard)
-                bar.update()
+                steps.update()
         told: dict[Place, dict[str, Any]] = {}
         for number in units:
             facts = self._read_heard(number) or {"rows": [], "errors": {}}

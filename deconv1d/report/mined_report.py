@@ -17,6 +17,7 @@ from markupsafe import Markup
 
 from deconv1d.audio import Samples, read_audio, write_audio, write_whole
 from deconv1d.errors import FileError
+from deconv1d.progress import bar
 from deconv1d.report import PAGE, whole_folder
 from deconv1d.report.mined_folder import (
     SOUNDS,
@@ -139,14 +140,12 @@ def _out_of(source: MinedFolder) -> str:
 def _model(
     writer: _Writer, source: MinedFolder, tuning: Mapping[str, Tuning], *, progress: bool
 ) -> Facts:
-    from tqdm import tqdm
-
     cells = sum(len(layer.winners) for layer in source.layers)
-    with tqdm(total=cells, desc=source.name, unit="channel", disable=not progress) as bar:
+    with bar(total=cells, desc=source.name, unit="channels", shown=progress) as steps:
         return {
             "name": source.name,
             "layers": [
-                _layer(writer, source, layer, number, tuning.get(layer.name), bar)
+                _layer(writer, source, layer, number, tuning.get(layer.name), steps)
                 for number, layer in enumerate(source.layers)
             ],
         }
@@ -158,7 +157,7 @@ def _layer(
     layer: MinedLayer,
     number: int,
     tuning: Tuning | None,
-    bar: Any,
+    steps: Any,
 ) -> Facts:
     cells = []
     for channel, winners in sorted(layer.winners.items()):
@@ -167,7 +166,7 @@ def _layer(
             for rank, winner in enumerate(winners)
         ]
         cells.append(_cell(channel, winners, tops))
-        bar.update()
+        steps.update()
     return {
         "name": layer.name,
         "channels": layer.channels,
