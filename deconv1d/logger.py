@@ -7,10 +7,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from deconv1d.errors import InputError
 from deconv1d.render import figure_png, plot_spectrograms
+from deconv1d.report.sounds import faster, playable
 from deconv1d.sonification import Sonification, needed_rate
 from deconv1d.sonify import Sonifier
 
@@ -73,14 +75,13 @@ class SonificationLogger:
             sonification = self._sonifier.programs.sonify(
                 self._x, layer=layer, channel=channel, method=self._method
             )
-            sounds = {
-                "input": _first(sonification.input),
-                _title(sonification): _first(sonification.waveform),
-            }
+            sound = _first(sonification.waveform)
+            # A browser plays no low rates: the sound is played faster, which the picture says.
+            heard, rate, speed = playable(sound.numpy(), self._rate)
+            title = ", ".join(filter(None, [_title(sonification), faster(speed)]))
+            sounds = {"input": _first(sonification.input), title: sound}
             picture = figure_png(plot_spectrograms(sounds, self._rate))
-            self._write(
-                self._writer, layer, _first(sonification.waveform), self._rate, picture, step
-            )
+            self._write(self._writer, layer, torch.from_numpy(heard), rate, picture, step)
 
 
 def _first(sounds: Tensor) -> Tensor:

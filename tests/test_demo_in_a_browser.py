@@ -3,11 +3,15 @@
 import pytest
 import torch
 from browser import chromium, needs_browser, opened, sideways
+from mined import clips_of, write_mined
 from torch import nn
 
 from deconv1d import Sonifier
+from deconv1d.audio import write_audio
+from deconv1d.explore import Studio
 from deconv1d.report import render_card, render_document
 from deconv1d.report.listening import Shown, Subject, write_listening_page
+from deconv1d.report.mined_report import write_report
 
 pytestmark = needs_browser
 
@@ -97,3 +101,19 @@ def test_a_card_plays_faster_too(browser, sonifier, waveform, tmp_path):
             assert "Played 16 x faster" in page.locator(".faster").inner_text()
             assert page.locator(".clock").inner_text().endswith("/ 8.00 s")
             assert page.locator("table:visible").count() == 0  # folded
+
+
+def test_a_report_and_the_live_page_play_faster_too(browser, sonifier, tmp_path):
+    clips = clips_of("low/a", "low/b", samples=4000, rate=RATE)
+    mined = write_mined(tmp_path / "mined", sonifier, clips, ["0"])
+    report = write_report(mined, folder=tmp_path / "report")
+    with opened(browser, f"{report.as_uri()}#0/0/1") as page:
+        assert "Played 16 x faster" in page.locator(".faster").first.inner_text()
+        assert page.locator(".clock").first.inner_text().endswith("/ 8.00 s")
+    studio = Studio(sonifier)
+    write_audio(tmp_path / "clip.wav", clips["low/a"].numpy(), RATE)
+    clip = studio.take_file(tmp_path / "clip.wav")["clip"]
+    request = {"clip": clip, "layer": "0", "channel": 1, "method": "deconvnet", "contrast": False}
+    facts = studio.hear(request)
+    assert {sound["speed"] for sound in facts["sounds"]} == {16}
+    assert facts["seconds"] == 4000 / 8000

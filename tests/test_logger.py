@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from untouched import untouched
 
-from deconv1d import InputError, Sonifier
+from deconv1d import InputError, Sonifier, logger
 from deconv1d.logger import SonificationLogger
 
 RATE = 8000
@@ -74,6 +74,24 @@ class Silent:
 
     def add_image(self, name, picture, step, dataformats):
         self.names.append(name)
+
+
+def test_a_low_rate_is_logged_as_browsers_play_it_and_the_picture_says_so(clip, monkeypatch):
+    drawn, heard = [], []
+
+    class Kept(Silent):
+        def add_audio(self, name, sound, step, sample_rate):
+            heard.append((len(sound), sample_rate))
+
+    monkeypatch.setattr(
+        logger, "plot_spectrograms", lambda sounds, rate: drawn.append((list(sounds), rate))
+    )
+    monkeypatch.setattr(logger, "figure_png", lambda _: b"")
+    monkeypatch.setattr(logger, "_pixels", lambda _: None)
+    sonifier = Sonifier(small_model(), sample_rate=500)
+    SonificationLogger(sonifier, clip, maps={"2": 0}, writer=Kept()).log(0)
+    assert heard == [(len(clip), 8000)]
+    assert drawn == [(["input", "2, channel 0, played 16 x faster"], 500)]
 
 
 def test_a_model_in_training_is_left_as_it_is(clip):

@@ -19,7 +19,7 @@ from deconv1d.audio import read_audio
 from deconv1d.channels import means
 from deconv1d.errors import Deconv1dError, FileError, InputError
 from deconv1d.masks.options import LISTENING, MASK, RIVALS
-from deconv1d.report.sounds import player_sounds
+from deconv1d.report.sounds import player_sounds, speed_of
 from deconv1d.sonification import needed_rate
 from deconv1d.sonify import Sonifier
 from deconv1d.sounding import to_peak_of
@@ -145,7 +145,7 @@ class Studio:
         tracks = {"input": clip.waveform, name: heard, "residual": found.residual}
         return {
             "label": f"{layer}, channel {channel}, {method}",
-            "seconds": len(clip.waveform) / self.rate,
+            "seconds": len(clip.waveform) / (self.rate * speed_of(self.rate)),
             "first": 1,
             "sounds": [asdict(sound) for sound in player_sounds(tracks, self.rate)],
             "silent": not bool(heard.any()),

@@ -281,8 +281,8 @@ def _top(writer: _Writer, winner: Winner, sample_rate: int | None, place: str) -
         **facts,
         "problem": problem,
         "seconds": len(first.samples) / (first.rate * speed),
+        "speed": speed,
         **_moment(winner.window, scale),
-        "facts": facts["facts"] | ({"played": f"{speed} x faster"} if speed > 1 else {}),
         "sounds": [
             (name, round(levels[name], 4), writer.write(name, sound, place, peak),
              float(f"{rms(sound.samples):.4g}"))

@@ -223,7 +223,7 @@ deconv1d.parts.push(() => {
   function playerOfTop(top, label) {
     const sounds = soundsOf(top);
     const first = Math.max(0, top.sounds.indexOf(soundOf(top)));
-    return playerOf({label, seconds: top.seconds, start: top.start, end: top.end, first, sounds});
+    return playerOf({label, seconds: top.seconds, start: top.start, end: top.end, first, sounds, speed: top.speed});
   }
 
   function topOf(place, top, rank) {
@@ -340,7 +340,7 @@ deconv1d.parts.push(() => {
       };
       box.replaceChildren(make("h3", {}, "Blind test"),
         make("p", {}, "Which of two sounds is this channel’s? The other one is of another channel of this layer."),
-        playerOf({label: "Blind test", sounds, seconds: Math.max(...shown.map((top) => top.seconds ?? 0))}),
+        playerOf({label: "Blind test", sounds, speed: Math.max(...shown.map((top) => top.speed ?? 1)), seconds: Math.max(...shown.map((top) => top.seconds ?? 0))}),
         make("div", {class: "answers"}, make("button", {type: "button", onclick: () => answer(0)}, "It is the first"), make("button", {type: "button", onclick: () => answer(1)}, "It is the second")),
         result);
       tell(word);
