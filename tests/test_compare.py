@@ -35,7 +35,9 @@ from deconv1d.compare import (
     quantus_explain,
 )
 from deconv1d.compare.captum_methods import CAPTUM, CaptumTarget
+from deconv1d.compare.comparison import Compared, Comparison
 from deconv1d.evaluation.faithfulness import faithfulness
+from deconv1d.table import Table
 
 RATE = 8000
 
@@ -561,6 +563,22 @@ def test_a_chosen_few_in_their_order(model, clip):
     assert found.channel == int(best)
 
 
+def test_a_summary_says_in_words_what_the_numbers_come_to():
+    def row(method, answer=None, minus_control=None):
+        return Compared(method, answer=answer, minus_control=minus_control)
+
+    def summary(*rows):
+        return Comparison("3", 2, Table(rows), {}, RATE).summary
+
+    assert summary(row("deconvnet", 0.5, 0.1), row("guided", 0.75, -0.1), row("Neuron")) == (
+        "Of 3 methods 2 gave a sound. The channel responds most to that of guided: 0.75 of its "
+        "response to the recording. No more like the recording than its own random control is "
+        "that of guided: its likeness says nothing of the channel."
+    )
+    assert "random control" not in summary(row("deconvnet", 0.5, 0.1))
+    assert summary(row("Neuron")) == "Of 1 methods 0 gave a sound."
+
+
 def test_it_prints_plots_and_goes_into_json_and_html(compared):
     text = str(compared)
     assert all(method in text for method in METHODS)
@@ -568,6 +586,7 @@ def test_it_prints_plots_and_goes_into_json_and_html(compared):
     assert [row["method"] for row in facts["methods"]] == list(METHODS)
     assert facts["methods"][0]["coherence"] == compared["deconvnet"].coherence
     html = compared._repr_html_()
+    assert html.index(compared.summary.split(".")[0]) < html.index("<table>")
     assert html.count("<audio") == len(METHODS) + 1
     assert "<script" not in html
     titles = [axes.get_title(loc="left") for axes in compared.plot().axes]

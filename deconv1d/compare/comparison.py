@@ -80,7 +80,7 @@ class Comparison:
         """What the numbers come to, in plain sentences."""
         known = [(row, row.answer, row.minus_control) for row in self.methods]
         heard = [(row.method, a, m) for row, a, m in known if a is not None and m is not None]
-        text = f"Of {len(known)} methods {len(heard)} give a sound."
+        text = f"Of {len(known)} methods {len(heard)} gave a sound."
         if not heard:
             return text
         method, most, _ = max(heard, key=lambda each: each[1])
