@@ -105,6 +105,12 @@ def test_time_first_is_not_read_as_many_short_clips(channels, norm):
         Sonifier(network(channels, norm)).layers(samples(61, 2))
 
 
+def test_more_channels_than_samples_are_time_first_even_where_the_model_would_run():
+    """61 clips of 8 samples are long enough for this kernel: the model does not refuse them."""
+    with pytest.raises(InputError, match=r"shape \(61, 8\).*\(time, channels\).*x\.T"):
+        Sonifier(network(1)).layers(samples(61, 8))
+
+
 @pytest.mark.parametrize("shape", [(2, 61), (1, 3), (3, 61), (1, 5, 61)])
 def test_no_error_of_torch_is_left(shape):
     """Neither of the number of channels nor of a clip that is too short."""
