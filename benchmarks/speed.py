@@ -17,8 +17,8 @@ from benchmarks.growth import calls, growth, long_recording, small_capture
 from benchmarks.jobs import many_channels, one_channel, one_channel_jobs, peaks, removal
 from benchmarks.reporting import HERE, in_a_process, interleaved, table, write_page
 from deconv1d import Sonifier
-from deconv1d.mining.plan import Plan
-from deconv1d.mining.shards import BATCH_SAMPLES, Miner
+from deconv1d.mining.plan import BATCH_SAMPLES, Plan
+from deconv1d.mining.shards import Miner
 from deconv1d.mining.sources import list_clips, read_clip
 from deconv1d.record.capture import capture
 from deconv1d.record.request import TapRequest

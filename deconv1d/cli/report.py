@@ -29,6 +29,12 @@ def report_options(parser: argparse.ArgumentParser) -> None:
         "--sample-rate", type=int, metavar="HZ", help="what the model was trained at"
     )
     parser.add_argument(
+        "--most",
+        type=int,
+        metavar="N",
+        help="only the N channels of each layer that respond most (default: all)",
+    )
+    parser.add_argument(
         "-o",
         "--output",
         default="deconv1d-report",
@@ -50,6 +56,7 @@ def run_report(arguments: argparse.Namespace) -> Answer:
         arguments.other,
         folder=arguments.output,
         tuning=_tuning(arguments),
+        most=arguments.most,
         progress=True,
     )
     return Answer(f"Open {page} in a browser.", {"page": str(page)})

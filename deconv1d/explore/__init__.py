@@ -2,5 +2,6 @@
 
 from deconv1d.explore.server import serve
 from deconv1d.explore.studio import Studio
+from deconv1d.explore.widget import explore_widget
 
-__all__ = ["Studio", "serve"]
+__all__ = ["Studio", "explore_widget", "serve"]

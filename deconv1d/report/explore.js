@@ -1,9 +1,9 @@
-// The live page: a clip goes to the program that serves this page, and its sounds come back.
+// The live view: a clip goes to the program behind it, and its sounds come back. It is the same on the page
+// that `deconv1d explore` serves and in a notebook; how words get to the program is what differs.
 "use strict";
-deconv1d.parts.push(() => {
+/** Fills an element; post(address, body) sends "start", "clip" or "sonify" and gives the answer, or throws. */
+deconv1d.explore = (main, post) => {
   const {make, playerOf, leave} = deconv1d;
-  const main = document.getElementById("explore");
-  const token = new URLSearchParams(location.search).get("token") ?? "";
   const MOST_BYTES = 25 * 2 ** 20;
   let clip = null, asked = 0, recorder = null;
 
@@ -36,13 +36,11 @@ deconv1d.parts.push(() => {
       say(`Working for ${passed.toFixed(0)} s …`);
     }, 250);
     try {
-      const response = await fetch(address, {method: "POST", headers: {"X-Token": token}, body});
-      const facts = await response.json();
-      if (!response.ok) throw new Error(facts.message ?? response.statusText);
+      const facts = await post(address, body);
       say("");
       return facts;
     } catch (error) {
-      say(error instanceof TypeError ? "The program that serves this page has ended. Start it again." : error.message, true);
+      say(error.message, true);
       return null;
     } finally {
       clearInterval(timer);
@@ -131,4 +129,19 @@ deconv1d.parts.push(() => {
   }
 
   ask("start", "").then((facts) => { if (facts?.clip) show(facts); });
+};
+
+deconv1d.parts.push(() => {
+  const main = document.getElementById("explore");
+  if (!main) return;
+  const token = new URLSearchParams(location.search).get("token") ?? "";
+  deconv1d.explore(main, async (address, body) => {
+    let response, facts;
+    try {
+      response = await fetch(address, {method: "POST", headers: {"X-Token": token}, body});
+      facts = await response.json();
+    } catch { throw new Error("The program that serves this page has ended. Start it again."); }
+    if (!response.ok) throw new Error(facts.message ?? response.statusText);
+    return facts;
+  });
 });

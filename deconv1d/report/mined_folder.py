@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from deconv1d.errors import FileError
+from deconv1d.errors import FileError, InputError
 from deconv1d.masks.options import MASK
 from deconv1d.mining.mined import import_parquet, readable
 from deconv1d.table import printable
@@ -105,16 +105,23 @@ class MinedFolder:
     method: str = "deconvnet"
 
 
-def read_mined_folder(folder: str | Path) -> MinedFolder:
+def read_mined_folder(folder: str | Path, *, most: int | None = None) -> MinedFolder:
     """Reads a folder that `deconv1d mine` wrote.
 
     Args:
         folder: Its name.
+        most: Keep so many channels of each layer, those that respond most; None: all.
 
     Raises:
+        InputError: If `most` is no number above 0.
         FileError: If a table is missing, damaged or lacks a column, or names a file outside.
         DependencyError: If pyarrow is not installed.
     """
+    if most is not None and most < 1:
+        raise InputError(
+            f"most={most} cannot be used: expected how many channels of each layer to show, above "
+            f"0. Leave it out for all."
+        )
     folder = Path(folder)
     about, winners = _about(folder), _winners(folder)
     method = str(about.get("method", "deconvnet"))
@@ -127,13 +134,19 @@ def read_mined_folder(folder: str | Path) -> MinedFolder:
         sample_rate=None if rate is None else int(rate),
         key=hashlib.sha256((folder / WINNERS).read_bytes()).hexdigest()[:16],
         layers=[
-            MinedLayer(str(row["layer"]), int(row["channels"]), row, by_layer[name])
+            MinedLayer(str(row["layer"]), int(row["channels"]), row, _strongest(by_layer[name], most))
             for row in about["layers"]
             if (name := printable(str(row["layer"]))) in by_layer
         ],
         clips=clips if isinstance(clips, int) else None,
         method=method,
     )
+
+
+def _strongest(winners: dict[int, list[Winner]], most: int | None) -> dict[int, list[Winner]]:
+    """The channels whose best value is the largest."""
+    order = sorted(winners, key=lambda channel: (-winners[channel][0].value, channel))
+    return {channel: winners[channel] for channel in order[:most]}
 
 
 def _about(folder: Path) -> dict[str, Any]:

@@ -61,6 +61,7 @@ def write_report(
     folder: str | Path,
     tuning: Mapping[str, Tuning] | None = None,
     other_tuning: Mapping[str, Tuning] | None = None,
+    most: int | None = None,
     progress: bool = False,
 ) -> Path:
     """Writes a folder with a page to listen on; it opens from disk.
@@ -72,6 +73,7 @@ def write_report(
         folder: Where; an older report there is replaced.
         tuning: Tuning curves by layer, as `Sonifier.tuning` gives them, for the channels' pages.
         other_tuning: The same of the other model.
+        most: Show so many channels of each layer, those that respond most; None: all.
         progress: Whether to show a bar.
 
     Returns:
@@ -82,7 +84,7 @@ def write_report(
         DependencyError: If pyarrow is not installed.
     """
     given = [(mined, tuning), *([] if other is None else [(other, other_tuning)])]
-    read = [(read_mined_folder(source), curves or {}) for source, curves in given]
+    read = [(read_mined_folder(source, most=most), curves or {}) for source, curves in given]
     with whole_folder(folder, names=FILES) as part:
         models = [
             _model(_Writer(part, f"model-{number}"), source, curves, progress=progress)
@@ -116,9 +118,11 @@ def _finite(value: Any) -> Any:
 
 def _page(sources: Sequence[MinedFolder], models: Sequence[Facts]) -> str:
     channels = sum(len(layer["cells"]) for layer in models[0]["layers"])
+    every = sum(layer.channels for layer in sources[0].layers)
+    some = "" if channels == every else f" of {every}"
     about = (
-        f"This page lets you hear {channels} channels in {len(models[0]['layers'])} layers of "
-        f"{sources[0].name}: for each the recordings that it responds to most, "
+        f"This page lets you hear {channels}{some} channels in {len(models[0]['layers'])} layers "
+        f"of {sources[0].name}: for each the recordings that it responds to most, "
         f"{_out_of(sources[0])}, and what of them reaches it."
     )
     if len(models) > 1:

@@ -1,0 +1,75 @@
+"""How soon the live page sounds: python -m benchmarks.live; writes the table in docs/listen.md.
+
+What is timed is all that the program does for a request, pictures and sound files included: the
+browser adds a few milliseconds. Times are of one thread; the share of other programs is taken out
+by counting processor time.
+"""
+
+from __future__ import annotations
+
+import io
+import time
+from collections.abc import Callable
+from functools import partial
+from statistics import median
+from typing import Any
+
+import numpy as np
+import soundfile
+import torch
+
+from benchmarks.pointing import put_between
+from benchmarks.reporting import HERE, table
+from deconv1d import Sonifier
+from deconv1d.explore import Studio
+from reference_models.cnn12 import demo
+
+RATE, SECONDS, ROUNDS = 8000, 5, 3
+LAYERS = ("conv1", "conv6", "conv11")
+
+
+def clip() -> bytes:
+    """A sound file of noise."""
+    content = io.BytesIO()
+    noise = np.random.default_rng(0).normal(0, 0.1, SECONDS * RATE)
+    soundfile.write(content, noise, RATE, format="WAV")
+    return content.getvalue()
+
+
+def seconds(run: Callable[[], Any]) -> float:
+    """Median processor time of a few runs."""
+    taken = []
+    for _ in range(ROUNDS):
+        start = time.process_time()
+        run()
+        taken.append(time.process_time() - start)
+    return median(taken)
+
+
+def main() -> None:
+    """Writes the table."""
+    torch.set_num_threads(1)
+    model, studio = demo(), Studio(Sonifier(demo(), sample_rate=RATE))
+    taken = studio.take(clip())
+    names = [layer["name"] for layer in taken["layers"]]
+    x = torch.zeros(1, 1, SECONDS * RATE)
+    with torch.inference_mode():
+        forward = seconds(partial(model, x))
+    rows = [("the clip and all its layers", partial(studio.take, clip()))]
+    for layer in LAYERS:
+        name = next(name for name in names if name.endswith(layer))
+        for method in ("deconvnet", "mask"):
+            asked = {"clip": taken["clip"], "layer": name, "channel": 0, "contrast": True}
+            rows.append((f"{layer}, {method}", partial(studio.hear, asked | {"method": method})))
+    lines = [("the bare forward pass", f"{forward:.3f} s", "1")]
+    for name, run in rows:
+        found = seconds(run)
+        # Only the last clips are remembered: taking more of them does not forget this one.
+        lines.append((name, f"{found:.2f} s", f"{found / forward:.0f}"))
+    body = table(("what, of a clip of 5 s", "processor time", "forward passes"), lines)
+    print(body)
+    put_between(HERE.parent / "docs" / "listen.md", "live", body + "\n")
+
+
+if __name__ == "__main__":
+    main()
