@@ -20,8 +20,8 @@ from reference_models.cnn12 import demo
 from reference_models.data.words import list_words, read_word
 
 PAGE = HERE.parent / "docs" / "example"
-VOICES, RATE = 40, 8000
-LAYERS = ("conv2", "conv4", "conv6", "conv9")
+VOICES, RATE = 24, 8000
+LAYERS = ("conv2", "conv4", "conv6", "conv8")
 CHANNELS = 4
 """Of each layer: what the repository holds stays small."""
 
