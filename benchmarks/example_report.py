@@ -1,7 +1,7 @@
 """The report that docs/listen.md shows: python -m benchmarks.example_report (a few minutes).
 
 It mines the words network that ships over the 35 words of Speech Commands, said by eSpeak NG in
-voices that the network was not trained on, and writes docs/example/. Run it again when
+a voice that the network was not trained on, and writes docs/example/. Run it again when
 the network changes. It needs `pip install -e ".[reference]"`.
 """
 

@@ -4,6 +4,7 @@ import io
 import json
 import re
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -260,3 +261,18 @@ def test_the_command_writes_the_page(mined, tmp_path, capsys):
     assert len(facts_of(folder / PAGE)["models"]) == 2
     assert main(["report", str(tmp_path), "-o", str(folder)]) == 2
     assert "holds nothing to show" in capsys.readouterr().err
+
+
+def test_the_example_in_the_docs_is_small_whole_and_linked():
+    docs = Path(__file__).parents[1] / "docs"
+    files = [path for path in (docs / "example").rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) < 3 * 2**20
+    assert "(example/index.html)" in (docs / "listen.md").read_text("utf-8")
+    (model,) = facts_of(docs / "example" / "index.html")["models"]
+    tops = [top for layer in model["layers"] for cell in layer["cells"] for top in cell["top"]]
+    assert tops
+    for top in tops:
+        assert top["sentence"]
+        assert len(top["sounds"]) == 5
+        for _, _, stem, _ in top["sounds"]:
+            assert (docs / "example" / f"{stem}.wav").is_file()
