@@ -170,7 +170,7 @@ class _Sum:
         if end <= begin:
             return
         own = ordered(found.maps)[0].narrow(found.time - 1, begin, end - begin)
-        flat = own.movedim(found.time - 1, 1).reshape(len(own), end - begin, -1).double().cpu()
+        flat = own.movedim(found.time - 1, 1).reshape(len(own), end - begin, -1).cpu().double()
         each = flat.shape[2]
         largest, place = (x.numpy() for x in flat.reshape(len(own), -1).max(1))
         # The first among equals: of an earlier tile.

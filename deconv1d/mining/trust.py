@@ -96,7 +96,7 @@ class Judge:
 
     def _heard(self, sounds: Tensor) -> list[Tensor]:
         """Mean activation of every channel of each layer, (sounds, channels)."""
-        return [means(maps.maps).double().cpu() for maps in self._maps(list(sounds.numpy()))]
+        return [means(maps.maps).cpu().double() for maps in self._maps(list(sounds.numpy()))]
 
 
 def twin_of(sonifier: Sonifier) -> Sonifier:
