@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import traceback
+import types
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -93,10 +94,8 @@ def _widget_class() -> Any:
             f"Install it: pip install 'deconv1d[explore]'"
         ) from error
 
-    class ExploreWidget(anywidget.AnyWidget):  # type: ignore[misc]  # anywidget is untyped here
-        """The live view."""
+    def fill(namespace: dict[str, Any]) -> None:
+        namespace["_esm"] = script()
+        namespace["style"] = traitlets.Unicode().tag(sync=True)
 
-        _esm = script()
-        style = traitlets.Unicode().tag(sync=True)
-
-    return ExploreWidget
+    return types.new_class("ExploreWidget", (anywidget.AnyWidget,), exec_body=fill)

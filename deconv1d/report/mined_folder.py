@@ -134,7 +134,9 @@ def read_mined_folder(folder: str | Path, *, most: int | None = None) -> MinedFo
         sample_rate=None if rate is None else int(rate),
         key=hashlib.sha256((folder / WINNERS).read_bytes()).hexdigest()[:16],
         layers=[
-            MinedLayer(str(row["layer"]), int(row["channels"]), row, _strongest(by_layer[name], most))
+            MinedLayer(
+                str(row["layer"]), int(row["channels"]), row, _strongest(by_layer[name], most)
+            )
             for row in about["layers"]
             if (name := printable(str(row["layer"]))) in by_layer
         ],
