@@ -19,7 +19,7 @@ PAGES = sorted(
     for folder in (*PACKAGES, "docs", "examples")
     for suffix in ("py", "md", "html")
     for path in (ROOT / folder).rglob(f"*.{suffix}")
-    if "results" not in path.parts
+    if not {"results", "example"} & set(path.relative_to(ROOT).parts)  # generated pages
 ) + sorted(ROOT.glob("*.md"))
 
 DOTTED = re.compile(rf"(?<![\w./-])(?:{'|'.join(PACKAGES)})(?:\.[A-Za-z_]\w*)+")
