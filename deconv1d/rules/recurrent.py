@@ -125,7 +125,8 @@ def transpose(cell: Cell, name: str) -> Callable[..., tuple[Tensor, ...]]:
                 outputs.append(output)
             h = torch.cat(outputs, -1)
         # Only as many parts as later ops read have a signal.
-        y, *last = [*signals, *[None] * (len(first) + 1 - len(signals))]
+        missing: list[Tensor | None] = [None] * (len(first) + 1 - len(signals))
+        y, *last = [*signals, *missing]
         ends = [torch.zeros_like(s) if e is None else e for e, s in zip(last, first, strict=True)]
         back = torch.zeros_like(h) if y is None else y.transpose(0, 1) if batch_first else y
         starts: list[States] = []
