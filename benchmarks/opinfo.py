@@ -334,7 +334,8 @@ def body(found: dict[str, Outcomes], each: int | None) -> str:
         f"right, {total['refused'] / tried:.2%} are refused by an error of this library, "
         f"{total['wrong'] / tried:.2%} are wrong and {total['foreign'] / tried:.2%} end in "
         f"another's traceback. {sum(o.left_out for o in found.values())} were left out: autograd "
-        "has no finite gradient there, or their values are no waveform.\n\n"
+        "has no finite gradient there, their values are no waveform, or the seconds of the op were "
+        "up. What the library does about a wrong capture: [reliability](reliability.md).\n\n"
         + table(
             ("op", "samples", *KINDS, "why it cannot be carried"),
             [(*_row(name, o), REASONS.get(name, "")) for name, o in rest.items()],
