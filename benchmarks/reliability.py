@@ -185,7 +185,8 @@ kind promises: the same number of channels everywhere, a model that goes on as i
 was not listened to, a file that keeps its mode.
 
 An attack is *refused by name* if an error of this library says what it cannot do. It is *wrong*
-if neither is so.
+if neither is so. What is refused of PyTorch's own samples of every op, and why, stands on the page
+of [ops](ops.md).
 
 The last two columns say what the default `verify="once"` is worth. The fix of a kind is taken out
 (`benchmarks/attacks/plants.py`), and its attacks are made again: so many go wrong then, and of so
