@@ -11,14 +11,17 @@ from torch import nn
 from deconv1d import FileError, InputError, Sonifier
 from deconv1d.cli.commands import main
 from deconv1d.evaluation.explanations import itself, sonified
+from deconv1d.evaluation.intervals import Mean
 from deconv1d.evaluation.pointing import ORACLE
 from deconv1d.evaluation.recordings import read_recordings
 from deconv1d.evaluation.trust import (
     CONTROLS,
     RANDOM_CELLS,
+    Trust,
     benchmark_trust,
     spread_layers,
     standard_explanations,
+    summary_of,
     weights_hash,
 )
 
@@ -87,6 +90,27 @@ def test_the_command_gives_the_librarys_table(folder, capsys):
     page = (folder / "page.html").read_text()
     assert "within frames" in page
     assert "deconvnet" in page
+    assert "points best" in page or "no pair counted" in page
+
+
+def line(explanation, value, width=0.02, pairs=12, identified=True):
+    aligned = Mean(value, value - width, value + width)
+    told = aligned if identified else None
+    return Trust("conv9", explanation, pairs, aligned, aligned, aligned, told, told)
+
+
+def test_the_summary_says_whether_the_best_beats_the_best_control():
+    rows = [line("deconvnet", 0.6), line("mask", 0.89), line(ORACLE, 0.99, identified=False)]
+    controls = [line(CONTROLS[0], 0.7), line(CONTROLS[1], 0.5)]
+    (said,) = summary_of([*rows, *controls])
+    assert said == (
+        "conv9: mask points best, 0.89 [0.87, 0.91] aligned over 12 pairs. It points better than "
+        "the best control (input gated by the map, 0.70 [0.68, 0.72])."
+    )
+    (said,) = summary_of([*rows, line(CONTROLS[0], 0.88)])
+    assert "It cannot be told from the best control" in said
+    (said,) = summary_of([line("mask", float("nan"), pairs=0), *controls])
+    assert said.startswith("conv9: no pair counted")
 
 
 def test_what_the_command_refuses(folder, capsys):

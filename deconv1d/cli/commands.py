@@ -209,7 +209,8 @@ def _compare(arguments: argparse.Namespace) -> Answer:
 
 def _benchmark_trust(arguments: argparse.Namespace) -> Answer:
     from deconv1d.evaluation.recordings import read_recordings
-    from deconv1d.evaluation.trust import benchmark_trust, facts_of, spread_layers
+    from deconv1d.evaluation.trust import benchmark_trust, facts_of, spread_layers, summary_of
+    from deconv1d.templates import rendered
 
     sonifier = sonifier_of(arguments)
     recordings = read_recordings(arguments.data, arguments.sample_rate)
@@ -227,8 +228,10 @@ def _benchmark_trust(arguments: argparse.Namespace) -> Answer:
             seconds=arguments.seconds,
             progress=True,
         )
-    _write_page(arguments.output, table.title, table._repr_html_())
-    return Answer(str(table), facts_of(table, sonifier.model))
+    lines = summary_of(table)
+    page = {"title": table.title, "lines": lines, "table": table._repr_html_()}
+    _write_page(arguments.output, table.title, rendered("trust.html", **page))
+    return Answer("\n".join([str(table), *lines]), facts_of(table, sonifier.model))
 
 
 def _mine(arguments: argparse.Namespace) -> Answer:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -117,6 +117,38 @@ def benchmark_trust(
             for apart, aligned in zip(play(aligned=False), play(aligned=True), strict=True)
         ],
         title="Trust",
+    )
+
+
+def summary_of(table: Iterable[Trust]) -> list[str]:
+    """One sentence for each layer: which explanation points best, beside its best control.
+
+    Args:
+        table: What `benchmark_trust` gives.
+    """
+    by_layer: dict[str, list[Trust]] = {}
+    for row in table:
+        by_layer.setdefault(row.layer, []).append(row)
+    return [_told(layer, rows) for layer, rows in by_layer.items()]
+
+
+def _told(layer: str, rows: Sequence[Trust]) -> str:
+    # The oracle has no sounds of single channels, so that it is identified by none.
+    counted = [row for row in rows if row.pairs]
+    tried = [r for r in counted if r.identified and not r.explanation.startswith("control")]
+    controls = [row for row in counted if row.explanation in CONTROLS]
+    if not tried or not controls:
+        return f"{layer}: no pair counted, or nothing was tried beside the controls."
+    best = max(tried, key=lambda row: row.aligned.value)
+    rival = max(controls, key=lambda row: row.aligned.value)
+    more = best.aligned.value - rival.aligned.value
+    # Both were measured on the same pairs, so that this is on the careful side.
+    spread = math.hypot(best.aligned.error, rival.aligned.error)
+    said = "points better than" if more > 2 * spread else "cannot be told from"
+    return (
+        f"{layer}: {best.explanation} points best, {best.aligned} aligned over {best.pairs} pairs. "
+        f"It {said} the best control ({rival.explanation.removeprefix('control: ')}, "
+        f"{rival.aligned})."
     )
 
 
