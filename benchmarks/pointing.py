@@ -92,7 +92,7 @@ CONTRASTIVE = Network(
     lambda: demo(regime="contrastive"),
     8000,
     [f"conv{n}" for n in (5, 7, 9, 11)],
-    "esc10",
+    "speech_commands",
     2.0,
 )
 SOUNDNET = Network(

@@ -154,17 +154,30 @@ def demo(*, regime: Literal["supervised", "contrastive"] = "supervised") -> nn.M
     The files beside its weights, `weights/*.json`, say how it was trained and how well it does.
 
     Args:
-        regime: "supervised": the classifier of 35 spoken words. "contrastive": the encoder that
-            SimCLR made from rendered sound events.
+        regime: "supervised": the classifier of 35 rendered English words. "contrastive": the
+            encoder that SimCLR made from recordings of Arabic words, as `arabic` returns it.
 
     Example:
         >>> import torch
         >>> demo()(torch.zeros(1, 1, 8000)).shape
         torch.Size([1, 35])
     """
+    if regime == "contrastive":
+        return arabic(regime)
+    return _shipped("words", "supervised")
+
+
+def arabic(regime: Literal["supervised", "contrastive"]) -> nn.Module:
+    """Returns a network that was trained on recordings of 30 Arabic words, as `demo` does.
+
+    Args:
+        regime: "supervised": the classifier. "contrastive": the encoder.
+    """
+    return _shipped(f"arabic-{regime}", regime)
+
+
+def _shipped(name: str, regime: str) -> nn.Module:
     from reference_models.checkpoint import load_classifier, load_encoder  # which need CNN12
 
-    folder = Path(__file__).parent / "weights"
-    if regime == "contrastive":
-        return load_encoder(folder / "cnn12-w8-events.safetensors")
-    return load_classifier(folder / "cnn12-w8-words.safetensors")
+    load = load_encoder if regime == "contrastive" else load_classifier
+    return load(Path(__file__).parent / "weights" / f"cnn12-w8-{name}.safetensors")
