@@ -10,6 +10,7 @@ import array
 import collections
 import itertools
 import random
+import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -376,12 +377,15 @@ def _others_see_nothing(visit: Callable[[Sonifier], Any], options: dict[str, Any
             found.append(model(X).detach())
         return found
 
+    before = sys.getswitchinterval()
     with ThreadPoolExecutor(1) as pool:
+        sys.setswitchinterval(1e-5)  # else it may not get its turn within a short visit
         running = pool.submit(run)
         try:
             visit(Sonifier(model, sample_rate=8000, **options))
         finally:
             done.set()
+            sys.setswitchinterval(before)
         assert all(torch.equal(found, plain) for found in running.result())
 
 
