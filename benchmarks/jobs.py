@@ -90,7 +90,7 @@ def with_captum(job: Job, channel: int) -> Tensor:
     return method.attribute(job.x, neuron_selector=selector)
 
 
-def one_channel(jobs: dict[str, Job], *, rounds: int = 15) -> str:
+def one_channel(jobs: dict[str, Job], *, rounds: int = 9) -> str:
     """One channel, called plainly and by a prepared program, beside Captum and a bare forward."""
     rows = []
     for name, job in jobs.items():
@@ -118,7 +118,7 @@ def _forward(model: nn.Module, x: Tensor) -> Tensor:
 
 
 def many_channels(
-    device: str, *, several: int = 16, width: float = 1, seconds: float = 10, rounds: int = 9
+    device: str, *, several: int = 8, width: float = 1, seconds: float = 10, rounds: int = 7
 ) -> str:
     """Channels of one map, each: beside one retained graph in a loop, and bare convolutions."""
     model, x = cnn12(width, device), noise(seconds, device)
@@ -209,7 +209,7 @@ def peaks(device: str, *, width: float = 1, seconds: float = 10, rounds: int = 7
 
 
 def removal(
-    device: str, *, clips: int = 3, width: float = 1, seconds: float = 10, rounds: int = 7
+    device: str, *, clips: int = 2, width: float = 1, seconds: float = 10, rounds: int = 7
 ) -> str:
     """Every clip sonified at each of 11 layers, beside the convolutions of that alone."""
     model = cnn12(width, device)

@@ -59,11 +59,11 @@ def _overhead(results: multiprocessing.Queue[list[dict[str, float]]], threads: l
     seconds = []
     for number in threads:
         torch.set_num_threads(number)
-        seconds.append(interleaved(runs, rounds=61))
+        seconds.append(interleaved(runs, rounds=21))
     results.put(seconds)
 
 
-def capture_overhead(processes: int = 5) -> str:
+def capture_overhead(processes: int = 3) -> str:
     """Capture of the way to conv8 against the plain forward pass, by number of threads.
 
     Each in several processes one after the other: where a process has its memory decides a few
