@@ -5,7 +5,6 @@ The first three double a size: twice the time is linear, four times quadratic.
 
 from __future__ import annotations
 
-import resource
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -20,12 +19,10 @@ import torch
 from torch import nn
 
 from benchmarks.jobs import LAYER, RATE, cnn12, noise
-from benchmarks.reporting import in_a_process, interleaved, table
+from benchmarks.reporting import in_a_process, interleaved, peak_memory, table
 from deconv1d import Sonifier
 from deconv1d.record.capture import capture
 from deconv1d.record.request import TapRequest
-
-MIB = 2**10  # ru_maxrss counts KiB
 
 
 def small_net(ops: int) -> nn.Module:
@@ -123,7 +120,7 @@ def _calls(results: Any, counts: tuple[int, int]) -> None:
     for number in range(1, counts[1] + 1):
         sonifier.sonify(x, "9", channel=1)
         if number in counts:
-            peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / MIB)
+            peaks.append(peak_memory())
     results.put(peaks)
 
 
@@ -154,7 +151,7 @@ def _long(results: Any, width: float, seconds: int, short: int) -> None:
         started = time.perf_counter()
         streamed()  # takes too long to be repeated
         long_time = time.perf_counter() - started
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / MIB
+        peak = peak_memory()
         # Three tiles of what was read above, beside the whole of it.
         piece = Path(folder, "piece.wav")
         samples = soundfile.read(long, frames=6 * short * RATE, dtype="float32")[0]

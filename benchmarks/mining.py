@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -21,7 +20,7 @@ import soundfile
 import torch
 
 from benchmarks.pointing import put_between
-from benchmarks.reporting import HERE, table
+from benchmarks.reporting import HERE, peak_memory, table
 from deconv1d import Sonifier
 from deconv1d.mining.mined import Ranking, merge
 from deconv1d.mining.plan import Plan
@@ -129,11 +128,10 @@ def timed(run: Any) -> dict[str, Any]:
     """Seconds of a run, of all that this process computed, and its largest memory so far."""
     start, busy = time.perf_counter(), time.process_time()
     run()
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return {
         "seconds": time.perf_counter() - start,
         "cpu": time.process_time() - busy,
-        "MiB": peak,
+        "MiB": peak_memory(),
     }
 
 

@@ -6,7 +6,10 @@ import datetime
 import importlib.metadata
 import multiprocessing
 import platform
+import re
+import resource
 import statistics
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -47,6 +50,19 @@ def in_a_process(work: Callable[..., None], *arguments: Any) -> Any:
     found = results.get()
     worker.join()
     return found
+
+
+def peak_memory() -> float:
+    """The most memory that this process ever had, in MiB.
+
+    Not by `getrusage` on Linux: there a process begins with the peak of the one that started it.
+    """
+    status = Path("/proc/self/status")
+    if not status.exists():
+        scale = 2**20 if sys.platform == "darwin" else 2**10
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / scale
+    (kib,) = re.findall(r"VmHWM:\s+(\d+) kB", status.read_text())
+    return int(kib) / 2**10
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import resource
 import tempfile
 from functools import partial
 from statistics import median
@@ -15,7 +14,7 @@ from torch import Tensor, nn
 
 from benchmarks.growth import calls, growth, long_recording, small_capture
 from benchmarks.jobs import many_channels, one_channel, one_channel_jobs, peaks, removal
-from benchmarks.reporting import HERE, in_a_process, interleaved, table, write_page
+from benchmarks.reporting import HERE, in_a_process, interleaved, peak_memory, table, write_page
 from deconv1d import Sonifier
 from deconv1d.mining.plan import BATCH_SAMPLES, Plan
 from deconv1d.mining.shards import Miner
@@ -93,9 +92,9 @@ def capture_overhead(processes: int = 3) -> str:
 def _peak_of_all(results: multiprocessing.Queue[float]) -> None:
     model, x = network()
     forward_to(model, x)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak_memory()
     Sonifier(model).sonify(x, layer=LAYER, channel="all")
-    results.put((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**20)
+    results.put((peak_memory() - before) / 2**10)
 
 
 def memory() -> str:
