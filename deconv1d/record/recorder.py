@@ -142,7 +142,7 @@ class Recorder(TorchDispatchMode):
         node, call = self.values.node(value), f"{frame.path}#{frame.call}"
         self.wanted.outputs[call] = node
         # It may be a later one than `node`: a module may return a value that it made before others.
-        self.returned[call] = next(reversed(self.values.graph.nodes))
+        self.returned[call] = next(iter(reversed(self.values.graph.nodes)))
         if taps := self.wanted.asked(call, is_op=False):
             self.wanted.advance(taps, node, value)
 
@@ -316,7 +316,7 @@ class Recorder(TorchDispatchMode):
             return args[0](*args[2:])  # which only saves memory
         given = converted(self.values.node, tuple(args))
         tensors = {id(x): x for x in leaves(args) if isinstance(x, Tensor)}
-        last = next(reversed(self.values.graph.nodes))
+        last = next(iter(reversed(self.values.graph.nodes)))
         grad, outer = self.values.grad(), self.values.outer_grad
         self.values.outer_grad = grad
         try:
