@@ -11,7 +11,7 @@ from oracles import random
 from torch import Tensor, nn
 from zoo import built, waveforms
 
-from deconv1d import InputError, PathError, Sonifier
+from deconv1d import ChannelError, PathError, Sonifier
 from deconv1d.layers.axes import layout_of
 from deconv1d.layers.table import layer_table
 from deconv1d.mirror import mirror
@@ -199,5 +199,5 @@ def test_every_row_of_the_table_can_be_sonified(architecture):
     for row in sonifier.layers(x):
         heard = sonifier.sonify(x, layer=row.name, channel=row.channels - 1)
         assert heard.raw.shape == x.shape
-        with pytest.raises(InputError):
+        with pytest.raises(ChannelError):
             sonifier.sonify(x, layer=row.name, channel=row.channels)
