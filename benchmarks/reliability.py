@@ -215,6 +215,11 @@ precisions) are drawn by Hypothesis; maps and gradient have to be plain PyTorch'
 """
 
 
+def _anywhere(said: str) -> str:
+    """A message whose source lines are given from the checkout's folder on."""
+    return said.replace(f"{HERE.parent}/", "")
+
+
 def body() -> str:
     """The page without its title and date."""
     places, ended = interrupted()
@@ -223,7 +228,7 @@ def body() -> str:
     rows = [row(kind, outcomes) for kind in dict.fromkeys(attack.kind for attack in ATTACKS)]
     total = [sum(int(r[n]) for r in rows) for n in range(1, 5)]  # type: ignore[call-overload]  # numbers
     refused = [
-        [attack.kind, attack.name, attack.refused or "", outcome.partition(": ")[2]]
+        [attack.kind, attack.name, attack.refused or "", _anywhere(outcome.partition(": ")[2])]
         for attack, outcome in outcomes.items()
         if not outcome.startswith("right")
     ]
