@@ -8,13 +8,19 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from deconv1d.errors import InputError
+from deconv1d.errors import InputError, check_word
 from deconv1d.layers.axes import Layout, ordered
 
 SeedName = Literal["activation", "ones", "peak"]
 # The words stand in the types, so that editors complete them; a str that is computed is fine, too.
 Seed = SeedName | str | Callable[[Tensor], Tensor]
 SEEDS: tuple[SeedName, ...] = get_args(SeedName)
+
+
+def check_seed(seed: Seed) -> None:
+    """Raises InputError unless a seed is a function or one of the known words."""
+    if not callable(seed):
+        check_word("seed", seed, SEEDS)
 
 
 def seed_of(activation: Tensor, seed: Seed, layout: Layout) -> Tensor:

@@ -32,7 +32,7 @@ from deconv1d.prepared.reuse import Mirrors
 from deconv1d.record.copies import copy_with, own_tensors
 from deconv1d.record.unchanged import unwrapped
 from deconv1d.rules.table import RULES, Method, Rules
-from deconv1d.seeds import SEEDS, Seed
+from deconv1d.seeds import Seed, check_seed
 from deconv1d.sonification import Sonification
 from deconv1d.sounding import ReachedMap, sonify_map
 from deconv1d.table import Table
@@ -214,8 +214,7 @@ class Sonifier:
         Source: paper, section 3.2 and figure B.2.
         """
         # A wrong word is refused before the forward pass, which may take long.
-        if not callable(seed):
-            check_word("seed", seed, SEEDS)
+        check_seed(seed)
         check_direction(direction, channel=channel, seed=seed, method=method)
         if method == "mask":
             from deconv1d.masks.options import check_sonify_options

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from deconv1d.errors import InputError, ModelError, check_word
+from deconv1d.errors import InputError, ModelError
 from deconv1d.layers.maps import check_finite
 from deconv1d.prepared.halves import Trace, trace
 from deconv1d.record.waveform import Waveform
-from deconv1d.seeds import SEEDS, Seed
+from deconv1d.seeds import Seed, check_seed
 from deconv1d.sonification import Sonification
 from deconv1d.sounding import ReachedMap, sonify_map
 
@@ -54,8 +54,7 @@ class Program:
         channel_axis: int | None,
         verify: bool,
     ) -> None:
-        if not callable(seed):
-            check_word("seed", seed, SEEDS)
+        check_seed(seed)
         self._sonifier, self._forward_pass, self._verify = sonifier, forward_pass, verify
         self._options: dict[str, Any] = {
             "layer": layer,
@@ -85,10 +84,8 @@ class Program:
                 result differs from `sonify`'s.
             ChannelError: As for `Sonifier.sonify`.
         """
-        if seed is None:
-            seed = self._seed
-        elif not callable(seed):
-            check_word("seed", seed, SEEDS)
+        seed = self._seed if seed is None else seed
+        check_seed(seed)
         waveform = self._forward_pass.waveform(x)
         # Read as the waveform was that this was prepared for.
         then = self._given.shape
