@@ -12,6 +12,8 @@ REFUSED = {
     "encodec": "looks at values",
     "encodec_group_norm": "looks at values",
     "mimi": "looks at values",
+    "pocket_tts_tokenizer": "looks at values",
+    "vibevoice_tokenizer": "draws random numbers",
     "streaming": "writes into 'past1'",
     "noisy": "draws random numbers",
     "scripted": "is a script",
