@@ -119,17 +119,20 @@ def carry_back(
         (channels, *waveform shape), and the levels that it has to be multiplied by, of its rank.
     """
     carried: Tensor | None = None
-    levels = []
+    levels: list[Tensor] = []
     # The deconvnet takes several seeds along a leading axis and runs each op once for all of them;
     # a chunk is as many as fit into the memory that `chunk_of` allows.
     for start in range(0, len(channels), chunk):
         some = channels[start : start + chunk]
         seeds = torch.stack([layout.unsorted(only(values, channel)) for channel in some])
         raw, level = carry_leveled(carry, seeds, layout)
-        if carried is None:  # kept together: small results in between would scatter the heap
+        # Small results that stay between large ones that go would scatter the heap: the raw ones
+        # are kept together, and levels that repeat (all but those of half precision) once.
+        if carried is None:
             carried = raw.new_empty(len(channels), *raw.shape[1:])
         carried[start : start + chunk] = raw
-        levels.append(level)
+        repeats = bool(levels) and torch.equal(level, levels[-1])
+        levels.append(levels[-1] if repeats else level)
     assert carried is not None
     width = max(level.shape[1] for level in levels)
     return carried, torch.cat([level.expand(-1, width, *level.shape[2:]) for level in levels])

@@ -150,7 +150,9 @@ def _finish(
     given = reached.waveform.given
     # At least float32: the peak of a raw sonification can be beyond what half precision holds.
     wide = torch.promote_types(given.dtype, torch.float32)
-    raw = raw.to(given.device, wide) * level.to(given.device)
+    raw = raw.to(given.device, wide)
+    if (level != 1).any():
+        raw = raw * level.to(given.device)
     raw = raw.reshape(*leading, *given.shape)
     if not torch.isfinite(raw.to(given)).all():
         raise ModelError(
@@ -214,10 +216,18 @@ def to_peak_of(x: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
     """
     # All axes but the batch, counted from the end, so that a leading axis for channels is kept.
     axes = list(range(-(x.dim() - 1 or 1), 0))
-    peak, raw_peak = x.abs().amax(axes, keepdim=True), raw.abs().amax(axes, keepdim=True)
+    peak, raw_peak = _peak(x, axes), _peak(raw, axes)
     gain = torch.where(raw_peak > 0, peak / raw_peak, 0)
     # The peak of a raw sonification may be so small that the quotient overflows: it is silent.
     gain = torch.where(torch.isfinite(gain), gain, 0)
-    # Divided first: the largest sample is then the input's peak exactly.
-    scaled = torch.where(gain > 0, torch.where(gain == 1, raw, raw / raw_peak * peak), 0)
+    # Divided first: the largest sample is then the input's peak exactly; and as it is where it has
+    # that peak already. All in one new tensor: many channels' sounds fill much of the memory.
+    scaled = raw / torch.where((gain > 0) & (gain != 1), raw_peak, 1)
+    scaled *= torch.where(gain == 1, 1, peak)
+    scaled.masked_fill_(gain == 0, 0)
     return scaled, gain.squeeze(axes)
+
+
+def _peak(x: Tensor, axes: list[int]) -> Tensor:
+    """The largest magnitude along some axes, which stay."""
+    return torch.maximum(x.amax(axes, keepdim=True), -x.amin(axes, keepdim=True))

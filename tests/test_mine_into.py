@@ -25,6 +25,7 @@ from deconv1d.cli.commands import main
 from deconv1d.mining.batches import BatchedMaps
 from deconv1d.mining.findings import read_errors, read_layers, read_winners
 from deconv1d.mining.plan import read_plan
+from deconv1d.mining.ranking import Scores
 from deconv1d.mining.run import mine_into
 from deconv1d.mining.sources import list_clips, read_clip
 from deconv1d.mining.worker import PlanWorker
@@ -263,6 +264,19 @@ def test_a_clip_s_value_does_not_depend_on_its_neighbours():
             assert torch.equal(first.maps[0], other.maps[0])
     for first, alone in zip(found[0], maps([clip]), strict=True):
         torch.testing.assert_close(first.maps[:1], alone.maps, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("score", ["peak", "mean"])
+def test_scores_are_the_same_made_at_once_or_of_the_maps(score):
+    layers, clips = ["conv1", "conv2", "head"], [sound(n, 300) for n in range(3)]
+    maps = BatchedMaps(tiny().forward_pass, layers, "block")
+    scores = BatchedMaps(tiny().forward_pass, layers, "block", partial(Scores.of, score=score))
+    for _ in range(4):  # from the third time on by a generated forward pass
+        for found, at_once in zip(maps(clips), scores(clips), strict=True):
+            flat = found.maps.reshape(*found.maps.shape[:2], -1).double()
+            expected = flat.amax(-1) if score == "peak" else flat.mean(-1)
+            np.testing.assert_allclose(at_once.values.T, expected, rtol=1e-6)
+            assert (flat.argmax(-1).numpy() == at_once.strongest.T).all()
 
 
 class Mixes(Tiny):

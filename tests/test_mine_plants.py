@@ -67,14 +67,14 @@ def test_the_laws_hold():
 
 
 def test_a_padded_neighbour_is_noticed(monkeypatch):
-    right = Miner._batches
+    right = Miner._by_length
 
     def padded(self, group, shard):
         longest = max(len(waveform) for _, waveform in group)
         group = [(clip, np.pad(x, (0, longest - len(x)))) for clip, x in group]
         return right(self, group, shard)
 
-    monkeypatch.setattr(Miner, "_batches", padded)
+    monkeypatch.setattr(Miner, "_by_length", padded)
     assert not together_as_alone()
 
 

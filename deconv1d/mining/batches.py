@@ -8,9 +8,9 @@ PyTorch, but not on which they are.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
 import torch
@@ -19,12 +19,14 @@ from torch.fx import Node
 
 from deconv1d.errors import InputError, ModelError
 from deconv1d.layers.maps import LayerMaps, layer_maps
-from deconv1d.prepared.halves import Forward, check_preparable, generate_forward
+from deconv1d.prepared.halves import Forward, Looked, check_preparable, generate_forward
 from deconv1d.record.capture import Capture
 from deconv1d.rules.op import shape_of
 
 if TYPE_CHECKING:
     from deconv1d.forward import ForwardPass
+
+Found = TypeVar("Found")
 
 KEPT = 8
 """So many shapes' programs are kept."""
@@ -34,31 +36,46 @@ AGREE = 1e-3
 
 @dataclass(frozen=True)
 class _Program:
-    """A generated forward pass for one shape, and what its maps are."""
+    """A generated forward pass for one shape."""
 
     forward: Forward
     shape: tuple[int, ...]
     like: Tensor
-    maps: tuple[LayerMaps, ...]
+
+    def __call__(self, x: Tensor) -> list[Any]:
+        return [*self.forward(x.reshape(self.shape).to(self.like))]
 
 
-class BatchedMaps:
+def _themselves(maps: LayerMaps) -> LayerMaps:
+    return maps
+
+
+class BatchedMaps(Generic[Found]):
     """Maps of several layers for batches of clips of one length.
 
     Args:
         forward_pass: How to run the model.
         layers: Their names.
         tap: As for `Sonifier.sonify`.
+        look: What is made of each layer's maps, as soon as they are there: all maps together take
+            several times the memory that the forward pass takes, and its time with it.
     """
 
-    def __init__(self, forward_pass: ForwardPass, layers: Sequence[str], tap: str) -> None:
+    def __init__(
+        self,
+        forward_pass: ForwardPass,
+        layers: Sequence[str],
+        tap: str,
+        look: Callable[[LayerMaps], Found] = _themselves,  # type: ignore[assignment]  # the maps
+    ) -> None:
         self._forward_pass, self._layers, self._tap = forward_pass, tuple(layers), tap
+        self._look = look
         # None for a shape that was met once: writing a program pays from the third time on.
         self._programs: OrderedDict[tuple[int, ...], _Program | None] = OrderedDict()
         self._axes: tuple[int, ...] | None = None
 
-    def __call__(self, clips: Sequence[Any]) -> list[LayerMaps]:
-        """The maps of clips of one length, one example a clip.
+    def __call__(self, clips: Sequence[Any]) -> list[Found]:
+        """What is made of each layer's maps of clips of one length, one example a clip.
 
         Args:
             clips: (time,) each.
@@ -72,14 +89,14 @@ class BatchedMaps:
         program = self._programs.get(shape)
         if program is not None:
             self._programs.move_to_end(shape)
-            return _run(program, given)
+            return program(given)
         captured, names = self._capture(given)
         self._programs[shape] = self._written(captured, names) if shape in self._programs else None
         if len(self._programs) > KEPT:
             self._programs.popitem(last=False)
-        return _maps(captured, names)
+        return [self._look(maps) for maps in _maps(captured, names)]
 
-    def why_one_by_one(self, clip: Any) -> str | None:
+    def why_one_by_one(self: BatchedMaps[LayerMaps], clip: Any) -> str | None:
         """Why clips cannot be run in batches; None: they can.
 
         Args:
@@ -109,20 +126,19 @@ class BatchedMaps:
             check_preparable(self._forward_pass.model, captured, taps)
         except ModelError:
             return None
-        # The maps' values are dropped: what stays is what they are.
-        empty = torch.empty(0)
-        about = tuple(replace(maps, maps=empty) for maps in _maps(captured, names))
+        looks = [self._looking(maps) for maps in _maps(captured, names)]
+        wanted = [Looked(tap, look) for tap, look in zip(taps, looks, strict=True)]
         x = captured.kept[captured.x]
-        return _Program(generate_forward(captured, taps), tuple(x.shape), x.new_empty(0), about)
+        return _Program(generate_forward(captured, wanted), tuple(x.shape), x.new_empty(0))
 
+    def _looking(self, maps: LayerMaps) -> Callable[[Tensor], Found]:
+        # These maps' values are dropped: what stays is what they are.
+        about = replace(maps, maps=torch.empty(0))
 
-def _run(program: _Program, x: Tensor) -> list[LayerMaps]:
-    found = program.forward(x.reshape(program.shape).to(program.like))
-    maps = []
-    for about, values in zip(program.maps, found, strict=True):
-        # That they are finite is seen by their largest: to look at each costs as much as a layer.
-        maps.append(replace(about, maps=about.layout.sorted(values)))
-    return maps
+        def look(values: Tensor) -> Found:
+            return self._look(replace(about, maps=about.layout.sorted(values)))
+
+        return look
 
 
 def _taps(captured: Capture) -> list[Node]:

@@ -207,7 +207,7 @@ class LongMaps:
     ) -> None:
         self._forward_pass, self._layers, self._tap = forward_pass, tuple(layers), tap
         self._rate = sample_rate
-        self._maps = BatchedMaps(forward_pass, layers, tap)
+        self._maps = BatchedMaps[LayerMaps](forward_pass, layers, tap)
         self._known: tuple[Tiling, tuple[str, ...]] | None = None
 
     def tiled(self, clip: LongClip) -> bool:

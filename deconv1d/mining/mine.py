@@ -17,7 +17,7 @@ from deconv1d.errors import InputError, LayerError, ModelError, check_word
 from deconv1d.forward import TAPS, check_names
 from deconv1d.layers.maps import LayerMaps
 from deconv1d.mining.mined import AS_BYTES, Mined, Ranking, Settings, import_parquet
-from deconv1d.mining.ranking import SCORES, by_layer, ranked
+from deconv1d.mining.ranking import SCORES, Scores, by_layer, ranked
 from deconv1d.sonify import Sonifier
 
 
@@ -143,7 +143,8 @@ class _Run:
         if known:
             return
         ids = np.array([clip], dtype=object)
-        self.ranking = ranked(self.ranking, heard, ids, self.k, self.score)
+        scores = Scores.of_layers([Scores.of(maps, self.score) for maps in heard])
+        self.ranking = ranked(self.ranking, scores, ids, self.k)
         self.channels = {maps.layer: maps.maps.shape[1] for maps in heard}
         self.clips.add(clip)
 

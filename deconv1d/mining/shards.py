@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from deconv1d.mining.decoding import Group, Reader, Samples, decoded
 from deconv1d.mining.long import WHOLE_SECONDS, LongClip, LongMaps, Peaks, open_clip
 from deconv1d.mining.mined import KEY, Ranking, import_parquet, merge, readable
 from deconv1d.mining.plan import Plan, at_once, group_clips
-from deconv1d.mining.ranking import by_layer, ranked
+from deconv1d.mining.ranking import Scores, by_layer, ranked
 from deconv1d.mining.sources import Clip
 from deconv1d.sonify import Sonifier
 
@@ -52,7 +53,8 @@ class Miner:
     def __init__(self, sonifier: Sonifier, plan: Plan, read: Reader = open_clip) -> None:
         self.plan, self._read = plan, read
         self._channels: dict[str, int] = {}
-        self._maps = BatchedMaps(sonifier.forward_pass, plan.layers, plan.tap)
+        look = partial(Scores.of, score=plan.score)
+        self._maps = BatchedMaps(sonifier.forward_pass, plan.layers, plan.tap, look)
         self._long = LongMaps(sonifier.forward_pass, plan.layers, plan.tap, plan.sample_rate)
 
     def __call__(self, task: tuple[int, Sequence[Clip]]) -> bytes:
@@ -76,35 +78,43 @@ class Miner:
             for clip, waveform in group:
                 if isinstance(waveform, LongClip):
                     best = self._with_long(best, clip, waveform, numbers, shard)
-            for batch in self._batches(group, shard):
-                best = self._ranked(best, batch, numbers, shard)
+            for same in self._by_length(group, shard):
+                best = self._ranked(best, same, numbers, shard)
         if best is not None:
             ids = np.array(names, dtype=object)[best.clip]
             best = Ranking(best.value, ids, *best.columns()[2:])
             shard.rankings = by_layer(best, self._channels)
         return shard
 
-    def _batches(self, group: Group, shard: Shard) -> Iterator[Batch]:
-        """The clips of a group that can be used, by length, in batches."""
+    def _by_length(self, group: Group, shard: Shard) -> Iterable[Batch]:
+        """The clips of a group that can be used, those of one length together."""
         lengths: dict[int, Batch] = {}
         for clip, waveform in group:
             if isinstance(waveform, Exception):
                 shard.errors[clip.clip] = str(waveform)
             elif not isinstance(waveform, LongClip):
                 lengths.setdefault(len(waveform), []).append((clip, waveform))
-        for length, same in lengths.items():
-            size = at_once(self.plan.batch, length)
-            for start in range(0, len(same), size):
-                yield same[start : start + size]
+        return lengths.values()
 
     def _ranked(
-        self, best: Ranking | None, batch: Batch, numbers: Mapping[str, int], shard: Shard
+        self, best: Ranking | None, same: Batch, numbers: Mapping[str, int], shard: Shard
     ) -> Ranking | None:
-        """The ranking with a batch; if it fails, with each clip of it that does not."""
-        ids = np.array([numbers[clip.clip] for clip, _ in batch])
+        """The ranking with clips of one length; those on which the model fails are left out."""
+        size = at_once(self.plan.batch, len(same[0][1]))
+        batches = (same[start : start + size] for start in range(0, len(same), size))
+        scored = [each for batch in batches for each in self._scored(batch, shard)]
+        if not scored:
+            return best
+        # Ranked together: to rank a batch takes nearly as long as to rank a few.
+        ids = np.array([numbers[clip.clip] for batch, _ in scored for clip, _ in batch])
+        scores = Scores.of_batches([scores for _, scores in scored])
+        shard.clips += len(ids)
+        return ranked(best, scores, ids, self.plan.top)
+
+    def _scored(self, batch: Batch, shard: Shard) -> Iterator[tuple[Batch, Scores]]:
+        """What the channels answer to a batch; if it fails, to each clip of it that does not."""
         try:
             found = self._maps([waveform for _, waveform in batch])
-            best = ranked(best, found, ids, self.plan.top, self.plan.score)
         except (torch.OutOfMemoryError, MemoryError) as error:
             raise ModelError(
                 f"Memory ran out on {len(batch)} clips of {len(batch[0][1])} samples: expected a "
@@ -113,13 +123,13 @@ class Miner:
         except (Deconv1dError, RuntimeError, ValueError, IndexError) as error:
             if len(batch) > 1:
                 for one in batch:
-                    best = self._ranked(best, [one], numbers, shard)
-                return best
-            shard.errors[batch[0][0].clip] = _why(error)
-            return best
-        self._channels = {maps.layer: maps.maps.shape[1] for maps in found}
-        shard.clips += len(batch)
-        return best
+                    yield from self._scored([one], shard)
+            else:
+                shard.errors[batch[0][0].clip] = _why(error)
+            return
+        channels = [len(scores.values) for scores in found]
+        self._channels = dict(zip(self.plan.layers, channels, strict=True))
+        yield batch, Scores.of_layers(found)
 
     def _with_long(
         self,

@@ -23,6 +23,7 @@ from deconv1d.evaluation.card import EVERYTHING, RANDOM_SEED, as_good, verdict_o
 from deconv1d.evaluation.controls import RIVALS
 from deconv1d.evaluation.hearing import to_rms
 from deconv1d.evaluation.randomisation import shuffle_weights
+from deconv1d.layers.maps import LayerMaps
 from deconv1d.mining.batches import BatchedMaps
 from deconv1d.mining.plan import Plan, at_once
 
@@ -62,7 +63,7 @@ class Judge:
 
     def __init__(self, sonifier: Sonifier, plan: Plan) -> None:
         self._plan = plan
-        self._maps = BatchedMaps(sonifier.forward_pass, plan.layers, plan.tap)
+        self._maps = BatchedMaps[LayerMaps](sonifier.forward_pass, plan.layers, plan.tap)
 
     def __call__(
         self, clip: Tensor, sounds: Mapping[str, LayerSounds]

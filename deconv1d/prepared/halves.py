@@ -42,10 +42,10 @@ class Forward:
 
     module: Generated
 
-    def __call__(self, x: Tensor) -> tuple[Tensor, ...]:
+    def __call__(self, x: Tensor) -> tuple[Any, ...]:
         """Runs it, without gradients."""
         with quiet(x.device):
-            values: tuple[Tensor, ...] = self.module(x)
+            values: tuple[Any, ...] = self.module(x)
             return values
 
 
@@ -56,7 +56,15 @@ class Recorded:
     node: Node
 
 
-Wanted = Node | Recorded
+@dataclass(frozen=True)
+class Looked:
+    """What is made of a value at once, as a wanted value; the value itself can then be let go."""
+
+    node: Node
+    look: Callable[[Tensor], Any]
+
+
+Wanted = Node | Recorded | Looked
 
 
 def generate_forward(captured: Capture, wanted: Sequence[Wanted]) -> Forward:
@@ -66,25 +74,22 @@ def generate_forward(captured: Capture, wanted: Sequence[Wanted]) -> Forward:
         captured: One forward pass.
         wanted: Which values it is to return.
     """
-    graph, copies = Graph(), dict[Node, Node]()
-    recorded = {want.node for want in wanted if isinstance(want, Recorded)}
-    records: dict[Node, Node] = {}
+    graph, copies, written = Graph(), dict[Node, Node](), dict[Wanted, Node]()
     weights: dict[str, Tensor] = {}
-    missing = set(map(_node_of, wanted))
+    missing: dict[Node, list[Wanted]] = {}
+    for want in wanted:
+        missing.setdefault(_node_of(want), []).append(want)
     for node in captured.graph.nodes:
         if node.op == "get_attr":  # names in code come from a counter: the model's could be code
             copies[node] = graph.get_attr(name := f"weight_{len(weights)}")
             weights[name] = captured.constants[str(node.target)]
         else:
             copies[node] = _copy(graph, node, copies)
-        if node in recorded:
-            records[node] = _write_record(graph, node, captured, copies)
-        missing.discard(node)
+        for want in missing.pop(node, ()):
+            written[want] = _write(graph, want, captured, copies)
         if not missing:
             break  # what ran after the last wanted value is not needed
-    graph.output(
-        tuple(records[want.node] if isinstance(want, Recorded) else copies[want] for want in wanted)
-    )
+    graph.output(tuple(written[want] for want in wanted))
     graph.eliminate_dead_code()
     return Forward(Generated(weights, graph, class_name="Forward"))
 
@@ -96,7 +101,16 @@ def _copy(graph: Graph, node: Node, copies: dict[Node, Node]) -> Node:
 
 
 def _node_of(want: Wanted) -> Node:
-    return want.node if isinstance(want, Recorded) else want
+    return want if isinstance(want, Node) else want.node
+
+
+def _write(graph: Graph, want: Wanted, captured: Capture, copies: dict[Node, Node]) -> Node:
+    """Writes a wanted value, right after the op that it is of."""
+    if isinstance(want, Recorded):
+        return _write_record(graph, want.node, captured, copies)
+    if isinstance(want, Looked):
+        return graph.call_function(want.look, (copies[want.node],))
+    return copies[want]
 
 
 def _write_record(graph: Graph, node: Node, captured: Capture, copies: dict[Node, Node]) -> Node:
