@@ -154,7 +154,7 @@ def _finish(
     if (level != 1).any():
         raw = raw * level.to(given.device)
     raw = raw.reshape(*leading, *given.shape)
-    if not torch.isfinite(raw.to(given)).all():
+    if not torch.isfinite(_peak(raw, _within_a_clip(given)).to(given)).all():
         raise ModelError(
             f"The sonification of layer {reached.layer!r} is not finite: expected numbers within "
             f"{given.dtype}'s range. Give the waveform in float32, or "
@@ -214,8 +214,7 @@ def to_peak_of(x: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
 
     Source: paper, section 3.2 (4).
     """
-    # All axes but the batch, counted from the end, so that a leading axis for channels is kept.
-    axes = list(range(-(x.dim() - 1 or 1), 0))
+    axes = _within_a_clip(x)
     peak, raw_peak = _peak(x, axes), _peak(raw, axes)
     gain = torch.where(raw_peak > 0, peak / raw_peak, 0)
     # The peak of a raw sonification may be so small that the quotient overflows: it is silent.
@@ -228,6 +227,11 @@ def to_peak_of(x: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
     return scaled, gain.squeeze(axes)
 
 
+def _within_a_clip(x: Tensor) -> list[int]:
+    """All axes but the batch, from the end, so that a leading axis for channels is none of them."""
+    return list(range(-(x.dim() - 1 or 1), 0))
+
+
 def _peak(x: Tensor, axes: list[int]) -> Tensor:
-    """The largest magnitude along some axes, which stay."""
+    """The largest magnitude along some axes, which stay; NaN if one is NaN."""
     return torch.maximum(x.amax(axes, keepdim=True), -x.amin(axes, keepdim=True))
