@@ -47,10 +47,16 @@ def bar(
 class _Lines:
     """Where tqdm writes one line over the other, as lines that stay."""
 
+    def __init__(self) -> None:
+        self._last = ""
+
     def write(self, text: str) -> None:
-        # tqdm goes back to the line's start, and covers what it wrote there with spaces.
-        if line := text.strip():
+        # tqdm goes back to the line's start, and covers what it wrote there with spaces. At its end
+        # it writes the last line once more.
+        line = text.strip()
+        if line and line != self._last:
             sys.stderr.write(f"{line}\n")
+            self._last = line
 
     def flush(self) -> None:
         sys.stderr.flush()

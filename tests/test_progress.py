@@ -9,6 +9,7 @@ from command import enter, options, sound, write
 
 from deconv1d import progress
 from deconv1d.cli.commands import main
+from deconv1d.prepared import stream
 from deconv1d.progress import bar
 
 
@@ -67,3 +68,21 @@ def test_on_a_terminal_it_is_a_bar(monkeypatch, capsys):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     list(bar(range(3), desc="card", unit="sounds"))
     assert "card: 100%|" in capsys.readouterr().err
+
+
+def test_a_recording_in_tiles_says_how_many_seconds_are_done(tmp_path, monkeypatch, capsys):
+    enter(tmp_path, monkeypatch)
+    monkeypatch.setattr(progress, "EVERY", 0.0)
+    monkeypatch.setattr(stream, "TILE_SECONDS", 1.0)
+    clip = write("clip.wav", sound(8000 * 5 // 2))
+    options_of_layer = ["--layer", "3", "--channel", "1", "--stream", "-o", "out.wav"]
+    assert main(["sonify", clip, *options(), *options_of_layer]) == 0
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[-1] == "stream: 3 of 3 s, 00:00 left"
+    assert len(lines) == len(set(lines))
+
+
+def test_all_progress_is_shown_by_one_function():
+    files = Path(progress.__file__).parent.rglob("*.py")
+    users = {file.name for file in files if "tqdm(" in file.read_text("utf-8")}
+    assert users == {"progress.py"}

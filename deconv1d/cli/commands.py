@@ -32,6 +32,7 @@ from deconv1d.cli.sonifiers import as_the_model_takes_it, sonifier_of
 from deconv1d.cli.streaming import sonify_in_tiles, streams
 from deconv1d.cli.tuning import run_tuning, tuning_options
 from deconv1d.errors import Deconv1dError, InputError, SilenceWarning
+from deconv1d.progress import bar
 from deconv1d.render import plot_spectrograms, save_figure
 from deconv1d.report import render_document
 from deconv1d.sonification import Sonification
@@ -122,8 +123,6 @@ def _sonify(arguments: argparse.Namespace) -> Answer:
 
 
 def _sonify_one(arguments: argparse.Namespace, sonifier: Sonifier) -> dict[str, Any]:
-    from tqdm import tqdm
-
     sounds: list[dict[str, Any]] = []
     options = _asked(arguments)
     with _heard(arguments, sonifier) as x:
@@ -131,7 +130,7 @@ def _sonify_one(arguments: argparse.Namespace, sonifier: Sonifier) -> dict[str, 
         with warnings.catch_warnings():
             if len(parts) > 1:  # they are counted below, once for all parts
                 warnings.simplefilter("ignore", SilenceWarning)
-            for channel in tqdm(parts, unit="batch", disable=None if len(parts) > 1 else True):
+            for channel in bar(parts, desc="sonify", unit="batches", shown=len(parts) > 1):
                 sonification = sonifier.sonify(
                     x,
                     layer=arguments.layer,

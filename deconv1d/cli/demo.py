@@ -30,12 +30,12 @@ SAMPLE_RATE = 8000
 TITLE = "What a network hears in a word"
 SUMMARY = (
     "CNN12 reads raw waveforms; these two, an eighth as wide as the paper’s, were trained in "
-    "different ways. The supervised one learned to tell 35 spoken words apart. The contrastive one "
-    "learned, without any label, to tell which two excerpts are of one clip of sound events "
-    "(instruments and effects); it never heard speech. For each of their convolutions this page "
-    "takes the one map, or channel, that is most active on a recording and carries it back to the "
-    "waveform: its sonification is what reaches that map. The residual is the input without the "
-    "sonification."
+    "different ways. The supervised one learned to tell 35 spoken English words apart, from "
+    "synthetic speech. The contrastive one learned from recordings of Arabic words, without their "
+    "labels, to tell which two excerpts are of one recording. For each of their convolutions this "
+    "page takes the one map, or channel, that is most active on a recording and carries it back to "
+    "the waveform: its sonification is what reaches that map. The residual is the input without "
+    "the sonification."
 )
 OWN_SUMMARY = (
     "For each layer of the network {model} this page takes one map, or channel, {channel}, and "

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from deconv1d.cli.answer import Answer
 from deconv1d.cli.models import blaming, load_model
 from deconv1d.errors import InputError
+from deconv1d.progress import bar
 
 if TYPE_CHECKING:
     from deconv1d.evaluation.tuning import Tuning
@@ -64,8 +65,6 @@ def run_report(arguments: argparse.Namespace) -> Answer:
 
 def _tuning(arguments: argparse.Namespace) -> dict[str, Tuning] | None:
     """Tuning curves of the mined layers, if a model is given."""
-    from tqdm import tqdm
-
     from deconv1d.report.mined_folder import read_mined_folder
     from deconv1d.sonify import Sonifier
 
@@ -79,6 +78,6 @@ def _tuning(arguments: argparse.Namespace) -> dict[str, Tuning] | None:
             "folder has none. Give --sample-rate 8000."
         )
     sonifier = Sonifier(load_model(arguments.model, arguments.weights), sample_rate=rate)
-    layers = tqdm([layer.name for layer in source.layers], desc="tuning", disable=None)
+    layers = bar([layer.name for layer in source.layers], desc="tuning", unit="layers")
     with blaming(f"The model {arguments.model!r} on tones", "Give the model that was mined."):
         return {name: sonifier.tuning(name) for name in layers}

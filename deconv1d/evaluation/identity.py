@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from deconv1d.evaluation.hearing import hear, to_rms
 from deconv1d.evaluation.intervals import Mean, mean_of
 from deconv1d.evaluation.pointing import Explanation, sounds_of
+from deconv1d.progress import bar
 from deconv1d.table import Table
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def self_identification(
         most: How many channels a clip has; a clip with fewer active ones counts with those.
         disturb: What is done to the sounds, (sounds, time), before the model hears them: a shift
             or some noise shows whether an explanation is an adversarial example.
-        progress: Whether to show a bar, on a terminal.
+        progress: Whether to say how far it is.
 
     Raises:
         InputError: If an explanation returns another shape.
@@ -107,7 +107,7 @@ def self_identification(
     scores: dict[str, dict[str, list[list[float]]]] = {
         layer: {name: [] for name in explanations} for layer in layers
     }
-    for clip in tqdm(clips, unit="clip", disable=None if progress else True):
+    for clip in bar(clips, desc="identity", unit="clips", shown=progress):
         for layer, heard in zip(layers, hear(sonifier, clip[None], layers), strict=True):
             channels = strongest(heard[0], most)
             for name, explain in explanations.items():

@@ -20,11 +20,11 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from deconv1d.errors import InputError
 from deconv1d.evaluation.hearing import hear, to_rms
 from deconv1d.evaluation.intervals import Mean, mean_of
+from deconv1d.progress import bar
 from deconv1d.table import Table
 
 if TYPE_CHECKING:
@@ -155,7 +155,8 @@ def pointing_game(
     scores: dict[str, dict[str, list[list[float]]]] = {
         layer: {name: [] for name in (*explanations, ORACLE)} for layer in layers
     }
-    with tqdm(total=count * len(layers), unit="pair", disable=None if progress else True) as bar:
+    total = count * len(layers)
+    with bar(total=total, desc="trust", unit="pairs", shown=progress) as done:
         # The range first: the other way round zip would draw one more pair and lose it.
         for _, pair in zip(range(TRIES * count), pairs, strict=False):
             wanting = [layer for layer in layers if len(scores[layer][ORACLE]) < count]
@@ -166,7 +167,7 @@ def pointing_game(
                     sounds = sounds_of(explain, name, sonifier, pair.mixture, layer, one + two)
                     scores[layer][name].append(_score(pair, sounds, len(one), window))
                 scores[layer][ORACLE].append(_score(pair, oracle(pair, window), 1, window))
-                bar.update()
+                done.update()
     tensors = {
         layer: {name: torch.tensor(rows).reshape(-1, 2) for name, rows in by_name.items()}
         for layer, by_name in scores.items()

@@ -9,6 +9,7 @@ random masks --model--> activations of all channels of all layers      one batch
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from deconv1d.channels import check_channels, one_form
 from deconv1d.errors import SilenceWarning, warn
@@ -195,10 +195,11 @@ class _Search:
         asked = sum(-(-len(each.channels) // self.at_once) for each in wanted)
         batches = -(-len(self.random) // self.at_once) + asked * self.steps
         total = recordings * batches
-        if self.progress:  # off a terminal too
-            return bar(total=total, desc="masks", unit="batches")
-        hidden = None if self.progress is None else True
-        return tqdm(total=total, unit="batch", delay=BAR_AFTER_SECONDS, disable=hidden)
+        if self.progress is not None:
+            return bar(total=total, desc="masks", unit="batches", shown=self.progress)
+        # Nobody asked: a bar on a terminal, if it takes long, and no lines elsewhere.
+        shown, delay = sys.stderr.isatty(), BAR_AFTER_SECONDS
+        return bar(total=total, desc="masks", unit="batches", shown=shown, delay=delay)
 
     def masks_of(
         self, recording: Spectrogram, number: int, wanted: Sequence[_Wanted], bar: Any

@@ -33,10 +33,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 from torch.fx import Node
-from tqdm import tqdm
 
 from deconv1d.audio import format_of, is_cut, whole_file, whole_rate
 from deconv1d.errors import FileError, InputError, ModelError, SilenceWarning
+from deconv1d.progress import bar
 from deconv1d.record.capture import Capture
 from deconv1d.record.receptive_fields import total_stride
 from deconv1d.sonification import needed_rate
@@ -49,7 +49,6 @@ if TYPE_CHECKING:
 TILE_SECONDS = 20.0
 LONG_SECONDS = 120.0
 """Of a longer file, layers are listed on the first tile."""
-BAR = "{percentage:3.0f}% |{bar:30}| {elapsed}, {remaining} left"
 BLOCK = 2**16
 """Samples read from a file, or copied between files, at a time."""
 
@@ -158,12 +157,12 @@ def stream(
     total, blocks = opened(source, rate)
     part = _beside(out)
     try:
-        hidden = None if progress else True  # None: unless stderr is a terminal
-        with tqdm(total=total, unit=" s", disable=hidden, bar_format=BAR) as bar:
+        whole = None if total is None else ceil(total)
+        with bar(total=whole, desc="stream", unit="s", shown=progress) as seconds:
             runs = raw_stretches(
                 sonifier, forward_pass, blocks, layer, channel, tile_seconds, options
             )
-            peaks = _write_raw(part, runs, lambda samples: bar.update(samples / rate))
+            peaks = _write_raw(part, runs, lambda done: seconds.update(ceil(done / rate) - seconds.n))
         peak, raw_peak, samples = peaks
         # The recording's peak over the sonification's is known only at the end. Until then the
         # raw samples wait in a file.
@@ -317,7 +316,7 @@ def _write_raw(
             raw.astype(np.float64).tofile(file)
             peak, raw_peak = max(peak, _peak(x)), max(raw_peak, _peak(raw))
             samples += len(x)
-            tick(len(x))
+            tick(samples)
     return peak, raw_peak, samples
 
 
