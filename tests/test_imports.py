@@ -15,7 +15,7 @@ from benchmarks.structure import measure
 ROOT = Path(deconv1d.__file__).parent
 
 LEVELS = [
-    ["errors", "table", "low_cut", "audio"],
+    ["errors", "table", "progress", "low_cut", "audio"],
     ["rules"],
     ["record"],
     ["layers.names", "layers.axes", "layers.maps"],

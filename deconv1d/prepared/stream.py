@@ -162,8 +162,11 @@ def stream(
             runs = raw_stretches(
                 sonifier, forward_pass, blocks, layer, channel, tile_seconds, options
             )
-            peaks = _write_raw(part, runs, lambda done: seconds.update(ceil(done / rate) - seconds.n))
-        peak, raw_peak, samples = peaks
+
+            def tick(done: int) -> None:
+                seconds.update(ceil(done / rate) - seconds.n)
+
+            peak, raw_peak, samples = _write_raw(part, runs, tick)
         # The recording's peak over the sonification's is known only at the end. Until then the
         # raw samples wait in a file.
         if gain is None:
