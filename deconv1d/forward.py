@@ -13,15 +13,16 @@ from torch import Tensor, nn
 from torch.fx import Node
 
 from deconv1d.checks.verification import VERIFY, Verification, Verified
-from deconv1d.errors import InputError, LayerError, ModelError, check_word
+from deconv1d.errors import InputError, LayerError, check_word
 from deconv1d.layers.names import Layer, find_module, find_op
 from deconv1d.record.capture import Capture, capture
 from deconv1d.record.copies import NotRead, check_not_read
-from deconv1d.record.refusals import check_ready, why_refused
-from deconv1d.record.request import Failure, TapRequest
-from deconv1d.record.waveform import Attempt, Waveform, WrongReading, as_waveform, shortest
+from deconv1d.record.misfits import check_batch, explain, to_explain
+from deconv1d.record.refusals import check_ready
+from deconv1d.record.request import TapRequest
+from deconv1d.record.waveform import Waveform, as_waveform, shortest
 from deconv1d.rules.op import shape_of
-from deconv1d.rules.table import METHODS, Rules, packet
+from deconv1d.rules.table import METHODS, Rules
 
 Tap = Literal["block", "output"]
 TAPS: tuple[Tap, ...] = get_args(Tap)
@@ -244,7 +245,7 @@ class ForwardPass:
             lambda x: self._attempt(x, target, method, run_on, rules)
         )
         if captured is None:
-            shape, cause = _to_explain(waveform, refused)
+            shape, cause = to_explain(waveform, refused)
             # These are the errors that torch raises where a kernel is longer than its input.
             if isinstance(cause, RuntimeError | ValueError | IndexError | AssertionError):
                 self._check_length(waveform, target, method)
@@ -275,7 +276,7 @@ class ForwardPass:
         )
         captured = _attempted(attempt)
         check_not_read(captured, self._replaced)
-        _check_batch(captured)
+        check_batch(captured)
         return captured
 
     def _check_length(
@@ -327,83 +328,6 @@ def check_names(names: Sequence[str]) -> None:
             f"The layers cannot be used: expected a list of one or more names, got {names!r}. "
             f"Give for example ['conv1', 'conv2']; sonifier.layers(x) lists them."
         )
-
-
-def explain(shape: tuple[int, ...], error: Exception) -> Exception:
-    """Returns our error for a model that failed on a waveform, or the model's own unchanged.
-
-    The recorder attaches the op that failed, if any did; an error of the model's own code has none.
-    """
-    if isinstance(error, WrongReading):
-        return InputError(str(error))
-    failure: Failure | None = getattr(error, "failure", None)
-    where = "" if failure is None else f"layer {failure.label!r} ({failure.source})"
-    if (refused := why_refused(error, f" (in {where})" if where else "")) is not None:
-        return refused
-    if failure is None:
-        return error
-    # Shapes of a convolution: input (batch, channels, time), weight (out, in / groups, kernel).
-    if "conv" in failure.op and len(failure.shapes) > 1:
-        got, weight = failure.shapes[:2]
-        if len(got) != len(weight):
-            return InputError(
-                f"The waveform's rank does not fit {where}: expected rank {len(weight)}, "
-                f"(batch, channels, time), got shape {shape}. Add or remove an axis, "
-                f"or give one clip as a 1-D array."
-            )
-        if got[1] != weight[1]:
-            return InputError(
-                f"The number of channels does not fit {where}: expected {weight[1]}, got {got[1]} "
-                f"(waveform {shape}). Give (batch, {weight[1]}, time)."
-            )
-    return ModelError(
-        f"The model failed on a waveform of shape {shape}: {failure.op} in {where} got shapes "
-        f"{failure.shapes}: {error}. Give what the model takes, batch first, or forward=."
-    )
-
-
-def _to_explain(waveform: Waveform, refused: Sequence[Attempt]) -> Attempt:
-    """Of the readings that the model refused, the one to explain."""
-    given = tuple(waveform.given.shape)
-    if len(given) == 2 and waveform.mixed is None and given[0] > given[1]:
-        raise InputError(
-            f"The waveform of shape {given} has more channels than samples: expected time last, "
-            f"got what looks like (time, channels). Give x.T; or "
-            f"x.reshape({given[0]}, 1, {given[1]}) for {given[0]} clips of {given[1]} samples."
-        )
-    # Of (channels, time) convolutions make a batch of 1 themselves, and what comes next may fail
-    # on that. So the second reading is explained, (1, channels, time), if a convolution takes it.
-    failure: Failure | None = getattr(refused[-1].error, "failure", None)
-    second = len(refused) > 1 and len(given) == 2 and failure is not None
-    ranks = [len(shape) for shape in failure.shapes[:2]] if failure is not None else []
-    if len(set(ranks)) < 2 and second and not isinstance(refused[0].error, WrongReading):
-        return refused[1]
-    return refused[0]
-
-
-def _check_batch(captured: Capture) -> None:
-    """Raises WrongReading where a convolution took (channels, time) for what was (batch, time).
-
-    torch's convolutions accept rank 2 and add a batch of 1 themselves. The model then runs, but all
-    examples end up as channels of one example.
-    """
-    x = shape_of(captured.x)
-    if len(x) == 2 and any(map(_is_unbatched, captured.graph.nodes)):
-        raise WrongReading(
-            f"The waveform's rank does not fit: expected a batch first, got shape {x}, and the "
-            f"model took the first axis for channels. Give (batch, channels, time), or one clip as "
-            f"a 1-D array; for a model that takes (channels, time) give (1, channels, time) and "
-            f"Sonifier(model, forward=lambda model, x: model(x[0]))."
-        )
-
-
-def _is_unbatched(node: Node) -> bool:
-    """Tells whether a convolution took its input for (channels, time) and added a batch itself."""
-    if packet(node) is not torch.ops.aten.convolution:
-        return False
-    source = node.args[0]
-    assert isinstance(source, Node)
-    return packet(source) is torch.ops.aten.unsqueeze and bool(source.args[1] == 0)
 
 
 def _never_ran(layer: Layer, calls: int) -> str:

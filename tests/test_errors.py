@@ -76,7 +76,8 @@ CHANNELS = (
     r"channels does not fit layer 'conv1' \(.*:\d+\): expected 1, got {}.*Give \(batch, 1, time"
 )
 RANK = (
-    r"rank does not fit layer 'conv1' \(.*:\d+\): expected rank 3, .*got shape \({}\).*Add or rem"
+    r"rank does not fit layer 'conv1' \(.*:\d+\): expected rank 3, .*got shape \({}\).*"
+    r"Give x\.reshape\(1, 1, 60\)"
 )
 
 

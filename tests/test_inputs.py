@@ -1,5 +1,6 @@
 """Waveforms as people have them: a path, (time,), (channels, time), arrays, lists."""
 
+import re
 from types import SimpleNamespace
 
 import numpy as np
@@ -109,6 +110,72 @@ def test_more_channels_than_samples_are_time_first_even_where_the_model_would_ru
     """61 clips of 8 samples are long enough for this kernel: the model does not refuse them."""
     with pytest.raises(InputError, match=r"shape \(61, 8\).*\(time, channels\).*x\.T"):
         Sonifier(network(1)).layers(samples(61, 8))
+
+
+@pytest.mark.parametrize("shape", [(200, 3), (1, 200, 3), (1, 80, 1)])
+def test_time_before_channels_is_refused_whatever_the_model_does(shape):
+    """A model that takes (batch, time, channels) runs on it; its sounds would have 3 samples."""
+
+    class TimeFirst(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.rnn = nn.LSTM(shape[-1], 4, batch_first=True).double()
+
+        def forward(self, x):
+            return self.rnn(x)[0]
+
+    turned = r"x\.T" if len(shape) == 2 else r"x\.swapaxes\(1, 2\)"
+    with pytest.raises(InputError, match=rf"time last, .*Give {turned}\."):
+        Sonifier(TimeFirst()).layers(samples(*shape))
+    # What the message advises works.
+    for x in (samples(shape[-1], 200), samples(1, shape[-1], 200)):
+        with pytest.raises(InputError, match=r"features .* recurrent .*model\(x\.swapaxes\(1, 2\)"):
+            Sonifier(TimeFirst()).layers(x)
+        sonifier = Sonifier(TimeFirst(), forward=lambda model, x: model(x.swapaxes(1, 2)))
+        assert sonifier.layers(x)[0].channels == 4
+        assert sonifier.sonify(x, "rnn", channel=0).waveform.shape[-1] == 200
+
+
+def test_an_array_of_306_sensors_and_few_samples_has_each_reading_printed():
+    """More rows than columns: a window of a magnetoencephalogram, or time first."""
+    x, sonifier = samples(306, 200), Sonifier(network(306))
+    with pytest.raises(InputError, match=r"x\.T; or x\.reshape\(1, 306, 200\) .*\(306, 1, 200\)"):
+        sonifier.layers(x)
+    assert sonifier.layers(x.reshape(1, 306, 200))[0].channels == 4
+
+
+@pytest.mark.parametrize("norm", [True, False])
+def test_a_2d_convolution_that_adds_a_batch_itself_is_not_taken_at_its_word(norm):
+    """As in EEGNet: the map of (1, 22, 100) would count electrodes for channels."""
+    layers = [nn.Conv2d(1, 4, (1, 5)), nn.Conv2d(4, 6, (22, 1)), nn.BatchNorm2d(6)]
+    sonifier = Sonifier(nn.Sequential(*layers[: 2 + norm]).double())
+    for x in (samples(22, 100), samples(1, 22, 100)):
+        with pytest.raises(InputError, match=r"Give x\.reshape\(1, 1, 22, 100\)\."):
+            sonifier.layers(x)
+    assert sonifier.layers(x.reshape(1, 1, 22, 100))[0].channels == 4
+
+
+@pytest.mark.parametrize(
+    ("model", "shape", "reshaped"),
+    [(network(1), (1, 1, 1, 61), (1, 1, 61)), (Rows(), (1, 1, 61), (1, 61))],
+)
+def test_too_many_axes_have_their_reshape_printed(model, shape, reshaped):
+    with pytest.raises(InputError, match=re.escape(f"Give x.reshape{reshaped}.")):
+        Sonifier(model).layers(samples(*shape))
+    assert Sonifier(model).layers(samples(*reshaped))
+
+
+def test_a_model_that_turns_the_axes_is_told_from_one_of_other_channels():
+    class Turned(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv1d(2, 4, 5).double()
+
+        def forward(self, x):
+            return self.conv(x.transpose(1, 2))
+
+    with pytest.raises(InputError, match=r"forward=lambda model, x: model\(x\.swapaxes\(1, 2\)"):
+        Sonifier(Turned()).layers(samples(2, 61))
 
 
 @pytest.mark.parametrize("shape", [(2, 61), (1, 3), (3, 61), (1, 5, 61)])

@@ -16,6 +16,8 @@ from deconv1d.errors import Deconv1dError, InputError
 
 LONGEST_TRIED = 2**18
 """The search for a model's shortest input goes up to this many samples."""
+MOST_CHANNELS = 16
+"""More channels than this for each sample are no clip: time does not stand last."""
 
 Result = TypeVar("Result")
 
@@ -159,6 +161,7 @@ def as_waveform(x: Any, sample_rate: int | None = None) -> Waveform:
             f"The waveform is empty: expected samples along the last axis, "
             f"got shape {tuple(given.shape)}. Check how it was read or cut."
         )
+    _check_time_is_last(tuple(given.shape))
     bad = ~torch.isfinite(given)
     if bad.any():
         first = tuple(int(i) for i in bad.nonzero()[0])
@@ -167,6 +170,21 @@ def as_waveform(x: Any, sample_rate: int | None = None) -> Waveform:
             f"infinite of {given.numel()}, the first at index {first}. Repair or cut them."
         )
     return Waveform(given, mono=given.dim() == 1)
+
+
+def _check_time_is_last(shape: tuple[int, ...]) -> None:
+    """Raises InputError for (time, channels) and (batch, time, channels)."""
+    if len(shape) not in (2, 3) or shape[-2] <= MOST_CHANNELS * shape[-1]:
+        return
+    axes, turned = "(time, channels)", "x.T"
+    if len(shape) == 3:
+        axes, turned = "(batch, time, channels)", "x.swapaxes(1, 2)"
+    raise InputError(
+        f"The waveform of shape {shape} has {shape[-2]} channels of {shape[-1]} sample(s): "
+        f"expected time last, got what looks like {axes}. Give {turned}. A model that takes "
+        f"(batch, time, channels) needs this too: "
+        f"Sonifier(model, forward=lambda model, x: model(x.swapaxes(1, 2)))."
+    )
 
 
 def _from_file(path: str | Path, sample_rate: int | None) -> Waveform:
