@@ -214,11 +214,12 @@ class Sonifier:
         Source: paper, section 3.2 and figure B.2.
         """
         # A wrong word is refused before the forward pass, which may take long.
+        from deconv1d.masks.options import LISTENING, check_sonify_options
+
+        check_word("method", method, LISTENING)
         check_seed(seed)
         check_direction(direction, channel=channel, seed=seed, method=method)
         if method == "mask":
-            from deconv1d.masks.options import check_sonify_options
-
             check_sonify_options(seed, low_cut)
             return self.listen(
                 x,

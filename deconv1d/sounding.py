@@ -164,11 +164,7 @@ def _finish(
         raw = cut_lows(raw, low_cut, sample_rate)
     scaled, gain = to_peak_of(given.to(wide), raw)
     if (gain == 0).any():
-        what = "the input is silent" if not given.any() else why
-        warn(
-            _silence(reached.layer, gain, channel, what),
-            SilenceWarning,
-        )
+        warn(_silence(reached.layer, gain, channel, given, why), SilenceWarning)
     return Sonification(
         waveform=scaled.to(given),
         raw=raw.to(given),
@@ -185,14 +181,28 @@ def _finish(
     )
 
 
-def _silence(layer: str, gain: Tensor, channel: int | list[int] | None, why: str) -> str:
-    """Says that sounds are silent: how many of several channels, and which is the first."""
-    if not isinstance(channel, list) or len(channel) == 1:
+def _silence(
+    layer: str, gain: Tensor, channel: int | list[int] | None, given: Tensor, why: str
+) -> str:
+    """Says that sounds are silent: how many of several, which is the first, and why."""
+    examples = 1 if given.dim() == 1 else len(given)
+    # "most_active" of several examples has a channel for each; a list has all of them for each.
+    asked = channel if isinstance(channel, list) and gain.numel() > examples else [channel]
+    silent = (gain.reshape(-1, examples) == 0).nonzero().tolist()
+    # A silent input beside others: for it alone nothing else has to be found out.
+    quiet = ~given.reshape(examples, -1).any(1)
+    if all(quiet[example] for _, example in silent):
+        why = "the input is silent"
+    if gain.numel() == 1:
         return f"The sonification of layer {layer!r} is silent: {why}."
-    silent = (gain.reshape(len(channel), -1) == 0).any(1).nonzero().flatten().tolist()
+    number, example = silent[0]
+    of = asked[number]
+    of = of[example] if isinstance(of, list) else of
+    places = [] if of is None else [f"channel {of}"]
+    places += [f"example {example}"] if examples > 1 else []
     return (
-        f"{len(silent)} of {len(channel)} sonifications of layer {layer!r} are silent, the first "
-        f"that of channel {channel[silent[0]]}: {why}."
+        f"{len(silent)} of {gain.numel()} sonifications of layer {layer!r} are silent, the first "
+        f"that of {', '.join(places)}: {why}."
     )
 
 
