@@ -1,5 +1,6 @@
 """Weights as trainers and Hugging Face save them."""
 
+import argparse
 import json
 from pathlib import Path
 
@@ -63,6 +64,28 @@ CHECKPOINTS = {
         lambda s: {"model": prefixed("module._orig_mod.", s)},
         "used its 'model', took 'module._orig_mod.' off 2 names",
     ),
+    "an average beside it": (
+        lambda s: {"net": s, "ema": {k: v + 1 for k, v in s.items()}},
+        "used its 'net' ('ema' would fit too)",
+    ),
+    "two levels deep": (
+        lambda s: {"epoch": 3, "best": {"metrics": [1], "net": prefixed("module.", s)}},
+        "used its 'best.net', took 'module.' off 2 names",
+    ),
+    "another network beside it": (
+        lambda s: {"discriminator": {"conv.weight": torch.ones(1)}, "generator": s},
+        "used its 'generator'",
+    ),
+    "options and metrics beside it": (
+        lambda s: {
+            "state_dict": s,
+            "args": argparse.Namespace(rate=0.1),
+            "best": np.float64(0.9),
+            "curve": np.arange(3.0),
+            "folder": Path("runs"),
+        },
+        "used its 'state_dict'",
+    ),
     "a teacher beside it": (
         lambda s: (
             prefixed("teacher_model.", {k: v + 1 for k, v in s.items()}) | prefixed("model.", s)
@@ -89,8 +112,17 @@ def test_the_key_names_the_state_dict(state):
     with pytest.warns(UserWarning, match=r"used 'ema\.shadow', took 'module\.' off 2 names"):
         loaded = load_model(MODEL, "c.pt", key="ema.shadow").state_dict()
     assert torch.equal(loaded["0.bias"], other["0.bias"])
-    with pytest.raises(InputError, match="at the key 'best': expected one of 'model'"):
+    with pytest.raises(InputError, match=r"the key 'best': expected one of 'model', 'ema\.shadow'"):
         load_model(MODEL, "c.pt", key="best")
+    torch.save(state, "c.pt")
+    with pytest.raises(InputError, match="a state dict itself"):
+        load_model(MODEL, "c.pt", key="model")
+
+
+def test_a_pickle_that_could_run_code_is_refused():
+    torch.save({"state_dict": {}, "model": nn.ReLU()}, "c.pt")
+    with pytest.raises(FileError, match=r"pickle that asks for .*ReLU.* can run any code"):
+        load_model(MODEL, "c.pt")
 
 
 def test_what_does_not_fit_is_refused_as_it_was(state):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import importlib.util
 import re
@@ -10,10 +11,11 @@ import traceback
 import warnings
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PosixPath
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -22,6 +24,17 @@ from deconv1d.loading.checkpoints import unwrap
 from deconv1d.record.source_lines import OURS_AND_TORCH
 
 NOT_THEIRS = (*OURS_AND_TORCH, str(Path(importlib.__file__).parent), "<frozen importlib")
+_ARRAYS = [getattr(np._core.multiarray, name) for name in ("scalar", "_reconstruct")]  # type: ignore[attr-defined]  # where pickles look for them
+HARMLESS: list[Any] = [
+    argparse.Namespace,
+    PosixPath,
+    np.dtype,
+    np.ndarray,
+    *(type(np.dtype(kind)) for kind in ("f4", "f8", "i4", "i8", "?")),
+    *_ARRAYS,
+    *((made, f"numpy.core.multiarray.{made.__name__}") for made in _ARRAYS),  # of NumPy 1
+]
+"""What trainers save beside weights: the options, a path, a metric. Loading these runs no code."""
 LISTED = 3
 """How many names of a kind a message lists."""
 
@@ -146,7 +159,8 @@ def _read_weights(path: str | Path) -> Mapping[str, Any]:
             return safetensors.torch.load(Path(path).read_bytes())
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of torch.load, on old pickles
-            state = torch.load(path, map_location="cpu", weights_only=True)
+            with torch.serialization.safe_globals(HARMLESS):
+                state = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise FileError(
             f"The weights {str(path)!r} cannot be read: {error.strerror}. Give the path of a file."

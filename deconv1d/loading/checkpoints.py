@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from torch import Tensor
@@ -14,6 +14,8 @@ WRAPPINGS = ("state_dict", "model_state_dict", "model")
 PREFIXES = ("module.", "model.", "_orig_mod.")
 """What DDP, Lightning and torch.compile put before names."""
 LISTED = 3
+NESTED = 3
+"""So many levels of dictionaries are searched for a state dict."""
 
 
 class Unwrapped(NamedTuple):
@@ -39,13 +41,16 @@ def unwrap(checkpoint: Mapping[str, Any], wanted: Collection[str], key: str | No
     """
     state, said = (checkpoint, []) if key is None else (_at(checkpoint, key), [f"used {key!r}"])
     if key is None and not set(wanted) <= state.keys():
-        found = [name for name, part in state.items() if _is_state(part)]
-        usual = [name for name in WRAPPINGS if name in found]
+        states = dict(_states(checkpoint))
+        usual = [name for name in states if name.split(".")[-1] in WRAPPINGS]
         # Of several the one that has the model's names is meant, and of these the usual one.
-        fitting = [n for n in (usual or found) if _prefix(state[n], wanted) is not None]
-        if chosen := (fitting or usual or found[:1]):
-            state = state[chosen[0]]
-            said.append(f"used its {chosen[0]!r}")
+        fitting = [name for name in states if _prefix(states[name], wanted) is not None]
+        ranked = sorted(fitting or usual or states, key=lambda name: _unlikely(name, usual))
+        if ranked:
+            chosen, *others = ranked
+            state = states[chosen]
+            also = f" ({', '.join(map(repr, others[:LISTED]))} would fit too)" * bool(fitting[1:])
+            said.append(f"used its {chosen!r}{also}")
     prefix = _prefix(state, wanted)
     if prefix:
         others = [name for name in state if not name.startswith(prefix)]
@@ -57,20 +62,31 @@ def unwrap(checkpoint: Mapping[str, Any], wanted: Collection[str], key: str | No
 
 
 def _at(checkpoint: Mapping[str, Any], key: str) -> Mapping[str, Any]:
-    part: Any = checkpoint
-    for name in (key,) if key in checkpoint else key.split("."):
-        if not isinstance(part, Mapping) or name not in part:
-            part = None
-            break
-        part = part[name]
-    if not _is_state(part):
-        names = ", ".join(repr(name) for name, value in checkpoint.items() if _is_state(value))
-        raise InputError(
-            f"The weights have no state dict at the key {key!r}: expected one of "
-            f"{names or 'none, since the file is a state dict itself'}. Give one of these, or "
-            f"leave the key out."
-        )
-    return part  # type: ignore[no-any-return]  # `_is_state` has seen that it is one
+    states = dict(_states(checkpoint))
+    if key in states:
+        return states[key]
+    if states:
+        names = f"expected one of {', '.join(map(repr, states))}. Give one of these"
+    else:
+        names = "expected none, since the file is a state dict itself. Leave the key out"
+    raise InputError(f"The weights have no state dict at the key {key!r}: {names}.")
+
+
+def _states(
+    part: Mapping[str, Any], depth: int = NESTED
+) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """The state dicts inside a checkpoint, by their names with dots between levels."""
+    for name, value in part.items():
+        if _is_state(value):
+            yield name, value
+        elif isinstance(value, Mapping) and depth > 1:
+            yield from ((f"{name}.{inner}", state) for inner, state in _states(value, depth - 1))
+
+
+def _unlikely(name: str, usual: Sequence[str]) -> tuple[int, int]:
+    """Sorts names of state dicts: those that are less deep come first, the usual ones before."""
+    last = name.split(".")[-1]
+    return name.count("."), WRAPPINGS.index(last) if name in usual else len(WRAPPINGS)
 
 
 def _is_state(part: Any) -> bool:
