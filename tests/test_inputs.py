@@ -379,3 +379,28 @@ def test_after_a_group_norm_the_local_field_is_shown_and_marked():
     x = torch.randn(1, 1, 500, requires_grad=True)
     layers[3](layers[2](layers[0](x)))[0, 0, 7].backward()
     assert len(x.grad.nonzero()) == 20
+
+
+class ByHand(nn.Module):
+    """Normalises over the clip before it convolves; its gate is a statistic of the clip, too."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.gate = nn.Conv1d(1, 4, 10, 5), nn.Conv1d(4, 4, 1)
+        self.next, self.head = nn.Conv1d(4, 4, 3, 2), nn.Linear(4, 2)
+
+    def forward(self, x):
+        x = (x - x.mean(-1, keepdim=True)) / (x.std(-1, keepdim=True) + 1e-5)
+        x = self.conv(x)
+        x = self.next(x * torch.sigmoid(self.gate(x.mean(-1, keepdim=True))))
+        return self.head(x.mean(-1))
+
+
+def test_normalisations_and_gates_by_hand_have_local_fields_too():
+    torch.manual_seed(0)
+    rows = {row.name: row for row in Sonifier(ByHand()).layers(torch.randn(500))}
+    facts = {name: (row.hop, row.receptive_field) for name, row in rows.items()}
+    assert facts["conv"] == ("5", 10)
+    assert facts["next"] == ("10", 20)
+    assert facts["gate"] == facts["head"] == (None, None)  # one value for all of the clip
+    assert rows["next"].note == "statistics over the whole clip"

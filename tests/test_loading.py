@@ -1,7 +1,6 @@
 """Weights as trainers and Hugging Face save them."""
 
 import argparse
-import json
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +10,7 @@ from command import enter, write
 from safetensors.torch import save_file
 from torch import nn
 
-from deconv1d import FileError, InputError, ModelError, Sonifier
+from deconv1d import FileError, InputError, ModelError
 from deconv1d.cli.commands import main
 from deconv1d.cli.models import load_model
 from deconv1d.loading.checkpoints import unwrap
@@ -139,69 +138,3 @@ def test_the_command_unwraps(state, capsys):
     shown = capsys.readouterr()
     assert "Conv1d" in shown.out
     assert "used 'best.model', took 'module.' off 2 names" in shown.err
-
-
-# --- Hugging Face --------------------------------------------------------------------------------
-
-transformers = pytest.importorskip("transformers")
-
-
-def saved(normalise=True):
-    """A tiny random wav2vec 2.0 with its processor, in a folder."""
-    torch.manual_seed(0)
-    config = transformers.Wav2Vec2Config(
-        hidden_size=8,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        intermediate_size=8,
-        conv_dim=(4, 4),
-        conv_stride=(5, 2),
-        conv_kernel=(10, 3),
-        num_conv_pos_embeddings=4,
-        num_conv_pos_embedding_groups=2,
-    )
-    model = transformers.Wav2Vec2Model(config).eval()
-    model.save_pretrained("hub")
-    transformers.Wav2Vec2FeatureExtractor(
-        do_normalize=normalise, sampling_rate=8000
-    ).save_pretrained("hub")
-    return model
-
-
-@pytest.mark.parametrize("normalise", [True, False])
-def test_a_folder_of_hugging_face_is_heard_as_its_processor_says(normalise):
-    model, layer = saved(normalise), "conv_layers.1.conv"
-    x = 0.3 + torch.randn(900, generator=torch.Generator().manual_seed(0))
-    sonifier = Sonifier.from_huggingface("hub")
-    assert sonifier.sample_rate == 8000
-    assert ("mean 0 and variance 1" in repr(sonifier)) == normalise
-    processor = transformers.AutoFeatureExtractor.from_pretrained("hub")
-    given = processor(x.numpy(), sampling_rate=8000, return_tensors="pt").input_values
-    expected = Sonifier(model).maps(given, layer=layer)
-    torch.testing.assert_close(sonifier.maps(x, layer=layer), expected, atol=1e-5, rtol=1e-4)
-
-
-def test_the_command_takes_the_folder(capsys):
-    saved()
-    clip = write("clip.wav", np.random.default_rng(0).normal(0, 0.1, 900))
-    command = ["layers", clip, "--model", "transformers:AutoModel", "--weights", "hub"]
-    assert main([*command, "--json"]) == 0
-    shown = capsys.readouterr()
-    rows = json.loads(shown.out)["layers"]
-    assert any(row["name"].endswith("conv_layers.1.conv") for row in rows)
-    assert "Wav2Vec2Model: 8000 Hz, waveforms normalised to mean 0 and variance 1" in shown.err
-    assert main([*command, "--sample-rate", "16000"]) == 2
-    assert "--sample-rate 16000" in capsys.readouterr().err
-
-
-def test_folders_that_hold_no_such_model():
-    with pytest.raises(FileError, match="no config"):
-        Sonifier.from_huggingface("nowhere")
-    saved()
-    extractor = transformers.ASTFeatureExtractor(sampling_rate=8000)
-    extractor.save_pretrained("hub")
-    with pytest.raises(ModelError, match=r"takes no waveform: .*ASTFeatureExtractor"):
-        Sonifier.from_huggingface("hub")
-    Path("hub/model.safetensors").unlink()
-    with pytest.raises(FileError, match=r"cannot be read: expected config\.json and"):
-        Sonifier.from_huggingface("hub")

@@ -63,6 +63,12 @@ def load_model(
         Identity()
     """
     make = find_factory(factory)
+    if hasattr(make, "from_pretrained"):
+        raise ModelError(
+            f"The class {factory!r} makes no model by itself: expected the folder of a model of "
+            f"Hugging Face, got {'no weights' if weights is None else repr(str(weights))}. "
+            f"Give --weights FOLDER, which model.save_pretrained wrote."
+        )
     with blaming(f"The factory {factory!r}", "It has to run without arguments."):
         model = make()
     if not isinstance(model, nn.Module):
@@ -94,7 +100,7 @@ def blaming(what: str, advice: str) -> Iterator[None]:
         ]
         where = f" at {lines[-1]}" if lines else ""
         raise ModelError(
-            f"{what} failed{where}: {type(error).__name__}: {error}. {advice}"
+            f"{what} failed{where}: {type(error).__name__}: {str(error).rstrip('.')}. {advice}"
         ) from error
 
 

@@ -74,7 +74,8 @@ def load_pretrained(folder: str | Path, model_class: Any = None) -> Pretrained:
     except (OSError, ValueError, RuntimeError) as error:
         raise FileError(
             f"The model in {str(folder)!r} cannot be read: expected config.json and .safetensors "
-            f"that fit it, got {type(error).__name__}: {error}. Save it again with save_pretrained."
+            f"that fit it, got {type(error).__name__}: {str(error).rstrip('.')}. "
+            f"Save it again with save_pretrained."
         ) from error
     if missing := sorted(info["missing_keys"]):
         warn(

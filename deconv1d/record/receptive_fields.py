@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from math import ceil, floor, lcm
@@ -84,7 +84,7 @@ def receptive_fields_of(
         x: The waveform's node.
         rules: The op table, whose `reach` is asked.
         method: "deconvnet", "guided" or "gradient".
-        held: Whether the statistics of normalisations count as constants, as in the mirror.
+        held: Whether statistics of the whole clip, as in normalisations, count as constants.
 
     Returns:
         By node, its values in time; None for a value that may read all of it. A node that reads
@@ -108,8 +108,26 @@ def receptive_fields_of(
                 # part of a block.
                 statistic = rule.kind == "hold" and rule.block and rule.record is not None
                 reach = pointwise if held and statistic else rule.reach
-            fields[node] = joined([_through(op, reach, x, fields[x]) for x in sources])
+            read = {x: _through(op, reach, x, fields[x]) for x in sources}
+            fields[node] = joined(_local(op, read) if held else [*read.values()])
     return fields
+
+
+def _local(op: Op, read: Mapping[Node, ReceptiveField | None]) -> list[ReceptiveField | None]:
+    """What an op reads, without statistics of the whole clip beside values that move with time.
+
+    A normalisation that is written by hand, `(x - x.mean(-1, True)) / x.std(-1, True)`, has such
+    statistics: they are of size 1 where the other value has its time.
+    """
+    local = [field for field in read.values() if field is not None]
+    if not local:
+        return [*read.values()]
+    axis = local[0].axis
+    return [
+        field
+        for x, field in read.items()
+        if field is not None or (len(shape_of(x)) >= -axis and shape_of(x)[axis] > 1)
+    ]
 
 
 def _through(
