@@ -215,3 +215,11 @@ def test_dead_channels_are_said_once(clip, capsys):
     assert line.endswith(
         "20 of 40 sonifications of layer '3' are silent, the first that of channel 0."
     )
+
+
+@pytest.mark.parametrize("command", ["layers", "plan", "sonify", "card", "compare", "demo"])
+def test_a_recording_that_is_not_there_is_said_before_a_model_is_made(command, refused):
+    made = ["--model", "models.py:failing", "--sample-rate", "8000"]
+    layer = [] if command in ("layers", "demo") else ["--layer", "3"]
+    output = ["-o", "out.wav"] if command == "sonify" else []
+    refused(main([command, "nowhere.wav", *made, *layer, *output]), "'nowhere.wav' cannot be read")

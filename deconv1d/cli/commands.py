@@ -23,7 +23,13 @@ from deconv1d.cli import options
 from deconv1d.cli.answer import Answer
 from deconv1d.cli.demo import demo_options, run_demo
 from deconv1d.cli.explore import explore_options, run_explore
-from deconv1d.cli.files import as_arguments, check_outputs, each, read_recording
+from deconv1d.cli.files import (
+    as_arguments,
+    check_outputs,
+    check_recordings,
+    each,
+    read_recording,
+)
 from deconv1d.cli.mine import mine_clips, mine_options
 from deconv1d.cli.models import blaming
 from deconv1d.cli.options import MARK
@@ -60,6 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Only the answer goes to stdout, so that `--json` can be piped into a program: what the
         # model itself prints is sent to stderr.
         arguments = _parser().parse_args(as_arguments(sys.argv[1:] if argv is None else argv))
+        check_recordings(arguments)
         check_outputs(arguments)
         with _warnings_in_one_line(), redirect_stdout(sys.stderr):  # a model may print
             answer = arguments.run(arguments)

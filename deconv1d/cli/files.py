@@ -57,12 +57,35 @@ def _named(name: str) -> list[str]:
         found = [str(p) for p in sorted(Path(name).iterdir()) if p.suffix.lower() in SUFFIXES]
     else:
         found = sorted(glob.glob(name)) if glob.has_magic(name) else [name]
+    if found == [name]:
+        _check_there(name)
     if not found:
         raise FileError(
             f"{name!r} names no recording: expected one sound file or more, got none. Give files, "
             f"a folder that has some, or - for the standard input."
         )
     return found
+
+
+def check_recordings(arguments: argparse.Namespace) -> None:
+    """Raises FileError if a recording is not there; before a model is made.
+
+    Args:
+        arguments: Of any command.
+    """
+    given = getattr(arguments, "audio", None) or []
+    if isinstance(given, str):
+        _check_there(given)
+    else:
+        recordings(given)
+
+
+def _check_there(name: str) -> None:
+    if name != STDIN and not Path(name).exists():
+        raise FileError(
+            f"{name!r} cannot be read: No such file. Give the path of a sound file, or - for the "
+            f"standard input."
+        )
 
 
 def read_recording(name: str, rate: int | None, *, mono: bool = False) -> Samples:

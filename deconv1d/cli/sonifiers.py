@@ -81,8 +81,8 @@ def load_sonifier(
         sonifier.model.to(device)
     except (RuntimeError, AssertionError) as error:
         raise InputError(
-            f"The model cannot be moved to {device!r}: expected a device of this machine, got "
-            f"{error}. Give --device cpu."
+            f"The model cannot be moved to {device!r}: expected a device of this machine. "
+            f"torch says: {str(error).rstrip('.')}. Give --device cpu."
         ) from error
     return sonifier
 
