@@ -134,9 +134,11 @@ def write_demo(folder: str | Path, *, quick: bool = False) -> Path:
     from reference_models.clips import spoken_words
     from reference_models.cnn12 import demo
 
+    # One sonifier for each network: what is verified of a layer once holds for all three words.
     networks = {r: Sonifier(demo(regime=r), sample_rate=SAMPLE_RATE) for r in REGIMES}
     spoken = [spoken for spoken in spoken_words() if spoken.word in WORDS]
     subjects = [_word(networks[r], r, word) for word in spoken for r in REGIMES]
+    # The page explains masks only where it has some.
     masks = () if quick else (MASKED, POINTING)
     paragraphs = (SUMMARY, *masks, LISTENING, CAUTION, SPOKEN)
     return write_listening_page(folder, TITLE, paragraphs, subjects, Shown(masks=not quick))
@@ -144,6 +146,7 @@ def write_demo(folder: str | Path, *, quick: bool = False) -> Path:
 
 def _word(sonifier: Sonifier, regime: Regime, spoken: SpokenWord) -> Subject:
     waveform = torch.from_numpy(read_audio(spoken.path, SAMPLE_RATE)[0])
+    # The contrastive encoder has no classes, so it has nothing to say of a word.
     known = _recognised(sonifier, waveform) if regime == "supervised" else "It knows no words."
     return Subject(
         title=f"{spoken.word}, {regime}",
@@ -179,7 +182,9 @@ def _own(arguments: argparse.Namespace) -> Path:
         LISTENING,
         CAUTION,
     )
+    # Each layer once: two entries of one name would be written to one folder.
     layers = None if arguments.layers is None else list(dict.fromkeys(arguments.layers.split(",")))
+    # What is raised below comes from the user's model on these recordings, not from the command.
     with blaming(f"The model on {', '.join(map(repr, names[:3]))}", "Give it what it takes."):
         return write_listening_page(
             arguments.output,
@@ -191,6 +196,7 @@ def _own(arguments: argparse.Namespace) -> Path:
 
 
 def _recorded(sonifier: Sonifier, name: str, folder: str) -> Subject:
+    # The folder has a number, not the recording's name: two folders may hold files of one name.
     rate = sonifier.sample_rate
     waveform = as_the_model_takes_it(sonifier, read_recording(name, rate))
     channels = 1 if waveform.ndim == 1 else waveform.shape[-2]

@@ -27,6 +27,7 @@ def as_arguments(argv: Sequence[str]) -> list[str]:
     Args:
         argv: As the shell gives them.
     """
+    # argparse takes "-dash.ogg" for the options -d -a -s ...; "./-dash.ogg" is the same file.
     before = ["", *argv]
     return [
         f"./{word}" if _is_dashed(word) and (last in OUTPUTS or Path(word).is_file()) else word
@@ -35,6 +36,7 @@ def as_arguments(argv: Sequence[str]) -> list[str]:
 
 
 def _is_dashed(word: str) -> bool:
+    # A dot, as all names of sound files have one: "-o" stays an option.
     return word.startswith("-") and not word.startswith("--") and word != STDIN and "." in word
 
 
@@ -51,6 +53,7 @@ def recordings(given: Sequence[str]) -> list[str]:
 
 
 def _named(name: str) -> list[str]:
+    # A file whose name has a "*" in it is that file; only what is none is taken for a pattern.
     if name == STDIN or Path(name).is_file():
         return [name]
     if Path(name).is_dir():
@@ -100,6 +103,7 @@ def read_recording(name: str, rate: int | None, *, mono: bool = False) -> Sample
         FileError: If it cannot be read.
     """
     if name == STDIN:
+        # A pipe cannot be read twice, and decoders seek: so all of it is read first.
         return decode_audio(sys.stdin.buffer.read(), "the standard input", rate, mono=mono)[0]
     return read_audio(name, rate, mono=mono)[0]
 
@@ -114,6 +118,7 @@ def each(arguments: argparse.Namespace) -> Iterator[argparse.Namespace]:
         InputError: If two recordings would be written to one file.
         FileError: As for `recordings`.
     """
+    # All names first: that two outputs are one is said before the first recording is heard.
     names = recordings(arguments.audio)
     filled = [
         argparse.Namespace(
@@ -152,6 +157,7 @@ def check_outputs(arguments: argparse.Namespace) -> None:
         InputError: If a suffix names no format, or the sample format is none of it.
         FileError: If a file cannot be written there.
     """
+    # Hours of work must not end in a name that cannot be written.
     for option, check in _CHECKS.get(arguments.command, {}).items():
         name = getattr(arguments, option, None)
         if name is not None:
@@ -175,6 +181,7 @@ def check_writable(path: str | Path, *, kind: str = "file") -> None:
         reason = "it is a file"
     elif not folder.is_dir():
         reason = f"there is no folder {str(folder)!r}"
+    # A file that is there is replaced, so it is asked for itself; a new one is put into its folder.
     elif not os.access(place if place.exists() else folder, os.W_OK):
         reason = "it may not be written to"
     if reason:

@@ -3,7 +3,6 @@
 import json
 import sys
 from dataclasses import asdict
-from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -14,9 +13,7 @@ import torch
 from command import (
     RATE,
     ROOT,
-    check_refused,
     cut,
-    enter,
     factory,
     options,
     run,
@@ -32,23 +29,6 @@ from deconv1d.audio import read_audio
 from deconv1d.cli.commands import COMMANDS, main
 from deconv1d.compare import METHODS, compare
 from deconv1d.evaluation import controls
-
-
-@pytest.fixture(autouse=True)
-def folder(tmp_path, monkeypatch):
-    enter(tmp_path, monkeypatch)
-    return tmp_path
-
-
-@pytest.fixture
-def clip(folder):
-    return write("clip.wav", sound(2400))
-
-
-@pytest.fixture
-def refused(capsys):
-    return partial(check_refused, capsys)
-
 
 # --- what it answers -----------------------------------------------------------------------------
 

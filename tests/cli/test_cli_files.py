@@ -6,32 +6,15 @@ import os
 import re
 import subprocess
 import sys
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
-from command import check_refused, enter, options, samples, sonify, sound, write
+from command import options, samples, sonify, sound, write
 
 import deconv1d
 from deconv1d.cli import commands
 from deconv1d.cli.commands import main
-
-
-@pytest.fixture(autouse=True)
-def folder(tmp_path, monkeypatch):
-    enter(tmp_path, monkeypatch)
-    return tmp_path
-
-
-@pytest.fixture
-def clip(folder):
-    return write("clip.wav", sound(1200))
-
-
-@pytest.fixture
-def refused(capsys):
-    return partial(check_refused, capsys)
 
 
 def test_names_that_begin_with_a_dash(capsys):

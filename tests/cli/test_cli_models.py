@@ -8,7 +8,6 @@ import subprocess
 import sys
 import threading
 import time
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +17,7 @@ from command import (
     ENVIRONMENT,
     FACTORIES,
     RATE,
-    check_refused,
     cut,
-    enter,
     factory,
     line,
     options,
@@ -33,23 +30,6 @@ from safetensors.torch import save_file
 
 from deconv1d import Sonifier
 from deconv1d.audio import read_audio, write_audio
-
-
-@pytest.fixture(autouse=True)
-def folder(tmp_path, monkeypatch):
-    enter(tmp_path, monkeypatch)
-    return tmp_path
-
-
-@pytest.fixture
-def clip(folder):
-    return write("clip.wav", sound(2400))
-
-
-@pytest.fixture
-def refused(capsys):
-    return partial(check_refused, capsys)
-
 
 # --- models --------------------------------------------------------------------------------------
 

@@ -3,33 +3,15 @@
 import os
 import subprocess
 import sys
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
-from command import ENVIRONMENT, check_refused, enter, samples, sonify, sound, write
+from command import ENVIRONMENT, samples, sonify, sound
 
 from deconv1d import FileError, audio
 from deconv1d.audio import write_audio
 from deconv1d.cli import streaming
-
-
-@pytest.fixture(autouse=True)
-def folder(tmp_path, monkeypatch):
-    enter(tmp_path, monkeypatch)
-    return tmp_path
-
-
-@pytest.fixture
-def clip(folder):
-    return write("clip.wav", sound(2400))
-
-
-@pytest.fixture
-def refused(capsys):
-    return partial(check_refused, capsys)
-
 
 PIPED = """
 import sys
