@@ -10,13 +10,14 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from deconv1d import InputError, SilenceWarning, Sonifier
+from deconv1d import InputError, SilenceWarning, Sonifier, progress
 from deconv1d.channels import means
 from deconv1d.logger import SonificationLogger
 from deconv1d.masks.budget import OPEN, SHARPNESS, unit, within_budget
 from deconv1d.masks.draws import random_masks
 from deconv1d.masks.effects import RIDGE, effects
 from deconv1d.masks.grid import Grid
+from deconv1d.masks.listen import STEPS
 from deconv1d.masks.spectrogram import spectrogram_of
 from deconv1d.masks.target import target_of
 
@@ -272,6 +273,16 @@ def test_what_cannot_be_asked_of_a_mask(sonifier, options, message):
 def test_a_mask_needs_the_sample_rate():
     with pytest.raises(InputError, match="above 0 Hz, got None"):
         Sonifier(Bank()).sonify(MIXTURE, layer="conv", channel=0, method="mask")
+
+
+def test_how_far_the_search_is_is_said_where_it_was_asked_for(sonifier, monkeypatch, capsys):
+    monkeypatch.setattr(progress, "EVERY", 0.0)
+    for asked in (None, False, True):
+        sonifier.listen(MIXTURE, layers=["conv"], channel=[0, 1], progress=asked)
+        lines = capsys.readouterr().err.splitlines()
+        assert bool(lines) == bool(asked)
+    batches = 1 + STEPS  # the random masks fit into one; then one for each step
+    assert lines[-1] == f"masks: {batches} of {batches} batches, 00:00 left"
 
 
 # --- wherever a method can be named --------------------------------------------------------------

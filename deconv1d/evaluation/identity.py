@@ -96,7 +96,7 @@ def self_identification(
         most: How many channels a clip has; a clip with fewer active ones counts with those.
         disturb: What is done to the sounds, (sounds, time), before the model hears them: a shift
             or some noise shows whether an explanation is an adversarial example.
-        progress: Whether to say how far it is.
+        progress: Whether to show a bar; off a terminal it is lines.
 
     Raises:
         InputError: If an explanation returns another shape.
@@ -107,7 +107,7 @@ def self_identification(
     scores: dict[str, dict[str, list[list[float]]]] = {
         layer: {name: [] for name in explanations} for layer in layers
     }
-    for clip in bar(clips, desc="identity", unit="clips", shown=progress):
+    for clip in bar(clips, desc="hearing sounds", unit="clips", shown=progress):
         for layer, heard in zip(layers, hear(sonifier, clip[None], layers), strict=True):
             channels = strongest(heard[0], most)
             for name, explain in explanations.items():

@@ -140,7 +140,7 @@ def pointing_game(
         count: How many pairs that count are played in each layer; fewer if there are not so many.
         channels: How many selective channels each stem has at most, the most active first.
         sample_rate: In hertz; None: the sonifier's.
-        progress: Whether to show a bar, on a terminal.
+        progress: Whether to show a bar; off a terminal it is lines.
 
     Raises:
         InputError: If the sample rate is unknown, or an explanation returns another shape.
@@ -156,7 +156,7 @@ def pointing_game(
         layer: {name: [] for name in (*explanations, ORACLE)} for layer in layers
     }
     total = count * len(layers)
-    with bar(total=total, desc="trust", unit="pairs", shown=progress) as done:
+    with bar(total=total, desc="pointing", unit="pairs", shown=progress) as played:
         # The range first: the other way round zip would draw one more pair and lose it.
         for _, pair in zip(range(TRIES * count), pairs, strict=False):
             wanting = [layer for layer in layers if len(scores[layer][ORACLE]) < count]
@@ -167,7 +167,7 @@ def pointing_game(
                     sounds = sounds_of(explain, name, sonifier, pair.mixture, layer, one + two)
                     scores[layer][name].append(_score(pair, sounds, len(one), window))
                 scores[layer][ORACLE].append(_score(pair, oracle(pair, window), 1, window))
-                done.update()
+                played.update()
     tensors = {
         layer: {name: torch.tensor(rows).reshape(-1, 2) for name, rows in by_name.items()}
         for layer, by_name in scores.items()
