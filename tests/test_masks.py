@@ -19,7 +19,7 @@ from deconv1d.masks.effects import RIDGE, effects
 from deconv1d.masks.grid import Grid
 from deconv1d.masks.listen import STEPS
 from deconv1d.masks.spectrogram import spectrogram_of
-from deconv1d.masks.target import target_of
+from deconv1d.masks.target import EVEN, target_of
 
 RATE = 8000
 TONES = (1200.0, 2600.0)  # hertz; far from each other, each well inside one band
@@ -393,7 +393,9 @@ def test_a_target_weighs_the_most_active_rivals():
         [False] * 5,
         [False] * 5,
     ]
-    even = torch.tensor([[-1 / 8, 0, 1 / 2, 0, -1 / 16], [0.0] * 5, [1 / 20, 0, 0.1, 0.2, 1 / 40]])
+    even = torch.tensor(
+        [[-EVEN / 8, 0, 1 / 2, 0, -EVEN / 16], [0.0] * 5, [1 / 20, 0, 0.1, 0.2, 1 / 40]]
+    )
     assert_close(target.even(), even)
     loud = target.hard(torch.tensor([[4.0, 0, 2, 1, 80.0]] * 3))
     assert_close(loud[0, [0, 2, 4]], torch.tensor([0, 1 / 2, -1 / 8]), atol=1e-6, rtol=0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -22,9 +22,9 @@ from deconv1d.evaluation.explanations import (
     shuffled_twin,
     sonified,
 )
-from deconv1d.evaluation.identity import Identity, self_identification
+from deconv1d.evaluation.identity import Identities, Identity, self_identification
 from deconv1d.evaluation.intervals import Mean
-from deconv1d.evaluation.pointing import Explanation, Pair, Pointing, draw_pairs, pointing_game
+from deconv1d.evaluation.pointing import Explanation, Game, Pointing, draw_pairs, pointing_game
 from deconv1d.table import Table
 
 if TYPE_CHECKING:
@@ -93,31 +93,109 @@ def benchmark_trust(
     Raises:
         InputError: As for `draw_pairs` and `pointing_game`; if the sample rate is unknown.
     """
+    return trials_of(
+        sonifier,
+        layers,
+        recordings,
+        explanations,
+        count=count,
+        seconds=seconds,
+        clips=clips,
+        random_state=random_state,
+        progress=progress,
+    ).table
+
+
+@dataclass(frozen=True)
+class Trials:
+    """What `benchmark_trust` is made from, pair by pair and clip by clip.
+
+    Attributes:
+        apart: The pointing game with stems at random places.
+        aligned: The same with both stems loud at once.
+        told: Strict self-identification.
+    """
+
+    apart: Game
+    aligned: Game
+    told: Identities
+
+    @property
+    def table(self) -> Table[Trust]:
+        """One row for each layer and explanation, with intervals."""
+        identities = {(row.layer, row.explanation): row for row in self.told.table}
+        return Table(
+            [
+                _row(apart, aligned, identities.get((apart.layer, apart.explanation)))
+                for apart, aligned in zip(self.apart.table, self.aligned.table, strict=True)
+            ],
+            title="Trust",
+        )
+
+
+def trials_of(
+    sonifier: Sonifier,
+    layers: Sequence[str],
+    recordings: Mapping[str, Sequence[Tensor]],
+    explanations: Mapping[str, Explanation] | None = None,
+    *,
+    count: int = COUNT,
+    seconds: float = SECONDS,
+    clips: int | None = None,
+    random_state: int = 0,
+    progress: bool = False,
+) -> Trials:
+    """What `benchmark_trust` is made from; arguments and errors are the same."""
     rate = _rate(sonifier)
     tested = explanations or standard_explanations(sonifier, random_state=random_state)
 
-    def pairs(state: int, *, aligned: bool = False) -> Iterator[Pair]:
-        return draw_pairs(
-            recordings, seconds=seconds, sample_rate=rate, aligned=aligned, random_state=state
+    def play(*, aligned: bool) -> Game:
+        pairs = draw_pairs(
+            recordings,
+            seconds=seconds,
+            sample_rate=rate,
+            aligned=aligned,
+            random_state=random_state,
         )
+        return pointing_game(sonifier, layers, pairs, tested, count=count, progress=progress)
 
-    def play(*, aligned: bool) -> Table[Pointing]:
-        drawn = pairs(random_state, aligned=aligned)
-        game = pointing_game(sonifier, layers, drawn, tested, count=count, progress=progress)
-        return game.table
-
-    # Other draws than the game's, from the same recordings.
-    others = islice(pairs(random_state + 1), count if clips is None else clips)
-    mixtures = [pair.mixture for pair in others]
-    told = self_identification(sonifier, layers, mixtures, tested, progress=progress).table
-    identities = {(row.layer, row.explanation): row for row in told}
-    return Table(
-        [
-            _row(apart, aligned, identities.get((apart.layer, apart.explanation)))
-            for apart, aligned in zip(play(aligned=False), play(aligned=True), strict=True)
-        ],
-        title="Trust",
+    mixtures = mixtures_of(
+        recordings,
+        count if clips is None else clips,
+        seconds=seconds,
+        sample_rate=rate,
+        random_state=random_state,
     )
+    told = self_identification(sonifier, layers, mixtures, tested, progress=progress)
+    return Trials(play(aligned=False), play(aligned=True), told)
+
+
+def mixtures_of(
+    recordings: Mapping[str, Sequence[Tensor]],
+    clips: int,
+    *,
+    seconds: float,
+    sample_rate: int,
+    random_state: int,
+) -> list[Tensor]:
+    """The mixtures on which `benchmark_trust` tests self-identification, (time,) each.
+
+    They are other draws than the game's, from the same recordings.
+
+    Args:
+        recordings: As for `benchmark_trust`.
+        clips: How many.
+        seconds: Their length.
+        sample_rate: In hertz.
+        random_state: As for `benchmark_trust`.
+
+    Raises:
+        InputError: As for `draw_pairs`.
+    """
+    pairs = draw_pairs(
+        recordings, seconds=seconds, sample_rate=sample_rate, random_state=random_state + 1
+    )
+    return [pair.mixture for pair in islice(pairs, clips)]
 
 
 def summary_of(table: Iterable[Trust]) -> list[str]:

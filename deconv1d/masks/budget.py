@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 SHARPNESS = 2.0
-OPEN = 3.0
+OPEN = 5.0
 """A mask is `OPEN` times the score to this power, relative to the best, but for the budget: cells
-are open from 0.58 of the best score. Softer masks and masks that open until the budget is spent
+are open from 0.45 of the best score. Softer masks and masks that open until the budget is spent
 point worse; sharper ones keep too little for the channel."""
 
 
@@ -19,7 +19,7 @@ def within_budget(scores: Tensor, energy: Tensor, budget: float) -> Tensor:
     with k = `OPEN`, or less if that would keep more than the budget allows; cells whose score is
     not above 0 stay closed.
 
-        scores  4  3  1  0 -1     s  1 .56 .06 0 0     k = 3: mask  1  1 .19  0  0
+        scores  4  3  1  0 -1     s  1 .56 .06 0 0     k = 5: mask  1  1 .31  0  0
 
     The k of a budget is found exactly: if the n best cells are cut to 1, k^2 is what they leave of
     the budget over the sum of s^2 energy of the others, and n is the first number for which

@@ -38,15 +38,17 @@ class Grid:
     Attributes:
         sample_rate: In hertz.
         samples: Length of the waveform.
+        window_seconds: Of a frame.
     """
 
     sample_rate: float
     samples: int
+    window_seconds: float = WINDOW_SECONDS
 
     @property
     def window(self) -> int:
         """Samples in a frame, a multiple of `STEP`."""
-        return STEP * max(1, round(WINDOW_SECONDS * self.sample_rate / STEP))
+        return STEP * max(1, round(self.window_seconds * self.sample_rate / STEP))
 
     @property
     def hop(self) -> int:

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from deconv1d.sonify import Sonifier
 
 MASKS = 64
-STEPS = 3
+STEPS = 6
 BAR_AFTER_SECONDS = 2.0
 
 

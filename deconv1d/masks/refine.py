@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor
 
 from deconv1d.masks.budget import unit, within_budget
 from deconv1d.masks.spectrogram import Spectrogram
 
-FLOOR = 0.05
-"""What a cell keeps of its score where the gradient does not want it."""
+QUIET = 1e-3
+"""Of the mean energy of a cell: below it a cell's slope is not divided by its own amplitude."""
 
 
 def refined(
@@ -25,14 +26,19 @@ def refined(
 
     A first-order method (Frank and Wolfe's) in the set of masks within the budget. At each step
     the model hears the masked recordings, at the recording's level, and the gradient says of each
-    cell what would help now. The mask moves towards the best one by score times gradient:
+    cell what would help now. The mask moves towards the best one by root of score times gradient:
 
-        score     4  3  2  1      by random masks: sees what is far away, but is coarse
+        score     4  1  1  1      by random masks: sees what is far away, but is coarse
+        root      2  1  1  1
         gradient  1 -1  2  1      at this mask: fine, but blind to what is far away
-        product   4  0  4  1      -> towards this mask, 2 / (step + 3) of the way
+        product   2  0  2  1      -> towards this mask, 2 / (step + 3) of the way
 
     The product keeps the mask to cells on which random masks saw an effect. Without it the mask
     would leave for cells that excite the channel there and then, as adversarial examples do.
+
+    The gradient counts by amplitude: a cell's slope grows with its amplitude, but what the cell
+    costs of the sound's level grows with the square. Without it masks keep the loudest parts, and
+    their channel is about as active on what they leave out.
 
     Args:
         scores: (asked, bands, columns).
@@ -40,7 +46,7 @@ def refined(
         gradients: From sounds, (asked, ..., time), one for each mask, to gradients of what the
             masks are to serve, of that shape.
         budget: Share of the recording's energy.
-        steps: How many; 0: the masks of the scores.
+        steps: How many; 0: the masks of the roots of the scores.
 
     Returns:
         (asked, bands, columns).
@@ -50,12 +56,16 @@ def refined(
         activation within an area as in Fong et al., "Understanding deep networks via extremal
         perturbations and smooth masks" (2019).
     """
-    prior = unit(scores)
-    masks = within_budget(prior, recording.energy, budget)
+    prior = unit(scores).sqrt()
+    energy = recording.energy
+    amplitude = (energy + QUIET * energy.mean()).sqrt()
+    amplitude = torch.where(amplitude > 0, amplitude, 1)  # the recording is silent
+    masks = within_budget(prior, energy, budget)
     # Frank and Wolfe's step is 2 / (k + 2). Here k starts at 1, for at 0 the masks of the scores
     # would be left altogether. A mask between two that keep within the budget keeps within it too,
     # since the masks that do so are a convex set.
     for step in range(steps):
-        wanted = prior * (FLOOR + unit(recording.slopes(gradients(recording.loud(masks)))))
-        masks = masks + 2 / (step + 3) * (within_budget(wanted, recording.energy, budget) - masks)
+        slopes = recording.slopes(gradients(recording.loud(masks)))
+        wanted = prior * unit(slopes / amplitude)
+        masks = masks + 2 / (step + 3) * (within_budget(wanted, energy, budget) - masks)
     return masks

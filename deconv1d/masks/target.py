@@ -7,8 +7,11 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-HARDNESS = 5.0
+HARDNESS = 10.0
 """How much more a rival counts that is more active on the sound than another."""
+EVEN = 0.7
+"""What all rivals together count in `even`. At 1 a channel whose rivals respond to the same sound
+is left with little but noise; at 0 masks point worse."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,7 @@ class Target:
     def even(self) -> Tensor:
         """Weights of the channels with all rivals equal, (asked, channels)."""
         count = self.rivals.sum(1, keepdim=True)
-        return (self.asked - self.rivals / count.clamp(min=1)) / self.scale
+        return (self.asked - EVEN * self.rivals / count.clamp(min=1)) / self.scale
 
     def hard(self, activations: Tensor) -> Tensor:
         """Weights of the channels with the rivals weighed by how active they are, as `even`.
