@@ -2,28 +2,38 @@
 
 python -m benchmarks.pointing --data DIR [--count N] [NETWORK ...]
 
-Half an hour; writes POINTING.md beside this file, and the short table in docs/trust.md. `--data`
-holds `speech_commands/` and `esc10/`, laid out as published. SoundNet-8 needs its
-weights (see reference_models/soundnet.py).
+Some minutes a network; writes its section of POINTING.md beside this file, and the short table in
+docs/trust.md. `--data` holds `speech_commands/` and `esc10/`, laid out as published. SoundNet-8
+needs its weights (see reference_models/soundnet.py).
 """
 
 import argparse
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+import datetime
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from benchmarks.reporting import HERE, table, write_page
+from benchmarks.reporting import HERE, table
 from deconv1d import Sonifier
+from deconv1d.evaluation.disturbed import AS_IT_IS, DISTURBANCES, disturbed_masks
 from deconv1d.evaluation.explanations import captum
+from deconv1d.evaluation.identity import Identities
 from deconv1d.evaluation.intervals import Mean
+from deconv1d.evaluation.pointing import ORACLE
 from deconv1d.evaluation.recordings import PER_CLASS, read_recordings
 from deconv1d.evaluation.trust import (
+    CONTROLS,
+    GATE,
+    RANDOM_CELLS,
+    Trials,
     Trust,
-    benchmark_trust,
+    mixtures_of,
     standard_explanations,
+    trials_of,
     weights_hash,
 )
 from reference_models.cnn12 import CNN12, demo
@@ -35,6 +45,10 @@ UNTRAINED = ("deconvnet", "integrated gradients minus rivals, in cells", "mask")
 SHORT = ("conv3", "conv5", "conv9")
 TRUST = HERE.parent / "docs" / "trust.md"
 CAPTUM = "NeuronGuidedBackprop"
+HIGH = 0.8
+"""Where the largest control points better than this, the aligned form of the game decides."""
+KEPT = 0.8
+"""What a disturbed mask is to keep of its in minus out."""
 
 
 @dataclass(frozen=True)
@@ -48,8 +62,9 @@ class Network:
         layers: Which are tested.
         folder: Of the data.
         seconds: Length of a mixture.
-        share: Of the pairs that the others get: a larger network gets fewer.
-        untrained: Whether it learnt nothing.
+        bars: What a mask's pointing is to reach in some layers.
+        leading: Layers in which a mask is to lead the largest control.
+        explanations: What is put to the test; empty: all.
     """
 
     name: str
@@ -58,8 +73,9 @@ class Network:
     layers: Sequence[str]
     folder: str
     seconds: float
-    share: float = 1.0
-    untrained: bool = False
+    bars: Mapping[str, float] = field(default_factory=dict)
+    leading: Sequence[str] = ()
+    explanations: Sequence[str] = ()
 
 
 def untrained(make: Callable[[], nn.Module]) -> Callable[[], nn.Module]:
@@ -76,7 +92,7 @@ def untrained(make: Callable[[], nn.Module]) -> Callable[[], nn.Module]:
 def twin(network: Network, model: Callable[[], nn.Module]) -> Network:
     """A network that learnt nothing, tested as another one is."""
     name = f"{network.name}, untrained"
-    return replace(network, name=name, model=untrained(model), untrained=True)
+    return replace(network, name=name, model=untrained(model), explanations=UNTRAINED)
 
 
 WORDS_NET = Network(
@@ -86,6 +102,8 @@ WORDS_NET = Network(
     [f"conv{n}" for n in (3, 5, 7, 9, 11)],
     "speech_commands",
     2.0,
+    {"conv3": 0.95, "conv5": 0.95, "conv7": 0.95, "conv9": 0.88},
+    ("conv9", "conv11"),
 )
 CONTRASTIVE = Network(
     "CNN12, contrastive",
@@ -94,6 +112,8 @@ CONTRASTIVE = Network(
     [f"conv{n}" for n in (5, 7, 9, 11)],
     "speech_commands",
     2.0,
+    {"conv9": 0.85, "conv11": 0.85},
+    ("conv9", "conv11"),
 )
 SOUNDNET = Network(
     "SoundNet-8",
@@ -102,7 +122,9 @@ SOUNDNET = Network(
     ["conv5", "conv7"],
     "esc10",
     10.0,
-    0.25,
+    {"conv5": 0.82},
+    ("conv5",),
+    ("deconvnet", "mask", *CONTROLS, RANDOM_CELLS),
 )
 NETWORKS = {
     network.name: network
@@ -135,28 +157,71 @@ def sonifier_of(network: Network) -> Sonifier:
     )
 
 
-def measured(network: Network, data: Path, count: int) -> tuple[str, list[Trust]]:
-    """The hash of a network's weights, and its table."""
+@dataclass(frozen=True)
+class Measured:
+    """What was measured of one network.
+
+    Attributes:
+        network: The network.
+        digest: The hash of its weights.
+        count: How many pairs it was asked for.
+        clips: How many mixtures serve self-identification.
+        trials: Pair by pair and clip by clip.
+        disturbed: Self-identification by disturbed masks; None: of a network that learnt nothing.
+    """
+
+    network: Network
+    digest: str
+    count: int
+    clips: int
+    trials: Trials
+    disturbed: Identities | None
+
+    @cached_property
+    def table(self) -> list[Trust]:
+        """The rows of trust."""
+        return list(self.trials.table)
+
+    def row(self, layer: str, explanation: str) -> Trust:
+        """The row of one explanation in one layer."""
+        return next(r for r in self.table if (r.layer, r.explanation) == (layer, explanation))
+
+    def largest_control(self, layer: str, form: str) -> Trust:
+        """The control that points best, in the form "pointing" or "aligned"."""
+        return max((self.row(layer, c) for c in CONTROLS), key=lambda row: getattr(row, form).value)
+
+
+def measured(network: Network, data: Path, count: int) -> Measured:
+    """Plays the games of one network."""
     sonifier = sonifier_of(network)
     explanations = standard_explanations(sonifier)
-    if network.untrained:
-        explanations = {k: v for k, v in explanations.items() if k in UNTRAINED}
+    if network.explanations:
+        explanations = {name: explanations[name] for name in network.explanations}
     elif network is WORDS_NET:
         explanations[f"Captum's {CAPTUM}"] = captum(CAPTUM)
-    share = network.share / (2 if network.untrained else 1)
-    pairs = max(4, round(share * count))
-    found = benchmark_trust(
+    found = recordings(network, data)
+    clips = max(4, count // 2)
+    trials = trials_of(
         sonifier,
         network.layers,
-        recordings(network, data),
+        found,
         explanations,
-        count=pairs,
+        count=count,
         seconds=network.seconds,
-        clips=max(4, pairs // 2),
+        clips=clips,
         progress=True,
     )
-    print(found, flush=True)
-    return weights_hash(sonifier.model), list(found)
+    mixtures = mixtures_of(
+        found,
+        clips,
+        seconds=network.seconds,
+        sample_rate=network.sample_rate,
+        random_state=0,
+    )
+    trained = GATE in explanations
+    disturbed = disturbed_masks(sonifier, network.layers, mixtures) if trained else None
+    digest = weights_hash(sonifier.model)
+    return Measured(network, digest, count, clips, trials, disturbed)
 
 
 def rows(found: Sequence[Trust]) -> Iterator[list[str]]:
@@ -200,13 +265,93 @@ mixture's RMS, relative to the mixture. Means and standard errors (bootstrap ove
 """
 
 
-def section(network: Network, digest: str, found: Sequence[Trust]) -> str:
+def section(found: Measured, command: str) -> str:
     """A network's part of the page."""
+    network = found.network
     about = (
-        f"Weights {digest}; mixtures of {network.seconds:g} s from `{network.folder}/`, the first "
-        f"{PER_CLASS} recordings of each of its classes; random_state 0."
+        f"Written by `{command}` ({datetime.date.today()}; torch {torch.__version__}). Weights "
+        f"{found.digest}; mixtures of {network.seconds:g} s from `{network.folder}/`, the first "
+        f"{PER_CLASS} recordings of each of its classes; {found.clips} mixtures serve "
+        f"self-identification; random_state 0."
     )
-    return f"## {network.name}\n\n{about}\n\n{table(HEAD, list(rows(found)))}\n"
+    parts = [f"## {network.name}", about, table(HEAD, list(rows(found.table)))]
+    if found.disturbed is not None:
+        parts += [
+            "In minus out of the mask, as it is and disturbed:",
+            table(("layer", *DISTURBANCES), list(disturbed_rows(found.disturbed))),
+            "Whether the targets hold, by means; ± is one standard error:",
+            table(("layer", "what", "target", "measured", "holds"), list(targets(found))),
+        ]
+    return "\n\n".join(parts) + "\n"
+
+
+def disturbed_rows(disturbed: Identities) -> Iterator[list[str]]:
+    """In minus out of each layer under each disturbance."""
+    found = {(row.layer, row.explanation): row.in_minus_out for row in disturbed.table}
+    for layer in disturbed.scores:
+        yield [layer, *(with_error(found[layer, name]) for name in DISTURBANCES)]
+
+
+def targets(found: Measured) -> Iterator[list[str]]:
+    """The lines that say which targets hold."""
+    for layer in found.network.layers:
+        for what, bar, shown, holds in _targets(found, layer):
+            yield [layer, what, bar, shown, "yes" if holds else "no"]
+
+
+def _targets(found: Measured, layer: str) -> Iterator[tuple[str, str, str, bool]]:
+    mask, oracle = found.row(layer, "mask"), found.row(layer, ORACLE)
+    bar = found.network.bars.get(layer)
+    if bar is not None:
+        shown = with_error(mask.pointing)
+        yield "pointing", f"at least {bar}", shown, mask.pointing.value >= bar
+    if layer in found.network.leading:
+        yield _lead(found, layer)
+    share = mask.within_frames.value / oracle.within_frames.value
+    yield "within frames, share of the oracle's", "at least 0.7", f"{share:.2f}", share >= 0.7
+    told = identity_of(mask.identified)
+    yield "identified", "at least 0.65", with_error(told), told.value >= 0.65
+    control = max(identity_of(found.row(layer, c).identified).value for c in CONTROLS)
+    yield "identified, largest control", "at most 0.2", f"{control:.2f}", control <= 0.2
+    more = identity_of(mask.in_minus_out)
+    yield "in minus out", "at least +1.0", with_error(more), more.value >= 1
+    other = identity_of(found.row(layer, RANDOM_CELLS).in_minus_out)
+    yield "in minus out, random masks", "at most 0", with_error(other), other.value <= 0
+    kept = [
+        row.in_minus_out.value
+        for row in (found.disturbed.table if found.disturbed else ())
+        if row.layer == layer and row.explanation != AS_IT_IS
+    ]
+    least = min(kept)
+    bar_kept = KEPT * more.value
+    yield (
+        "in minus out, least when disturbed",
+        f"at least {bar_kept:.2f}",
+        f"{least:.2f}",
+        least >= bar_kept,
+    )
+
+
+def _lead(found: Measured, layer: str) -> tuple[str, str, str, bool]:
+    """How far the mask is above the largest control, on the same pairs."""
+    control = found.largest_control(layer, "pointing")
+    name = control.explanation.removeprefix("control: ")
+    if control.pointing.value <= HIGH:
+        lead = found.trials.apart.advantage(layer, "mask", control.explanation)
+        holds = lead.value >= 0.15 and lead.value >= 3 * lead.error
+        return f"lead over {name}", "at least 0.15 and 3 errors", with_error(lead), holds
+    aligned = found.largest_control(layer, "aligned")
+    lead = found.trials.aligned.advantage(layer, "mask", aligned.explanation)
+    share = lead.value / (1 - aligned.aligned.value)
+    name = aligned.explanation.removeprefix("control: ")
+    what = f"aligned lead over {name}, share of what it lacks to 1"
+    return what, "at least 0.5", f"{share:.2f}", share >= 0.5
+
+
+def identity_of(mean: Mean | None) -> Mean:
+    """A mean that only the oracle lacks."""
+    assert mean is not None
+    return mean
 
 
 def short(network: Network, found: Sequence[Trust]) -> str:
@@ -236,6 +381,18 @@ def put_between(path: Path, marker: str, text: str) -> None:
     path.write_text(f"{before}{begin}\n{text}{end}{after}", encoding="utf-8")
 
 
+def page_with(sections: Mapping[str, str], path: Path = HERE / "POINTING.md") -> None:
+    """Writes the page, with new sections of some networks and the old ones of the others."""
+    old = path.read_text(encoding="utf-8") if path.exists() else ""
+    parts = ["# Pointing: whose sound is it?", ABOUT.rstrip()]
+    for name in NETWORKS:
+        begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"
+        kept = old.partition(begin)[2].partition(end)[0].strip()
+        if text := sections.get(name, kept).strip():
+            parts.append(f"{begin}\n{text}\n{end}")
+    path.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+
+
 def main() -> None:
     """Writes POINTING.md, anew after each network."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
@@ -243,22 +400,14 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, metavar="DIR")
     parser.add_argument("--count", type=int, default=24, metavar="N", help="pairs in each layer")
     given = parser.parse_args()
-    parts = []
-    named = [f'"{name}"' for name in given.networks]
+    torch.set_num_threads(1)
     for name in given.networks or NETWORKS:
-        digest, found = measured(NETWORKS[name], given.data, given.count)
-        parts.append(section(NETWORKS[name], digest, found))
+        command = f'python -m benchmarks.pointing --data DIR --count {given.count} "{name}"'
+        found = measured(NETWORKS[name], given.data, given.count)
+        page_with({name: (text := section(found, command))})
+        print(text, flush=True)
         if name == WORDS_NET.name:
-            put_between(TRUST, "pointing", short(WORDS_NET, found))
-        write_page(
-            HERE / "POINTING.md",
-            "Pointing: whose sound is it?",
-            " ".join(
-                ["python -m benchmarks.pointing --data DIR --count", str(given.count), *named]
-            ),
-            ABOUT + "\n" + "\n".join(parts).rstrip(),
-            ("torch", "scipy", "captum"),
-        )
+            put_between(TRUST, "pointing", short(WORDS_NET, found.table))
 
 
 if __name__ == "__main__":
