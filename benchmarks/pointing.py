@@ -200,7 +200,7 @@ def measured(network: Network, data: Path, count: int) -> Measured:
     elif network is WORDS_NET:
         explanations[f"Captum's {CAPTUM}"] = captum(CAPTUM)
     found = recordings(network, data)
-    clips = max(4, count // 2)
+    clips = max(2, count // 2)
     trials = trials_of(
         sonifier,
         network.layers,

@@ -193,7 +193,7 @@ class _Search:
     def bar(self, recordings: int, wanted: Sequence[_Wanted]) -> Any:
         """A progress bar that counts batches."""
         asked = sum(-(-len(each.channels) // self.at_once) for each in wanted)
-        batches = -(-len(self.random) // self.at_once) + asked * self.steps
+        batches = -(-len(self.random) // 2 // self._pairs_at_once) + asked * self.steps
         total = recordings * batches
         if self.progress is not None:
             return bar(total=total, desc="masks", unit="batches", shown=self.progress)
@@ -205,14 +205,19 @@ class _Search:
         self, recording: Spectrogram, number: int, wanted: Sequence[_Wanted], bar: Any
     ) -> list[Tensor]:
         """The masks of one recording in each layer, (asked, bands, columns)."""
-        parts = []
-        # The random masks are heard once, for all channels and layers. `parts` is by batch and then
-        # by layer; `heard` below is one layer's activations in all batches.
-        for some in self.random.split(self.at_once):
-            parts.append(self._hear(recording.masked(some)))
+        kept, left = [], []
+        # The random masks are heard once, for all channels and layers. `kept` and `left` are by
+        # batch and then by layer; `heard` below is one layer's activations in all batches.
+        for some in self.random[: len(self.random) // 2].split(self._pairs_at_once):
+            sounds = recording.masked(some)
+            # A mask's partner is one minus it, and so is what is heard through it.
+            both = torch.cat([sounds, recording.x - sounds])
+            halves = [h.chunk(2) for h in self.hearing.activations(both, self.at_once)]
+            kept.append([half for half, _ in halves])
+            left.append([half for _, half in halves])
             bar.update()
         masks = []
-        for each, *heard in zip(wanted, *parts, strict=True):
+        for each, *heard in zip(wanted, *kept, *left, strict=True):
             activations = torch.cat(heard).to(self.random)
             on_recording = each.heard[number].to(self.random)
             signed = bool((activations < 0).any() or (on_recording < 0).any())
@@ -221,8 +226,9 @@ class _Search:
             masks.append(self._refined(scores, recording, each, target, bar))
         return masks
 
-    def _hear(self, sounds: Tensor) -> list[Tensor]:
-        return [self.hearing.means(maps) for maps in self.hearing.maps(sounds)]
+    @property
+    def _pairs_at_once(self) -> int:
+        return max(1, self.at_once // 2)
 
     def _refined(
         self, scores: Tensor, recording: Spectrogram, wanted: _Wanted, target: Target, bar: Any
