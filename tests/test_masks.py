@@ -12,12 +12,14 @@ from torch.testing import assert_close
 
 from deconv1d import InputError, SilenceWarning, Sonifier, progress
 from deconv1d.channels import means
+from deconv1d.evaluation.identity import answers_of
 from deconv1d.logger import SonificationLogger
 from deconv1d.masks.budget import OPEN, SHARPNESS, unit, within_budget
 from deconv1d.masks.draws import random_masks
 from deconv1d.masks.effects import RIDGE, effects
 from deconv1d.masks.grid import Grid
 from deconv1d.masks.listen import STEPS
+from deconv1d.masks.refine import refined
 from deconv1d.masks.spectrogram import spectrogram_of
 from deconv1d.masks.target import EVEN, target_of
 
@@ -137,6 +139,20 @@ def test_a_mask_tells_neighbouring_bands_apart_and_one_band_further_it_does_not_
     assert score(sonifier.sonify(sum(stems), **options).waveform) > 0.99  # the deconvnet's
     for step in (-1, 1):
         assert score(recording.masked(found.mask.roll(step, dims=-2))) < 0.5
+    # Nor does the model itself take a wrong mask for the right one.
+    wrong = {
+        "one band lower": found.mask.roll(-1, dims=-2),
+        "one band higher": found.mask.roll(1, dims=-2),
+        "another channel's": found.mask.flip(0),
+        "inverted": 1 - found.mask,
+    }
+    right = answers_of(sonifier, sum(stems), "conv", [0, 1], found.waveform)
+    assert right.summary[0] == 1
+    assert right.summary[2] > 1
+    for name, mask in wrong.items():
+        answers = answers_of(sonifier, sum(stems), "conv", [0, 1], recording.masked(mask))
+        assert answers.summary[0] <= 0.5, name
+        assert answers.summary[2] < 0.3, name
 
 
 def test_a_channel_answers_its_mask_and_not_what_is_masked_out(sonifier):
@@ -383,6 +399,23 @@ def test_slopes_are_the_derivatives_by_the_cells(shape):
     found = spectrogram.slopes((2 * sounds * target).detach())
     cosine = torch.cosine_similarity(found.flatten(), masks.grad.flatten(), dim=0)
     assert cosine > 0.99
+
+
+def test_steps_count_gradients_by_amplitude():
+    """A quiet tone with twice the gradient is kept before one that is four times as loud."""
+    time = torch.arange(len(MIXTURE), dtype=torch.float64) / RATE
+    quiet, loud = (torch.sin(2 * torch.pi * tone * time) for tone in TONES)
+    recording = spectrogram_of(quiet + 4 * loud, GRID)
+    [mask] = refined(
+        torch.ones(1, *GRID.shape, dtype=torch.float64),
+        recording,
+        lambda sounds: (2 * quiet + loud).expand_as(sounds),
+        budget=0.5,
+        steps=3,
+    )
+    bands = [next(n for n, (low, high) in enumerate(GRID.hertz) if low <= f <= high) for f in TONES]
+    on_quiet, on_loud = (mask[band, GRID.shape[1] // 2] for band in bands)
+    assert on_quiet > 0.9 > on_loud
 
 
 def test_a_target_weighs_the_most_active_rivals():
