@@ -2,7 +2,7 @@
 
 python -m benchmarks.pointing --data DIR [--count N] [NETWORK ...]
 
-Some minutes a network; writes its section of POINTING.md beside this file, and the short table in
+Some minutes a network; writes its section of POINTING.md beside this file, and a short table in
 docs/trust.md. `--data` holds `speech_commands/` and `esc10/`, laid out as published. SoundNet-8
 needs its weights (see reference_models/soundnet.py).
 """
@@ -42,7 +42,11 @@ from reference_models.soundnet import SAMPLE_RATE, SCALE, SoundNet, load_soundne
 WORDS = ("backward", "eight", "happy", "left", "marvin", "seven", "sheila", "stop", "yes", "zero")
 UNTRAINED = ("deconvnet", "integrated gradients minus rivals, in cells", "mask")
 """What is put to the test on twins that learnt nothing."""
-SHORT = ("conv3", "conv5", "conv9")
+SHORT = {
+    "CNN12, words": ("conv3", "conv5", "conv9"),
+    "CNN12, contrastive": ("conv5", "conv9", "conv11"),
+}
+"""What docs/trust.md shows: some layers of some networks."""
 TRUST = HERE.parent / "docs" / "trust.md"
 CAPTUM = "NeuronGuidedBackprop"
 HIGH = 0.8
@@ -358,9 +362,9 @@ def short(network: Network, found: Sequence[Trust]) -> str:
     """A few layers and explanations: pointing, both recordings loud at once, and identified."""
     by_name: dict[str, list[Trust]] = {}
     for row in found:
-        if row.layer in SHORT:
+        if row.layer in SHORT[network.name]:
             by_name.setdefault(row.explanation, []).append(row)
-    head = ["aligned / identified", *SHORT]
+    head = ["aligned / identified", *SHORT[network.name]]
     lines = [
         [name, *(f"{with_error(r.aligned)} / {identified(r)}" for r in some)]
         for name, some in by_name.items()
@@ -406,8 +410,8 @@ def main() -> None:
         found = measured(NETWORKS[name], given.data, given.count)
         page_with({name: (text := section(found, command))})
         print(text, flush=True)
-        if name == WORDS_NET.name:
-            put_between(TRUST, "pointing", short(WORDS_NET, found.table))
+        if name in SHORT:
+            put_between(TRUST, name, short(found.network, found.table))
 
 
 if __name__ == "__main__":
