@@ -164,6 +164,17 @@ def test_class_purity_and_trust_are_those_of_the_winners(mined, tmp_path):
     ]
 
 
+def test_two_data_sets_of_one_model_are_told_apart(mined, again, tmp_path):
+    rows, write = again
+    folder = write([row for row in rows if row["rank"] == 0])
+    for other, names in ((folder, (mined.name, folder.name)), (mined, ("out 1", "out 2"))):
+        page = write_report(mined, other, folder=tmp_path / "report")
+        found = [model["name"] for model in facts_of(page)["models"]]
+        assert found == [f"{HOSTILE}, {name}" for name in names]
+    cell = facts_of(write_report(folder, folder=tmp_path / "one"))["models"][0]["layers"][0]
+    assert cell["cells"][0]["sentence"].startswith("Of all recordings it responds most to the one")
+
+
 def test_the_report_is_the_same_each_time_and_replaces_an_older_one(mined, tmp_path):
     pages = [write_report(mined, folder=tmp_path / "report").read_bytes() for _ in range(2)]
     assert pages[0] == pages[1]
@@ -178,7 +189,7 @@ def test_names_are_data_and_never_html(mined, tmp_path):
     assert "alert(1)</script>" not in text
     assert text.count("</script>") == 3
     facts = facts_of(page)
-    assert facts["models"][0]["name"] == HOSTILE
+    assert facts["models"][0]["name"] == f"{HOSTILE}, out 1"
     assert "://" not in text.replace("http://www.w3.org/2000/svg", "")
 
 

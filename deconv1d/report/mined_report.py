@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -85,14 +85,28 @@ def write_report(
     """
     given = [(mined, tuning), *([] if other is None else [(other, other_tuning)])]
     read = [(read_mined_folder(source, most=most), curves or {}) for source, curves in given]
+    sources = _named_apart([source for source, _ in read], [Path(source) for source, _ in given])
     with whole_folder(folder, names=FILES) as part:
         models = [
             _model(_Writer(part, f"model-{number}"), source, curves, progress=progress)
-            for number, (source, curves) in enumerate(read)
+            for number, (source, (_, curves)) in enumerate(zip(sources, read, strict=True))
         ]
-        page = _page([source for source, _ in read], models)
+        page = _page(sources, models)
         write_whole(part / PAGE, page.encode())
     return Path(folder) / PAGE
+
+
+def _named_apart(sources: Sequence[MinedFolder], folders: Sequence[Path]) -> list[MinedFolder]:
+    """The same, but two of one name have their folders' names too: favourites go by the name."""
+    if len({source.name for source in sources}) == len(sources):
+        return list(sources)
+    names = [folder.resolve().name for folder in folders]
+    if len(set(names)) < len(names):
+        names = [f"{name} {number + 1}" for number, name in enumerate(names)]
+    return [
+        replace(source, name=f"{source.name}, {name}")
+        for source, name in zip(sources, names, strict=True)
+    ]
 
 
 def json_for_script(facts: Any) -> Markup:
@@ -202,8 +216,11 @@ def _trust(winner: Winner) -> float | None:
 
 def _sentence(winners: Sequence[Winner], classes: Counter[str]) -> str:
     """What the winners say of their channel, in plain words."""
-    parts = [f"Of all recordings it responds most to the {len(winners)} below."]
-    if classes:
+    below = f"{len(winners)} below" if len(winners) > 1 else "one below"
+    parts = [f"Of all recordings it responds most to the {below}."]
+    if len(winners) == 1:
+        parts += [f"Its class: {klass}." for klass in classes]
+    elif classes:
         named = ", ".join(f"{klass} ({count})" for klass, count in classes.most_common(3))
         parts.append(f"Their classes: {named}.")
     if not any(winner.value > 0 for winner in winners):

@@ -51,7 +51,7 @@ deconv1d.parts.push(() => {
       make("label", {}, "Hide what is below", tools.least),
       make("label", {class: "check"}, tools.kept, "favourites only"),
       make("button", {type: "button", onclick: exportKept}, "Export favourites")));
-    overview.append(count, make("p", {class: "legend"}, "low", make("i"), "high, within each layer for activation; striped: not known"));
+    overview.append(count, make("p", {class: "legend"}, "low", make("i"), "high", make("span", {}, "(activation: within each layer; striped: not known)")));
     overview.append(make("div", {class: "models"}, ...data.models.map(modelOf)));
     for (const tool of Object.values(tools)) tool.addEventListener("input", () => refresh(tool === tools.sort));
     for (const [name, field] of Object.entries(COLOURS)) {
@@ -228,7 +228,7 @@ deconv1d.parts.push(() => {
 
   function topOf(place, top, rank) {
     const facts = [["clip", top.clip], ["class", top.class], ["activation", number(top.value)], ["coherence", number(top.coherence)], ...Object.entries(top.facts)];
-    return make("article", {class: "top"}, make("h3", {}, `Input ${rank + 1}`),
+    return make("article", {class: "top"}, make("h3", {}, `Input ${rank + 1} `, make("span", {class: "quiet"}, top.clip)),
       top.sounds.length ? playerOfTop(top, `${title(place)}, input ${rank + 1}`) : make("p", {class: "quiet"}, top.problem ?? "There is no sound of it."),
       top.sentence ? make("p", {class: "sentence"}, top.sentence) : null,
       make("details", {}, make("summary", {}, "Facts"), make("dl", {}, ...facts.filter(([, value]) => value !== null && value !== undefined && value !== "-")
