@@ -20,7 +20,7 @@ import soundfile
 import torch
 
 from benchmarks.pointing import put_between
-from benchmarks.reporting import HERE, peak_memory, table
+from benchmarks.reporting import HERE, made_with, peak_memory, table
 from deconv1d import Sonifier
 from deconv1d.mining.mined import Ranking, merge
 from deconv1d.mining.plan import Plan
@@ -136,6 +136,7 @@ def timed(run: Any) -> dict[str, Any]:
 
 
 ROWS: dict[str, Any] = {
+    "nothing: the program alone": partial(timed, words_net),
     "500 clips of 0.5 s": partial(many, 500, 0.5),
     "5,000 clips of 0.5 s": partial(many, 5000, 0.5),
     "20,000 clips of 0.05 s": partial(many, 20_000, 0.05),
@@ -169,7 +170,8 @@ def main() -> None:
     found = {name: in_a_process(name) for name in ROWS}
     lines = [(name, f"{row['cpu']:.1f} s", f"{row['MiB']:.0f} MiB") for name, row in found.items()]
     body = table(("what", "processor time", "largest memory"), lines)
-    put_between(HERE.parent / "docs" / "scale.md", "mining", body + "\n")
+    body += f"\n\n{made_with(('torch', 'pyarrow', 'soundfile'))}\n"
+    put_between(HERE.parent / "docs" / "scale.md", "mining", body)
 
 
 if __name__ == "__main__":

@@ -71,13 +71,15 @@ def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
 
 
-def write_page(path: Path, title: str, command: str, body: str, packages: Sequence[str]) -> None:
-    """Writes a generated page: title, the command that writes it, body, versions and date."""
+def made_with(packages: Sequence[str]) -> str:
+    """The line below what was measured: the date, the machine, and versions."""
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in packages)
     machine = f"{torch.get_num_threads()} threads, {platform.machine()}"
-    page = (
-        f"# {title}\n\nWritten by `{command}`.\n\n{body}\n\n"
-        f"{datetime.date.today()}; {machine}; {versions}.\n"
-    )
+    return f"{datetime.date.today()}; {machine}; {versions}."
+
+
+def write_page(path: Path, title: str, command: str, body: str, packages: Sequence[str]) -> None:
+    """Writes a generated page: title, the command that writes it, body, versions and date."""
+    page = f"# {title}\n\nWritten by `{command}`.\n\n{body}\n\n{made_with(packages)}\n"
     path.write_text(page, encoding="utf-8")
     print(page)

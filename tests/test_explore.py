@@ -29,6 +29,7 @@ from starlette.testclient import TestClient
 from deconv1d.explore import Studio
 from deconv1d.explore.server import LARGEST_REQUEST, application, serve
 from deconv1d.explore.studio import CLIPS_KEPT
+from deconv1d.masks.hearing import Hearing
 
 RATE, TOKEN = 8000, "a-token"
 HOSTILE = "</script><script>alert(1)</script>"
@@ -94,6 +95,35 @@ def test_a_channel_is_heard(client, clip, sonifier):
 def test_a_mask_is_heard(client, clip):
     facts = ask(client, clip, method="mask", contrast=False).json()
     assert [sound["name"] for sound in facts["sounds"]][1] == "masked"
+
+
+def test_what_masks_have_in_common_is_done_once_and_ahead(client, clip, sonifier, monkeypatch):
+    """The random masks: most of the work, and the same for all channels and layers of a clip."""
+    assert ask(client, clip).status_code == 200  # the rest is done when the answer was sent
+    right, calls = Hearing.maps, []
+    monkeypatch.setattr(Hearing, "maps", lambda self, x: (calls.append(len(x)), right(self, x))[1])
+    x = torch.from_numpy(soundfile.read(io.BytesIO(sound_file()), dtype="float32")[0])
+    for layer, channel in (("2", 3), ("0", 1)):
+        facts = ask(client, clip, layer=layer, channel=channel, method="mask").json()
+        heard = samples_of(facts["sounds"][1]["file"])
+        assert calls.pop() == 1
+        assert not calls
+        wanted = sonifier.sonify(x, layer=layer, channel=channel, method="mask").waveform
+        calls.clear()
+        wanted = wanted * x.abs().max() / wanted.abs().max()
+        np.testing.assert_allclose(heard, wanted.numpy(), atol=2**-14)
+
+
+def test_a_slow_model_does_not_work_ahead(sonifier, monkeypatch):
+    studio = Studio(sonifier)
+    key = studio.take(sound_file(200_000))["clip"]
+    studio.prepare("unknown")
+    monkeypatch.setattr("deconv1d.explore.studio.LONGEST_WAIT", 1e-9)
+    studio.prepare(key)
+    assert studio._clips[key].survey.left == 63  # of 64 batches of one
+    monkeypatch.undo()
+    studio.prepare(key)
+    assert studio._clips[key].survey.left == 0
 
 
 def test_old_clips_are_forgotten(client, clip):

@@ -55,53 +55,88 @@ def application(
         hosts: The names under which a browser may ask for it; ["*"]: any.
     """
     from starlette.applications import Starlette
-    from starlette.concurrency import run_in_threadpool
     from starlette.middleware import Middleware
     from starlette.middleware.trustedhost import TrustedHostMiddleware
-    from starlette.responses import HTMLResponse, JSONResponse
     from starlette.routing import Route
 
-    def allowed(given: str | None) -> bool:
-        return secrets.compare_digest((given or "").encode(), token.encode())
+    def hear(body: bytes) -> Any:
+        return studio.hear(_json(body))
 
-    def answer(facts: Any, status: int = 200) -> Response:
-        return JSONResponse(facts, status, headers=HEADERS)
+    def prepare(body: bytes) -> None:
+        studio.prepare(_json(body)["clip"])
+
+    answers = {
+        "/start": _answering(token, 0, lambda _: start or {}),
+        "/clip": _answering(token, LARGEST_CLIP, studio.take),
+        "/sonify": _answering(token, LARGEST_REQUEST, hear, after=prepare),
+    }
+    routes = [Route(address, answer, methods=["POST"]) for address, answer in answers.items()]
+    routes.append(Route("/", _page_for(token), methods=["GET"]))
+    trusted = Middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False)
+    return Starlette(routes=routes, middleware=[trusted])
+
+
+def _page_for(token: str) -> Callable[[Request], Response]:
+    """Gives the page to a request with the token."""
+    from starlette.responses import HTMLResponse
 
     def page(request: Request) -> Response:
-        if not allowed(request.query_params.get("token")):
+        if not _same(request.query_params.get("token"), token):
             text = "Open the whole address that the terminal shows: it ends in a token."
-            return answer({"message": text}, 403)
+            return _answer({"message": text}, 403)
         nonce = secrets.token_urlsafe(16)
         html = rendered("explore.html", title="Listen to a network", nonce=nonce)
         policy = {"Content-Security-Policy": POLICY.format(nonce=nonce)}
         return HTMLResponse(html, headers=HEADERS | policy)
 
-    def answering(most: int, work: Callable[[bytes], Any]) -> Callable[[Request], Any]:
-        async def answer_to(request: Request) -> Response:
-            if not allowed(request.headers.get("x-token")):
-                return answer({"message": "The token is missing. Open the address again."}, 403)
-            try:
-                body = await _body(request, most)
-                return answer(await run_in_threadpool(work, body))
-            except TooLarge as error:
-                return answer({"message": str(error)}, 413)
-            except Exception as error:
-                if not isinstance(error, InputError | OSError | LookupError):
-                    traceback.print_exc()
-                return answer({"message": message_of(error)}, 400)
+    return page
 
-        return answer_to
 
-    routes = [
-        Route("/", page, methods=["GET"]),
-        Route("/start", answering(0, lambda _: start or {}), methods=["POST"]),
-        Route("/clip", answering(LARGEST_CLIP, studio.take), methods=["POST"]),
-        Route(
-            "/sonify", answering(LARGEST_REQUEST, lambda b: studio.hear(_json(b))), methods=["POST"]
-        ),
-    ]
-    trusted = Middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False)
-    return Starlette(routes=routes, middleware=[trusted])
+def _answering(
+    token: str,
+    most: int,
+    work: Callable[[bytes], Any],
+    after: Callable[[bytes], None] | None = None,
+) -> Callable[[Request], Any]:
+    """Answers requests that have the token with what the work makes of their bodies.
+
+    Args:
+        token: As for `application`.
+        most: Bytes that a body may have.
+        work: From a body to the answer's facts; it runs in a thread.
+        after: What is done with the body when the answer was sent.
+    """
+    from starlette.background import BackgroundTask
+    from starlette.concurrency import run_in_threadpool
+
+    async def answer_to(request: Request) -> Response:
+        if not _same(request.headers.get("x-token"), token):
+            return _answer({"message": "The token is missing. Open the address again."}, 403)
+        try:
+            body = await _body(request, most)
+            facts = await run_in_threadpool(work, body)
+        except TooLarge as error:
+            return _answer({"message": str(error)}, 413)
+        except Exception as error:
+            if not isinstance(error, InputError | OSError | LookupError):
+                traceback.print_exc()
+            return _answer({"message": message_of(error)}, 400)
+        response = _answer(facts)
+        response.background = None if after is None else BackgroundTask(after, body)
+        return response
+
+    return answer_to
+
+
+def _same(given: str | None, token: str) -> bool:
+    """Whether the token was given; how long it takes says nothing of the token."""
+    return secrets.compare_digest((given or "").encode(), token.encode())
+
+
+def _answer(facts: Any, status: int = 200) -> Response:
+    from starlette.responses import JSONResponse
+
+    return JSONResponse(facts, status, headers=HEADERS)
 
 
 async def _body(request: Request, most: int) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import tempfile
 import threading
+import time
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
@@ -18,30 +19,37 @@ from torch import Tensor
 from deconv1d.audio import read_audio
 from deconv1d.channels import means
 from deconv1d.errors import Deconv1dError, FileError, InputError
+from deconv1d.masks.hearing import Hearing
+from deconv1d.masks.listen import listen
 from deconv1d.masks.options import LISTENING, MASK, RIVALS
+from deconv1d.masks.survey import Survey, surveys_of
 from deconv1d.report.sounds import player_sounds, speed_of
-from deconv1d.sonification import needed_rate
+from deconv1d.sonification import Sonification, needed_rate
 from deconv1d.sonify import Sonifier
 from deconv1d.sounding import to_peak_of
 
 MOST_SECONDS = 60
 CLIPS_KEPT = 8
 """So many clips are remembered; an older one is forgotten."""
+LONGEST_WAIT = 0.5  # seconds; a click does not wait longer for what was not asked for
+PAUSE = 0.01  # seconds; in a shorter one a request that waits would not get the lock
 
 Facts = dict[str, Any]
 
 
-@dataclass(frozen=True)
+@dataclass
 class Clip:
     """A clip and what the model makes of it.
 
     Attributes:
         waveform: (time,), at the model's rate.
         layers: By name, the mean activation of each channel.
+        survey: What masks of all its channels have in common; None: not begun.
     """
 
     waveform: Tensor
     layers: Mapping[str, Tensor]
+    survey: Survey | None = None
 
 
 class Studio:
@@ -128,18 +136,64 @@ class Studio:
                 raise InputError(f"There is no layer {layer!r}. Choose one from the list.")
             return self._sounds(clip, layer, channel, method, contrast=bool(request["contrast"]))
 
+    def prepare(self, key: str) -> None:
+        """Does the work that all masks of a clip have in common, while the reader listens.
+
+        A request that comes in the meantime waits for one batch of it. A model whose batches take
+        long is left alone: its masks take their time when they are asked for.
+
+        Args:
+            key: Of the clip, as `take` gave it.
+        """
+        taken, going = 0.0, True
+        while going and taken < LONGEST_WAIT:
+            time.sleep(PAUSE)
+            began = time.perf_counter()
+            with self._lock:
+                going = self._step(key)
+            taken = time.perf_counter() - began
+
+    def _step(self, key: str) -> bool:
+        """Whether a batch was run; not if all were, or it fails, or the clip is forgotten."""
+        if key not in self._clips:
+            return False
+        try:
+            return self._survey(self._clips[key]).step()
+        except Exception:  # who asks for a mask is told what is wrong
+            return False
+
+    def _survey(self, clip: Clip) -> Survey:
+        if clip.survey is None:
+            hearing = Hearing(self._sonifier, list(clip.layers), "block", None)
+            (clip.survey,) = surveys_of(hearing, self._sonifier.as_taken(clip.waveform))
+        return clip.survey
+
+    def _heard(
+        self, clip: Clip, layer: str, channel: int, method: str, rivals: int | None
+    ) -> Sonification:
+        """As `Sonifier.sonify`; what masks have in common is computed once for a clip."""
+        if method != MASK:
+            return self._sonifier.sonify(
+                clip.waveform, layer=layer, channel=channel, method=method, rivals=rivals
+            )
+        (found,) = listen(
+            self._sonifier,
+            clip.waveform,
+            layers=[layer],
+            channel=channel,
+            rivals=rivals,
+            surveys=[self._survey(clip)],
+            progress=False,
+        )
+        return found
+
     def _sounds(
         self, clip: Clip, layer: str, channel: int, method: str, *, contrast: bool
     ) -> Facts:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # on silence, which the page says itself
-            found = self._sonifier.sonify(
-                clip.waveform,
-                layer=layer,
-                channel=channel,
-                method=method,
-                rivals=RIVALS if contrast else None,
-            )
+            rivals = RIVALS if contrast else None
+            found = self._heard(clip, layer, channel, method, rivals)
         heard = to_peak_of(clip.waveform, found.waveform)[0]
         name = "masked" if method == MASK else "sonification"
         tracks = {"input": clip.waveform, name: heard, "residual": found.residual}

@@ -22,13 +22,12 @@ from deconv1d.channels import check_channels, one_form
 from deconv1d.errors import SilenceWarning, warn
 from deconv1d.layers.axes import Layout
 from deconv1d.layers.maps import LayerMaps
-from deconv1d.masks.draws import random_masks
 from deconv1d.masks.effects import effects
-from deconv1d.masks.grid import grid_of
-from deconv1d.masks.hearing import Hearing, batch_of
+from deconv1d.masks.hearing import Hearing
 from deconv1d.masks.options import BUDGET, MASK, RIVALS, check_mask_options
 from deconv1d.masks.refine import refined
-from deconv1d.masks.spectrogram import Spectrogram, spectrogram_of
+from deconv1d.masks.spectrogram import Spectrogram
+from deconv1d.masks.survey import MASKS, Survey, surveys_of
 from deconv1d.masks.target import Target, target_of
 from deconv1d.progress import bar
 from deconv1d.record.waveform import as_waveform
@@ -37,7 +36,6 @@ from deconv1d.sonification import Sonification
 if TYPE_CHECKING:
     from deconv1d.sonify import Sonifier
 
-MASKS = 64
 STEPS = 6
 BAR_AFTER_SECONDS = 2.0
 
@@ -56,6 +54,7 @@ def listen(
     masks: int = MASKS,
     steps: int = STEPS,
     progress: bool | None = None,
+    surveys: Sequence[Survey] | None = None,
 ) -> list[Sonification]:
     """Masked recordings of the same channels of several layers.
 
@@ -87,6 +86,8 @@ def listen(
         masks: How many random masks, even.
         steps: How many gradient steps; 0: none.
         progress: Whether to say how far it is; None: only by a bar on a terminal.
+        surveys: From `surveys_of`, with `generator` and `masks`, of the same recordings, and these
+            layers among others: their batch is then not run again. None: made here.
 
     Returns:
         One for each layer.
@@ -105,27 +106,17 @@ def listen(
     x = sonifier.as_taken(x)
     all_maps = hearing.maps(x)
     waveform = waveform.read_as(tuple(x.shape))
-    grid = grid_of(sonifier.sample_rate, x.shape[-1])
-    draws = torch.Generator().manual_seed(0) if generator is None else generator
-    # Spectra are computed in float32 at least, whatever precision the model runs in.
-    wide = x.to(torch.promote_types(x.dtype, torch.float32))
+    if surveys is None:
+        surveys = surveys_of(hearing, x, masks=masks, generator=generator)
     own = channel if isinstance(channel, Mapping) else {}
     wanted = [_Wanted.of(hearing, maps, own.get(maps.layer, channel)) for maps in all_maps]
-    search = _Search(
-        hearing,
-        random_masks(grid, masks, draws).to(wide),
-        budget=budget,
-        rivals=rivals,
-        steps=steps,
-        at_once=batch_of(hearing, x),
-        progress=progress,
-    )
-    spectrograms = [spectrogram_of(recording, grid) for recording in wide]
-    with search.bar(len(wide), wanted) as steps_done:
-        rows = [search.masks_of(s, n, wanted, steps_done) for n, s in enumerate(spectrograms)]
+    search = _Search(hearing, budget, rivals, steps, at_once=surveys[0].at_once, progress=progress)
+    with search.bar(surveys, wanted) as steps_done:
+        rows = [search.masks_of(s, n, wanted, steps_done) for n, s in enumerate(surveys)]
+    recordings = [survey.recording for survey in surveys]
     return [
         _finished(
-            sonifier, waveform.given, spectrograms, torch.stack(layer_masks, 1), each, tap, budget
+            sonifier, waveform.given, recordings, torch.stack(layer_masks, 1), each, tap, budget
         )
         for each, layer_masks in zip(wanted, zip(*rows, strict=True), strict=True)
     ]
@@ -174,27 +165,24 @@ class _Wanted:
 
 @dataclass(frozen=True)
 class _Search:
-    """How masks are found; the arguments of `listen`, and the random masks.
+    """How masks are found; the arguments of `listen`.
 
     Attributes:
-        random: Random masks, (masks, bands, columns).
         at_once: How many sounds make a batch.
         progress: As for `listen`.
     """
 
     hearing: Hearing
-    random: Tensor
     budget: float
     rivals: int | None
     steps: int
     at_once: int
     progress: bool | None
 
-    def bar(self, recordings: int, wanted: Sequence[_Wanted]) -> Any:
+    def bar(self, surveys: Sequence[Survey], wanted: Sequence[_Wanted]) -> Any:
         """A progress bar that counts batches."""
         asked = sum(-(-len(each.channels) // self.at_once) for each in wanted)
-        batches = -(-len(self.random) // 2 // self._pairs_at_once) + asked * self.steps
-        total = recordings * batches
+        total = sum(survey.left + asked * self.steps for survey in surveys)
         if self.progress is not None:
             return bar(total=total, desc="masks", unit="batches", shown=self.progress)
         # Nobody asked: a bar on a terminal, if it takes long, and no lines elsewhere.
@@ -202,33 +190,20 @@ class _Search:
         return bar(total=total, desc="masks", unit="batches", shown=shown, delay=delay)
 
     def masks_of(
-        self, recording: Spectrogram, number: int, wanted: Sequence[_Wanted], bar: Any
+        self, survey: Survey, number: int, wanted: Sequence[_Wanted], bar: Any
     ) -> list[Tensor]:
         """The masks of one recording in each layer, (asked, bands, columns)."""
-        kept, left = [], []
-        # The random masks are heard once, for all channels and layers. `kept` and `left` are by
-        # batch and then by layer; `heard` below is one layer's activations in all batches.
-        for some in self.random[: len(self.random) // 2].split(self._pairs_at_once):
-            sounds = recording.masked(some)
-            # A mask's partner is one minus it, and so is what is heard through it.
-            both = torch.cat([sounds, recording.x - sounds])
-            halves = [h.chunk(2) for h in self.hearing.activations(both, self.at_once)]
-            kept.append([half for half, _ in halves])
-            left.append([half for _, half in halves])
+        while survey.step():
             bar.update()
         masks = []
-        for each, *heard in zip(wanted, *kept, *left, strict=True):
-            activations = torch.cat(heard).to(self.random)
-            on_recording = each.heard[number].to(self.random)
+        for each in wanted:
+            activations = survey.activations(each.layer_maps.layer)
+            on_recording = each.heard[number].to(activations)
             signed = bool((activations < 0).any() or (on_recording < 0).any())
             target = target_of(on_recording, each.channels[:, number], self.rivals, signed=signed)
-            scores = effects(self.random, activations @ target.even().T)
-            masks.append(self._refined(scores, recording, each, target, bar))
+            scores = effects(survey.masks, activations @ target.even().T)
+            masks.append(self._refined(scores, survey.recording, each, target, bar))
         return masks
-
-    @property
-    def _pairs_at_once(self) -> int:
-        return max(1, self.at_once // 2)
 
     def _refined(
         self, scores: Tensor, recording: Spectrogram, wanted: _Wanted, target: Target, bar: Any
