@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from operator import getitem
 from typing import TYPE_CHECKING
@@ -55,6 +55,19 @@ class LayerRow:
 
 
 STATISTICS = "statistics over the whole clip"
+
+
+def each_map_once(rows: Iterable[LayerRow], tap: str) -> list[str]:
+    """The names of all layers; of those whose blocks end in one place, and have one map, the first.
+
+    Args:
+        rows: As from `Sonifier.layers`.
+        tap: As for `Sonifier.sonify`.
+    """
+    ends: dict[str, str] = {}
+    for row in rows:
+        ends.setdefault(row.block_ends_in if tap == "block" else row.name, row.name)
+    return list(ends.values())
 
 
 def layer_table(

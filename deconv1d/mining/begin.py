@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -12,13 +12,14 @@ from typing import Any
 
 from deconv1d.errors import DependencyError, FileError, InputError
 from deconv1d.layers.maps import LayerMaps
-from deconv1d.layers.table import LayerRow
+from deconv1d.layers.table import LayerRow, each_map_once
 from deconv1d.mining import findings
 from deconv1d.mining.batches import BatchedMaps
 from deconv1d.mining.long import beginning_of, open_clip
 from deconv1d.mining.mine import check_different, weights_hash
 from deconv1d.mining.mined import import_parquet
 from deconv1d.mining.plan import (
+    Listing,
     Plan,
     check_same,
     full_disk,
@@ -133,33 +134,8 @@ def begun(
                 f"got none. Check the path; hidden files and other suffixes are left out."
             )
         maps, rows, why = _probed(sonifier, part, asked)
-        batch = asked.batch or (1 if why else BATCH)
-        group = group_clips(batch)
-        size = asked.shard_clips or shard_size(listing.clips, batch)
-        plan = Plan(
-            model=weights_hash(sonifier.model),
-            sample_rate=int(needed_rate(sonifier.sample_rate, "mining")),
-            layers=tuple(found.layer for found in maps),
-            top=asked.top,
-            score=asked.score,
-            tap=asked.tap,
-            method=asked.method,
-            seed=asked.seed,
-            batch=1 if why else batch,
-            threads=asked.threads,
-            clips=listing.clips,
-            clips_sha256=listing.sha256,
-            shard_clips=-(-size // group) * group,
-            trust=asked.trust,
-            mask=asked.mask,
-        )
-        before = read_plan(out)
-        if before is not None:
-            # What was not asked for stays as it was.
-            size = plan.shard_clips if asked.shard_clips else before.shard_clips
-            trust, mask = plan.trust or before.trust, plan.mask or before.mask
-            plan = replace(plan, shard_clips=size, trust=trust, mask=mask)
-            check_same(before, plan, out)
+        layers = tuple(found.layer for found in maps)
+        plan = _as_before(_plan(sonifier, layers, listing, asked, one_by_one=bool(why)), out, asked)
         os.replace(part, out / findings.CLIPS)
         write_plan(out, plan)
     finally:
@@ -167,6 +143,46 @@ def begun(
             part.unlink()
     kinds = {row.name: row.type for row in rows}
     return plan, [_about(found, kinds) for found in maps], why
+
+
+def _plan(
+    sonifier: Sonifier, layers: tuple[str, ...], listing: Listing, asked: Asked, *, one_by_one: bool
+) -> Plan:
+    """The plan of a run into a new folder."""
+    batch = asked.batch or (1 if one_by_one else BATCH)
+    group = group_clips(batch)
+    size = asked.shard_clips or shard_size(listing.clips, batch)
+    return Plan(
+        model=weights_hash(sonifier.model),
+        sample_rate=int(needed_rate(sonifier.sample_rate, "mining")),
+        layers=layers,
+        top=asked.top,
+        score=asked.score,
+        tap=asked.tap,
+        method=asked.method,
+        seed=asked.seed,
+        batch=1 if one_by_one else batch,
+        threads=asked.threads,
+        clips=listing.clips,
+        clips_sha256=listing.sha256,
+        # Whole groups: see `group_clips`.
+        shard_clips=-(-size // group) * group,
+        trust=asked.trust,
+        mask=asked.mask,
+    )
+
+
+def _as_before(plan: Plan, out: Path, asked: Asked) -> Plan:
+    """The plan, if the folder is new; else as that of the earlier run, which it must agree with."""
+    before = read_plan(out)
+    if before is None:
+        return plan
+    # What was not asked for stays as it was.
+    size = plan.shard_clips if asked.shard_clips else before.shard_clips
+    trust, mask = plan.trust or before.trust, plan.mask or before.mask
+    plan = replace(plan, shard_clips=size, trust=trust, mask=mask)
+    check_same(before, plan, out)
+    return plan
 
 
 def _probed(
@@ -179,7 +195,7 @@ def _probed(
         try:
             waveform = beginning_of(open_clip(clip, rate), rate)
             rows = list(sonifier.layers(waveform))
-            names = _names(rows, asked.tap) if asked.layers is None else asked.layers
+            names = each_map_once(rows, asked.tap) if asked.layers is None else asked.layers
             maps = sonifier.all_maps(waveform, layers=names, tap=asked.tap)
             full = [found.layer for found in maps]
             check_different(full, names)
@@ -191,14 +207,6 @@ def _probed(
         f"None of the first {PROBED} clips could be used: expected one that the model takes. The "
         f"first: {reason}"
     ) from reason
-
-
-def _names(rows: Iterable[LayerRow], tap: str) -> list[str]:
-    """All layers; of those whose blocks end in one place, and have the same map, the first."""
-    ends: dict[str, str] = {}
-    for row in rows:
-        ends.setdefault(row.block_ends_in if tap == "block" else row.name, row.name)
-    return list(ends.values())
 
 
 def _about(found: LayerMaps, kinds: dict[str, str]) -> dict[str, Any]:
