@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -12,6 +13,7 @@ from torch import nn
 
 from deconv1d import InputError, Sonifier
 from deconv1d.evaluation.randomisation import random_seed
+from deconv1d.masks.listen import listen
 from deconv1d.mining.findings import read_layers, read_winners
 from deconv1d.mining.run import mine_into
 from deconv1d.mining.shards import Miner
@@ -140,6 +142,38 @@ def test_trust_and_masks_can_be_added_and_nothing_is_mined_again(
     assert mined(tmp_path / "out", clips, trust=True, mask=True) == everything[1]
     # What is there is not taken away by a run that does not ask for it.
     assert mined(tmp_path / "out", clips) == everything[1]
+
+
+# --- wrong versions, which the laws above notice -------------------------------------------------
+
+
+def planted(monkeypatch, where, wrong, law, clips, out, **options):
+    """Mines with a function exchanged; then a law of this file must fail."""
+    with monkeypatch.context() as patch:
+        patch.setattr(where, wrong)
+        rows = mined(out, clips, **options)
+    with pytest.raises(AssertionError):
+        law((out, rows), clips)
+
+
+def test_sounds_that_are_judged_at_another_level_are_noticed(clips, tmp_path, monkeypatch):
+    law, where = test_the_figures_are_those_of_a_control_card, "deconv1d.mining.trust.to_rms"
+    planted(monkeypatch, where, lambda x, level: x, law, clips, tmp_path / "out", trust=True)
+
+
+def test_a_control_of_the_model_s_own_weights_is_noticed(clips, tmp_path, monkeypatch):
+    law = test_the_margins_are_those_of_controls_made_one_by_one
+    where = "deconv1d.mining.hearing.twin_of"
+    planted(monkeypatch, where, lambda sonifier: sonifier, law, clips, tmp_path / "out", trust=True)
+
+
+def test_masks_of_other_channels_are_noticed(clips, tmp_path, monkeypatch):
+    def turned(*arguments, **options):
+        found = listen(*arguments, **options)
+        return [replace(each, waveform=each.waveform.roll(1, 0)) for each in found]
+
+    law, where = test_masked_recordings_are_those_of_the_method, "deconv1d.mining.hearing.listen"
+    planted(monkeypatch, where, turned, law, clips, tmp_path / "out", mask=True)
 
 
 # --- what a report makes of it -------------------------------------------------------------------

@@ -145,9 +145,9 @@ def write_plan(out: Path, plan: Plan) -> None:
 ADDED = ("trust", "mask")
 """What a later run may add to the winners that were found."""
 WORDS = {
-    "model": "the model's weights or structure (their SHA-256)",
-    "clips": "the number of clips",
-    "clips_sha256": "the clips' ids, sizes or times of change (their SHA-256)",
+    "model": "weights and structure of the model (their SHA-256)",
+    "clips": "number of clips",
+    "clips_sha256": "ids, sizes and times of change of the clips (their SHA-256)",
 }
 
 
@@ -223,7 +223,7 @@ def _check_different(path: Path, marks: Any) -> None:
     if twice:
         clip, count = twice[0]
         raise InputError(
-            f"{len(twice)} clips cannot be told apart: expected an id that is each one's own, got "
+            f"Clips cannot be told apart: expected an id that is each one's own, got "
             f"{clip!r} {count} times. Give a table with a column of ids, or the folder above."
         )
 

@@ -55,7 +55,7 @@ class Work:
             shown=self.progress,
         ) as steps:
             for (_, (number, clips)), content in self.executor.run((MINE, task) for task in tasks):
-                write_whole(self._shard(number), content)
+                _write(self._shard(number), content)
                 steps.update(len(clips))
         return self._merged()
 
@@ -119,9 +119,9 @@ class Work:
             path = self.out / name
             with full_disk(path):
                 path.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(path, content)
+            _write(path, content)
         # Last: where this file is, the sounds are.
-        write_whole(self._heard(number), heard.to_json(self.plan.sounds_sha256))
+        _write(self._heard(number), heard.to_json(self.plan.sounds_sha256))
 
     def _read_heard(self, number: int) -> dict[str, Any] | None:
         """What was heard in a unit; None: nothing yet, or a sound is gone."""
@@ -136,6 +136,15 @@ class Work:
 
     def _heard(self, number: int) -> Path:
         return self.out / findings.HEARD / f"{number:06d}.json"
+
+
+def _write(path: Path, content: bytes) -> None:
+    try:
+        write_whole(path, content)
+    except FileError as error:
+        raise FileError(
+            f"{error} What is finished is kept, and the same command goes on from there."
+        ) from error
 
 
 def _rows(rankings: dict[str, Ranking], layers: Sequence[str]) -> list[dict[str, Any]]:
