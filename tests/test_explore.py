@@ -120,7 +120,7 @@ def test_a_slow_model_does_not_work_ahead(sonifier, monkeypatch):
     studio.prepare("unknown")
     monkeypatch.setattr("deconv1d.explore.studio.LONGEST_WAIT", 1e-9)
     studio.prepare(key)
-    assert studio._clips[key].survey.left == 63  # of 64 batches of one
+    assert studio._clips[key].survey.left == 15  # of 16 batches of two masks and their partners
     monkeypatch.undo()
     studio.prepare(key)
     assert studio._clips[key].survey.left == 0

@@ -49,15 +49,18 @@ class Hearing:
             return layer_maps.layout
         return Layout(layer_maps.layout.batch, self.channel_axis % layer_maps.maps.dim())
 
-    def activations(self, sounds: Tensor, at_once: int) -> list[Tensor]:
-        """The mean activation of every channel of each layer, (sounds, channels).
+    def activations(self, sounds: Tensor, at_once: int) -> dict[str, Tensor]:
+        """The mean activation of every channel, (sounds, channels), by the layer's full name.
 
         Args:
             sounds: (sounds, ..., time).
             at_once: How many sounds make a batch.
         """
-        parts = [[self.means(m) for m in self.maps(part)] for part in sounds.split(at_once)]
-        return [torch.cat(each) for each in zip(*parts, strict=True)]
+        parts = [
+            {maps.layer: self.means(maps) for maps in self.maps(part)}
+            for part in sounds.split(at_once)
+        ]
+        return {layer: torch.cat([part[layer] for part in parts]) for layer in parts[0]}
 
     def means(self, layer_maps: LayerMaps) -> Tensor:
         """The mean activation of every channel, (sounds, channels)."""

@@ -47,9 +47,10 @@ class Survey:
             return False
         sounds = self.recording.masked(self._waiting[0])
         # What is heard through a mask's partner is what the mask leaves.
-        for maps in self._hearing.maps(torch.cat([sounds, self.recording.x - sounds])):
-            kept, left = self._hearing.means(maps).to(self.masks).chunk(2)
-            self._heard.setdefault(maps.layer, []).append((kept, left))
+        both = torch.cat([sounds, self.recording.x - sounds])
+        for layer, means in self._hearing.activations(both, self.at_once).items():
+            kept, left = means.to(self.masks).chunk(2)
+            self._heard.setdefault(layer, []).append((kept, left))
         # Last, so that a batch that fails is tried again and not left out.
         del self._waiting[0]
         return True
