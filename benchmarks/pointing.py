@@ -9,6 +9,7 @@ needs its weights (see reference_models/soundnet.py).
 
 import argparse
 import datetime
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -242,7 +243,9 @@ def rows(found: Sequence[Trust]) -> Iterator[list[str]]:
 
 
 def with_error(mean: Mean) -> str:
-    """A mean and its standard error."""
+    """A mean and its standard error; "-" where nothing was measured."""
+    if math.isnan(mean.value):
+        return "-"
     return f"{mean.value:.2f} ± {mean.error:.2f}"
 
 
@@ -278,6 +281,11 @@ def section(found: Measured, command: str) -> str:
         f"{PER_CLASS} recordings of each of its classes; {found.clips} mixtures serve "
         f"self-identification; random_state 0."
     )
+    if any(not row.pairs for row in found.table):
+        about += (
+            " Where there are no pairs, no mixture has channels that are selective for each of its "
+            "two recordings: pointing is not testable there."
+        )
     parts = [f"## {network.name}", about, table(HEAD, list(rows(found.table)))]
     if found.disturbed is not None:
         parts += [
