@@ -27,7 +27,6 @@ from reference_models.data import (
     speech_commands,
 )
 from reference_models.data.index import share
-from reference_models.probe import STRENGTHS
 
 Regime = Literal["contrastive", "supervised"]
 REGIMES: tuple[Regime, ...] = ("contrastive", "supervised")
@@ -57,7 +56,6 @@ class Preset:
         sweep: Networks of each setting of table A.1.
         evidence: Whether what it finds says anything of the paper: the smoke preset shows that the
             programs run, and prints no verdicts.
-        strengths: Of the penalty, among which fitted probes choose.
     """
 
     contrastive: simclr.Settings
@@ -72,7 +70,6 @@ class Preset:
     looking: float
     sweep: int = 1
     evidence: bool = True
-    strengths: tuple[float, ...] = STRENGTHS
 
     @property
     def width(self) -> float:
@@ -182,7 +179,6 @@ PRESETS = {
         voices=7,
         looking=500.0,
         evidence=False,
-        strengths=(0.1,),
     ),
 }
 """By size; where the audio comes from is a choice beside it."""

@@ -80,14 +80,7 @@ def probe_scores(study: Study, start: Network, data: str) -> dict[int, Tensor]:
     scores = {}
     for block in BLOCKS:
         one, other = seen[block].to(study.device), held_out[block].to(study.device)
-        probe = choose_probe(
-            one,
-            labels[0],
-            other,
-            labels[1],
-            classes=len(clips.classes),
-            strengths=study.preset.strengths,
-        )
+        probe = choose_probe(one, labels[0], other, labels[1], classes=len(clips.classes))
         scores[block] = probe.head(other).detach().cpu()
     whole = study.classifier(finetuned(data, start, frozen=True))
     return scores | {WHOLE: predict(whole, validation)}
