@@ -134,6 +134,8 @@ def measure(study: Study, network: Network) -> dict[str, Any]:
         what `probe_blocks` gives, by data set.
     """
     found = study.train(network)
+    if network.start is not None:  # by its name: where its file lies says nothing to others
+        found["settings"] |= {"encoder": network.start.name}
     found |= {
         "name": network.name,
         "regime": network.regime,

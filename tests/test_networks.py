@@ -145,6 +145,7 @@ def test_every_network_is_measured_once(tmp_path, monkeypatch):
         "words-supervised-from-(audioset-contrastive-s0)-s0",
         "words-supervised-s0",
     ]
+    assert not any(str(tmp_path) in path.read_text() for path in paths)
     assert not list(networks.measure_all(study, measured))
     supervised = json.loads((measured / "audioset-supervised-s0.json").read_text())
     assert supervised["test"] == study.result(pretrained("supervised"))["test"]
