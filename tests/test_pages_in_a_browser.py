@@ -68,6 +68,7 @@ def test_every_control_has_a_name(browser, report):
         with opened(browser, address) as page:
             nameless = page.evaluate(
                 "[...document.querySelectorAll('button, input, select, textarea, img, [role]')]"
+                ".filter(e => e.role !== 'status')"  # says something now and then
                 ".filter(e => !(e.ariaLabel || e.alt || e.textContent.trim()))"
                 ".filter(e => !e.closest('label')).map(e => e.outerHTML)"
             )
@@ -220,7 +221,7 @@ def test_the_blind_test_counts(browser, report):
         wait(page, "deconv1d.current.audio.currentTime > 0.1")
         for _ in range(3):
             page.get_by_role("button", name="It is the first").click()
-        result = page.locator(".blind [role=status]").inner_text()
+        result = page.locator(".blind p[role=status]").inner_text()
         asked = page.evaluate("Object.values(JSON.parse(Object.values(localStorage)[0]).blind)[0]")
         assert asked["asked"] == 4
         assert asked["right"] >= 3
