@@ -32,7 +32,6 @@ from deconv1d.evaluation.trust import (
     RANDOM_CELLS,
     Trials,
     Trust,
-    mixtures_of,
     standard_explanations,
     trials_of,
     weights_hash,
@@ -204,27 +203,20 @@ def measured(network: Network, data: Path, count: int) -> Measured:
         explanations = {name: explanations[name] for name in network.explanations}
     elif network is WORDS_NET:
         explanations[f"Captum's {CAPTUM}"] = captum(CAPTUM)
-    found = recordings(network, data)
     clips = max(2, count // 2)
     trials = trials_of(
         sonifier,
         network.layers,
-        found,
+        recordings(network, data),
         explanations,
         count=count,
         seconds=network.seconds,
         clips=clips,
+        random_state=0,
         progress=True,
     )
-    mixtures = mixtures_of(
-        found,
-        clips,
-        seconds=network.seconds,
-        sample_rate=network.sample_rate,
-        random_state=0,
-    )
     trained = GATE in explanations
-    disturbed = disturbed_masks(sonifier, network.layers, mixtures) if trained else None
+    disturbed = disturbed_masks(sonifier, network.layers, trials.mixtures) if trained else None
     digest = weights_hash(sonifier.model)
     return Measured(network, digest, count, clips, trials, disturbed)
 

@@ -49,7 +49,7 @@ def in_cells(attribution: Explanation, *, budget: float = BUDGET) -> Explanation
     """
 
     def explain(sonifier: Sonifier, x: Tensor, layer: str, channels: Sequence[int]) -> Tensor:
-        spectrogram = _spectrogram(sonifier, x)
+        spectrogram = clip_spectrogram(sonifier, x)
         scores = spectrogram.slopes(attribution(sonifier, x, layer, channels))
         return spectrogram.masked(best_cells(scores, spectrogram.energy, budget=budget))
 
@@ -65,12 +65,18 @@ def random_cells(generator: torch.Generator, *, budget: float = BUDGET) -> Expla
     """
 
     def explain(sonifier: Sonifier, x: Tensor, layer: str, channels: Sequence[int]) -> Tensor:
-        spectrogram = _spectrogram(sonifier, x)
+        spectrogram = clip_spectrogram(sonifier, x)
         scores = torch.rand(len(channels), *spectrogram.grid.shape, generator=generator).to(x)
         return spectrogram.masked(best_cells(scores, spectrogram.energy, budget=budget))
 
     return explain
 
 
-def _spectrogram(sonifier: Sonifier, x: Tensor) -> Spectrogram:
+def clip_spectrogram(sonifier: Sonifier, x: Tensor) -> Spectrogram:
+    """The spectrogram of a clip in the cells of masks at the sonifier's rate.
+
+    Args:
+        sonifier: With its sample rate.
+        x: (time,).
+    """
     return spectrogram_of(x, grid_of(sonifier.sample_rate, x.shape[-1]))

@@ -14,15 +14,15 @@ import torch
 from torch import Tensor
 
 from deconv1d.errors import InputError
+from deconv1d.evaluation.cells import clip_spectrogram
 from deconv1d.evaluation.hearing import hear
-from deconv1d.evaluation.identity import Identities, answers_of, strongest
+from deconv1d.evaluation.identity import MOST, Identities, answers_of, strongest
 from deconv1d.masks.grid import Grid, grid_of
-from deconv1d.masks.spectrogram import Spectrogram, spectrogram_of
+from deconv1d.masks.spectrogram import spectrogram_of
 
 if TYPE_CHECKING:
     from deconv1d.sonify import Sonifier
 
-MOST = 9
 SHIFT = 37
 """Samples: no multiple of any stride of a usual model."""
 NOISE = 0.1
@@ -127,12 +127,8 @@ def _disturbed(
         noise = torch.randn(sounds.shape, generator=generator).to(sounds)
         return sounds + NOISE * sounds.square().mean(-1, keepdim=True).sqrt() * noise
 
-    sounds = _spectrogram(sonifier, clip).masked(masks)
+    sounds = clip_spectrogram(sonifier, clip).masked(masks)
     yield AS_IT_IS, sounds, None
     yield OTHER_STFT, through_another_stft(clip, masks, sonifier.sample_rate), None
     yield SHIFTED, sounds, shift
     yield NOISY, sounds, add_noise
-
-
-def _spectrogram(sonifier: Sonifier, clip: Tensor) -> Spectrogram:
-    return spectrogram_of(clip, grid_of(sonifier.sample_rate, clip.shape[-1]))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -24,7 +24,14 @@ from deconv1d.evaluation.explanations import (
 )
 from deconv1d.evaluation.identity import Identities, Identity, self_identification
 from deconv1d.evaluation.intervals import Mean
-from deconv1d.evaluation.pointing import Explanation, Game, Pointing, draw_pairs, pointing_game
+from deconv1d.evaluation.pointing import (
+    Explanation,
+    Game,
+    Pair,
+    Pointing,
+    draw_pairs,
+    pointing_game,
+)
 from deconv1d.table import Table
 
 if TYPE_CHECKING:
@@ -97,10 +104,10 @@ def benchmark_trust(
         sonifier,
         layers,
         recordings,
-        explanations,
+        explanations or standard_explanations(sonifier, random_state=random_state),
         count=count,
         seconds=seconds,
-        clips=clips,
+        clips=count if clips is None else clips,
         random_state=random_state,
         progress=progress,
     ).table
@@ -114,11 +121,13 @@ class Trials:
         apart: The pointing game with stems at random places.
         aligned: The same with both stems loud at once.
         told: Strict self-identification.
+        mixtures: On which it was tested, (time,) each.
     """
 
     apart: Game
     aligned: Game
     told: Identities
+    mixtures: Sequence[Tensor]
 
     @property
     def table(self) -> Table[Trust]:
@@ -137,65 +146,30 @@ def trials_of(
     sonifier: Sonifier,
     layers: Sequence[str],
     recordings: Mapping[str, Sequence[Tensor]],
-    explanations: Mapping[str, Explanation] | None = None,
+    explanations: Mapping[str, Explanation],
     *,
-    count: int = COUNT,
-    seconds: float = SECONDS,
-    clips: int | None = None,
-    random_state: int = 0,
-    progress: bool = False,
+    count: int,
+    seconds: float,
+    clips: int,
+    random_state: int,
+    progress: bool,
 ) -> Trials:
     """What `benchmark_trust` is made from; arguments and errors are the same."""
     rate = _rate(sonifier)
-    tested = explanations or standard_explanations(sonifier, random_state=random_state)
+
+    def pairs(seed: int, *, aligned: bool = False) -> Iterator[Pair]:
+        return draw_pairs(
+            recordings, seconds=seconds, sample_rate=rate, aligned=aligned, random_state=seed
+        )
 
     def play(*, aligned: bool) -> Game:
-        pairs = draw_pairs(
-            recordings,
-            seconds=seconds,
-            sample_rate=rate,
-            aligned=aligned,
-            random_state=random_state,
-        )
-        return pointing_game(sonifier, layers, pairs, tested, count=count, progress=progress)
+        drawn = pairs(random_state, aligned=aligned)
+        return pointing_game(sonifier, layers, drawn, explanations, count=count, progress=progress)
 
-    mixtures = mixtures_of(
-        recordings,
-        count if clips is None else clips,
-        seconds=seconds,
-        sample_rate=rate,
-        random_state=random_state,
-    )
-    told = self_identification(sonifier, layers, mixtures, tested, progress=progress)
-    return Trials(play(aligned=False), play(aligned=True), told)
-
-
-def mixtures_of(
-    recordings: Mapping[str, Sequence[Tensor]],
-    clips: int,
-    *,
-    seconds: float,
-    sample_rate: int,
-    random_state: int,
-) -> list[Tensor]:
-    """The mixtures on which `benchmark_trust` tests self-identification, (time,) each.
-
-    They are other draws than the game's, from the same recordings.
-
-    Args:
-        recordings: As for `benchmark_trust`.
-        clips: How many.
-        seconds: Their length.
-        sample_rate: In hertz.
-        random_state: As for `benchmark_trust`.
-
-    Raises:
-        InputError: As for `draw_pairs`.
-    """
-    pairs = draw_pairs(
-        recordings, seconds=seconds, sample_rate=sample_rate, random_state=random_state + 1
-    )
-    return [pair.mixture for pair in islice(pairs, clips)]
+    # Other draws than the game's, from the same recordings.
+    mixtures = [pair.mixture for pair in islice(pairs(random_state + 1), clips)]
+    told = self_identification(sonifier, layers, mixtures, explanations, progress=progress)
+    return Trials(play(aligned=False), play(aligned=True), told, mixtures)
 
 
 def summary_of(table: Iterable[Trust]) -> list[str]:
