@@ -114,11 +114,17 @@ MINED = {
 """Width of CNN12, seconds of a clip, number of clips."""
 
 
-def _mining(results: multiprocessing.Queue[dict[str, float]], job: str, rounds: int) -> None:
+def mining_times(
+    results: multiprocessing.Queue[dict[str, float]],
+    job: tuple[float, int, int],
+    rounds: int,
+    device: str = "cpu",
+) -> None:
+    """Seconds that a set of clips takes: "bare", mined from a "cache", and from "files"."""
     torch.set_num_threads(1)
-    width, seconds, count = MINED[job]
+    width, seconds, count = job
     torch.manual_seed(0)
-    sonifier = Sonifier(CNN12(width=width).eval(), sample_rate=RATE, verify=False)
+    sonifier = Sonifier(CNN12(width=width).eval().to(device), sample_rate=RATE, verify=False)
     layers = [f"features.conv{n}" for n in range(1, 12)] + ["fc1.fc10"]
     with tempfile.TemporaryDirectory() as folder:
         for number in range(count):
@@ -146,7 +152,9 @@ def _mining(results: multiprocessing.Queue[dict[str, float]], job: str, rounds: 
         def bare() -> None:
             with torch.inference_mode():
                 for batch in waveforms[:, None].split(size):
-                    sonifier.model(batch)
+                    sonifier.model(batch.to(device))
+                if device != "cpu":
+                    torch.cuda.synchronize()
 
         # As from a cache of 16-bit samples.
         cache = {clip.clip: (32768 * x).short() for clip, x in zip(clips, waveforms, strict=True)}
@@ -161,8 +169,8 @@ def _mining(results: multiprocessing.Queue[dict[str, float]], job: str, rounds: 
 def mining() -> str:
     """Mining all layers, decoding included, against the bare forward pass of the same batches."""
     rows = []
-    for job, (_, _, count) in MINED.items():
-        seconds = in_a_process(_mining, job, 7)
+    for job, (*_, count) in MINED.items():
+        seconds = in_a_process(mining_times, MINED[job], 7)
         bare, cache, files = (1e3 * seconds[name] / count for name in ("bare", "cache", "files"))
         cells = [f"{number:.2f}" for number in (cache, bare, bare / cache, bare / files)]
         rows.append([job, *cells, "0.85"])

@@ -53,9 +53,10 @@ def _one_thread():
 # --- packing and the run on a GPU ----------------------------------------------------------------
 
 
-def test_packed_clips_come_back_but_for_the_bits_that_are_left_out(tmp_path):
+@pytest.mark.parametrize("bits", [8, gpu_run.BITS])
+def test_packed_clips_come_back_but_for_the_bits_that_are_left_out(tmp_path, bits):
     clips = tones(tmp_path / "cache")
-    gpu_run.pack(clips, tmp_path / "packed")
+    gpu_run.pack(clips, tmp_path / "packed", bits=bits)
     back = gpu_run.unpack(tmp_path / "packed", tmp_path / "other")
     assert (back.ids, back.classes, back.index.clip_hash) == (
         clips.ids,
@@ -67,7 +68,7 @@ def test_packed_clips_come_back_but_for_the_bits_that_are_left_out(tmp_path):
     assert torch.equal(back.labels(), clips.labels())
     for number in range(len(clips)):
         error = (back.waveform(number) - clips.waveform(number)).abs().max()
-        assert 0 < error < 0.51 / gpu_run.LARGEST
+        assert 0 < error < 0.51 / (2 ** (bits - 1) - 1)
 
 
 def test_the_gpu_run_at_a_tiny_size(tmp_path, capsys, monkeypatch):
