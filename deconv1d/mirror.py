@@ -7,6 +7,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from operator import getitem
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -89,12 +90,13 @@ class Deconvnet(Generated):
         """Runs the mirror.
 
         Args:
-            seed: The map's shape, or (seeds, *map_shape).
+            seed: The map's shape, or (seeds, *map_shape); on any device, which is the result's.
 
         Raises:
             InputError: If the seed has another shape or dtype.
         """
-        return carry_seeds(super().__call__, seed, self)
+        own = next(chain(self.parameters(), self.buffers()), seed).device
+        return carry_seeds(super().__call__, seed.to(own), self).to(seed.device)
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
         raise InputError(

@@ -22,6 +22,7 @@ from deconv1d import PathError, Sonifier
 from deconv1d.mirror import Deconvnet, _Writer, mirror
 from deconv1d.record.receptive_fields import ReceptiveField
 from deconv1d.record.replay import replay
+from deconv1d.rules import adjoints
 from deconv1d.rules.op import Op
 from deconv1d.rules.table import GRADIENT, LAWS, METHODS, RULES, packet, rule_for
 
@@ -380,3 +381,20 @@ def check_geometry(layer: nn.Module, x: Tensor) -> None:
         # Of one sample any axis may be time: they all have its length.
         exact = x.shape[-1] > 1 and not gaps
         check_reach(layer, x, field, exact=exact, edges=not repeats)
+
+
+@pytest.mark.parametrize("name", ["lstm.input", "gru.data", "rnn_relu.input", "matmul"])
+def test_recurrent_layers_are_differentiated_without_cudnn(name):
+    """Whose recurrent layers have no derivative in eval mode."""
+    seen = []
+
+    def function(x: Tensor) -> Tensor:
+        seen.append(torch.backends.cudnn.enabled)
+        return 2 * x
+
+    function.__name__ = name
+    before = torch.backends.cudnn.enabled
+    (back,) = adjoints.pull_back(function, [0])(torch.ones(3), (torch.ones(3),), {})
+    assert torch.equal(back, torch.full((3,), 2.0))
+    assert seen == [before and name == "matmul"]
+    assert torch.backends.cudnn.enabled == before

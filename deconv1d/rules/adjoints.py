@@ -7,6 +7,7 @@ They are what a printed deconvnet calls. All take the signal first, work under `
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from itertools import accumulate
 from math import prod
 from typing import Any
@@ -331,7 +332,8 @@ def pull_back(
             for place, value in zip(places, inputs, strict=True):
                 filled[place] = value
             filled_args, filled_kwargs = pytree.tree_unflatten(filled, structure)
-            out = function(*filled_args, **filled_kwargs)
+            with _differentiable(function):
+                out = function(*filled_args, **filled_kwargs)
             return tuple(out[i] for i in present) if several else out
 
         inputs = [flat[place] for place in places]
@@ -348,6 +350,12 @@ def pull_back(
 
     carry_back.__name__ = f"pull_back_{getattr(function, '__name__', 'op').split('.')[0]}"
     return carry_back
+
+
+def _differentiable(function: Callable[..., Any]) -> AbstractContextManager[object]:
+    """Where a recurrent layer has a derivative: cuDNN's have none in eval mode, torch's own do."""
+    recurrent = getattr(function, "__name__", "").startswith(("lstm", "gru", "rnn_"))
+    return torch.backends.cudnn.flags(enabled=False) if recurrent else nullcontext()
 
 
 def _derivative(
