@@ -134,6 +134,29 @@ def test_a_recurrent_network_whose_kernels_have_no_derivative_in_eval_mode():
     assert differs(ours, expected) < CLOSE
 
 
+@pytest.mark.parametrize("cell", [nn.GRUCell, nn.LSTMCell, nn.RNNCell])
+def test_cells_that_a_gpu_runs_as_one_op_have_their_gates_held(cell):
+    class Stepwise(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.cell = nn.Conv1d(1, 6, 9, stride=40), cell(6, 5)
+            self.last = nn.Conv1d(5, 4, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            state, outputs = None, []
+            for frame in self.conv(x).relu().unbind(-1):
+                state = self.cell(frame, state)
+                outputs.append(state[0] if isinstance(state, tuple) else state)
+            return self.last(torch.stack(outputs, -1)).relu()
+
+    torch.manual_seed(0)
+    model, x = Stepwise().double().eval(), clip(seconds=0.05)[None, None]
+    for method in ("deconvnet", "gradient"):
+        expected = Sonifier(model.cpu()).sonify(x, "last", channel=None, method=method).raw
+        ours = Sonifier(model.cuda()).sonify(x.cuda(), "last", channel=None, method=method).raw
+        assert differs(ours, expected) < CLOSE
+
+
 @pytest.mark.parametrize("dtype", ["auto", torch.float16, torch.bfloat16])
 def test_half_precision_is_near(dtype):
     x = clip()[None, None].cuda().float()

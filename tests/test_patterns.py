@@ -11,8 +11,10 @@ import torch.nn.functional as F
 from oracles import Function, mirrored, random
 from torch import Tensor, nn
 from torch.testing import assert_close
+from torch.utils import _pytree as pytree
 
 from deconv1d.mirror import Deconvnet
+from deconv1d.record import composite
 from deconv1d.rules.table import METHODS
 
 GAIN, ALPHA, EPS = random(9, seed=1), random(4, 1, seed=3).abs() + 0.5, 1e-5
@@ -273,3 +275,16 @@ def test_what_only_looks_alike(case):
     for signal, raw in zip(random(3, *y.shape, seed=4), found, strict=True):
         (expected,) = torch.autograd.grad(y, x, signal, retain_graph=True)
         assert_close(raw, expected, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("biased", [True, False])
+@pytest.mark.parametrize("kind", [nn.GRUCell, nn.LSTMCell])
+def test_the_parts_of_a_cell_are_torch_s_own_to_the_last_bit(kind, biased):
+    cell, x, h, c = kind(4, 3, bias=biased).double(), *(random(2, n) for n in (4, 3, 3))
+    op = torch.ops.aten.gru_cell.default if kind is nn.GRUCell else torch.ops.aten.lstm_cell.default
+    states = h if kind is nn.GRUCell else [h, c]
+    biases = (cell.bias_ih, cell.bias_hh) if biased else ()
+    arguments = (x, states, cell.weight_ih, cell.weight_hh, *biases)
+    ours, theirs = composite.CELLS[op](*arguments), op(*arguments)
+    for one, other in zip(pytree.tree_leaves(ours), pytree.tree_leaves(theirs), strict=True):
+        assert torch.equal(one, other)

@@ -3,13 +3,17 @@
 max_pool1d        has a rule: one node
 hfft              has none: its conj, its copy and its FFT are a node each
 attention with dropout   has a rule, but draws a mask within: its ops are a node each
+gru_cell, lstm_cell      have none: their products, sigmoids and tanhs are a node each
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
+from torch import Tensor
 from torch._ops import OpOverload
 
 from deconv1d.record.schema import Schema, draws, is_drawn_within, is_random_op
@@ -34,7 +38,47 @@ def is_whole(func: OpOverload, schema: Schema, rules: Rules, args: Any, kwargs: 
 def run_parts(func: OpOverload, args: Any, kwargs: Any) -> Any:
     """Runs the ops that an op is made of."""
     with lazy_bits():
+        if (parts := CELLS.get(func)) is not None:
+            return parts(*args, **kwargs)
         return func._op_dk(COMPOSITE, *args, **kwargs)
+
+
+def _gru_cell(
+    x: Tensor,
+    h: Tensor,
+    w_in: Tensor,
+    w_hidden: Tensor,
+    b_in: Tensor | None = None,
+    b_hidden: Tensor | None = None,
+) -> Tensor:
+    a_r, a_z, a_n = F.linear(x, w_in, b_in).chunk(3, 1)
+    b_r, b_z, b_n = F.linear(h, w_hidden, b_hidden).chunk(3, 1)
+    r, z = (b_r + a_r).sigmoid(), (b_z + a_z).sigmoid()
+    n = (a_n + b_n * r).tanh()
+    return (h - n) * z + n
+
+
+def _lstm_cell(
+    x: Tensor,
+    states: Sequence[Tensor],
+    w_in: Tensor,
+    w_hidden: Tensor,
+    b_in: Tensor | None = None,
+    b_hidden: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    h, c = states
+    both = F.linear(h, w_hidden, b_hidden) + F.linear(x, w_in, b_in)
+    i, f, g, o = both.chunk(4, 1)
+    c = f.sigmoid() * c + i.sigmoid() * g.tanh()
+    return o.sigmoid() * c.tanh(), c
+
+
+CELLS = {
+    torch.ops.aten.gru_cell.default: _gru_cell,
+    torch.ops.aten.lstm_cell.default: _lstm_cell,
+}
+"""What torch makes of them on a processor. On a GPU it runs one fused op for all of it, in which
+nobody sees the gates that are to be held."""
 
 
 def lazy_bits() -> Any:
