@@ -107,8 +107,8 @@ def memory() -> str:
 
 
 MINED = {
-    "width 1/8, 1 s": (1 / 8, 1, 128),
-    "width 1/8, 10 s": (1 / 8, 10, 12),
+    "width 1/8, 1 s": (1 / 8, 1, 1024),
+    "width 1/8, 10 s": (1 / 8, 10, 96),
     "full width, 10 s": (1, 10, 3),
 }
 """Width of CNN12, seconds of a clip, number of clips."""

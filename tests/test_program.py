@@ -177,3 +177,38 @@ def test_a_tensor_made_in_forward_is_not_the_models():
     program = sonifier.prepare(waveform(61), layer="relu#1")
     x = waveform(61, seed=1)
     equal(program(x, channel=1), sonifier.sonify(x, layer="relu#1", channel=1))
+
+
+class Branched(nn.Module):
+    """Values that a relu must not overwrite: the waveform, a weight, a map with another user."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = nn.Conv1d(1, 2, 5).double(), nn.Conv1d(2, 3, 3).double()
+        self.scale = nn.Parameter(torch.tensor([[-0.5], [2.0], [1.0]], dtype=torch.float64))
+
+    def forward(self, x):
+        """(batch, 1, time) to (batch, 3, time - 6)."""
+        h = self.first(x)
+        h = torch.relu(h) + h + torch.relu(x[..., 4:]) + torch.relu(self.scale[:2])
+        return self.last(torch.relu(h.view(-1, 2, h.shape[-1]))) + h[..., 2:].sum(1, keepdim=True)
+
+
+def test_a_relu_overwrites_nothing_that_is_read_again():
+    torch.manual_seed(0)
+    model = Branched()
+    sonifier = Sonifier(model)
+    program = sonifier.prepare(waveform(61), layer="add#4", tap="output")
+    x, scale = waveform(61, seed=1), model.scale.detach().clone()
+    for _ in range(2):
+        prepared = program(x, channel=1)
+        assert torch.equal(x, waveform(61, seed=1))
+        assert torch.equal(model.scale, scale)
+        equal(prepared, sonifier.sonify(x, layer="add#4", tap="output", channel=1))
+
+
+def test_a_relu_overwrites_the_map_that_is_read_by_it_alone(sonifier):
+    program = sonifier.prepare(waveform(61), layer="3")
+    program(waveform(61), channel=1)
+    (traced,) = program._traces.values()
+    assert "relu_.default(convolution" in traced.forward.module.code

@@ -148,6 +148,15 @@ def returns_one_tensor(target: OpOverload) -> bool:
     return [str(part.type) for part in target._schema.returns] == ["Tensor"]
 
 
+@cache
+def makes_memory(target: Any) -> bool:
+    """Whether an op always returns one tensor in memory of its own, never a view of an input."""
+    if not isinstance(target, OpOverload) or not returns_one_tensor(target):
+        return False
+    # Composite ops may return their input where there is nothing to do, as `contiguous` does.
+    return target._schema.returns[0].alias_info is None and not schema_of(target).composite
+
+
 def is_shaped(node: Node) -> bool:
     """Whether an op reads of its input no more than shape and dtype: zeros_like, new_full."""
     return _is_shaped(node.target)
