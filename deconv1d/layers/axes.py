@@ -31,6 +31,8 @@ class Layout:
 
     def sorted(self, maps: Tensor) -> Tensor:
         """Maps as the model has them -> (batch, channels, ...), of length 1 what they lack."""
+        if (self.batch, self.channel) == (0, 1):
+            return maps
         missing = (self.batch, self.channel).count(None)
         return maps[(None,) * missing].movedim(self._order(missing), (0, 1))
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cache
 from math import lcm, prod
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from deconv1d.channels import HALF
@@ -54,19 +54,15 @@ class Scores:
             ModelError: If a value is not finite.
         """
         maps = ordered(found.maps)
-        maps = maps if found.time is None else maps.movedim(found.time, 2)
+        maps = maps if found.time in (None, 2) else maps.movedim(found.time, 2)
         flat = maps.reshape(*maps.shape[:2], -1)
-        place = _largest(flat)
+        value, place = _largest(flat)
         if score == "mean":
             value = _array(flat.mean(-1).double())
-        else:
-            index = torch.from_numpy(place)[..., None].to(flat.device)
-            value = _array(flat.gather(-1, index)[..., 0].double())
         if not np.isfinite(value).all():  # to look at each value of a map costs as much as a layer
             check_finite(found.maps, found.layer)
-        facts = np.array((_after_time(found), *_march(found.field)), np.int64)
-        repeated = np.broadcast_to(facts, (maps.shape[1], len(facts)))
-        return cls(value.T, place.T, repeated, found.samples)
+        facts = _facts(tuple(found.maps.shape), found.time, found.field)
+        return cls(value.T, place.T, facts, found.samples)
 
     @classmethod
     def of_layers(cls, parts: Sequence[Scores]) -> Scores:
@@ -86,17 +82,16 @@ class Scores:
         )
         return cls(values, strongest, parts[0].facts, parts[0].samples)
 
-    def places(self, entering: Array) -> Array:
-        """Position, first and last sample of some moments, (3, channels, clips); else zeros.
+    def places(self, channels: Array, clips: Array) -> tuple[Array, Array, Array]:
+        """Position, first and last sample of some moments, (channels, clips) each.
 
         Args:
-            entering: Which, (channels, clips).
+            channels: Which, (channels,).
+            clips: Which of each channel, (channels, clips).
         """
-        after, *march = self.facts[np.nonzero(entering)[0]].T
-        position = self.strongest[entering] // after
-        places = np.zeros((3, *entering.shape), np.int64)
-        places[:, entering] = np.stack([position, *_windows(march, position, self.samples)])
-        return places
+        after, *march = self.facts[channels].T[..., None]
+        position = self.strongest[channels[:, None], clips] // after
+        return position, *_windows(march, position, self.samples)
 
 
 def ranked(best: Ranking | None, scores: Scores, clips: Array, k: int) -> Ranking:
@@ -112,22 +107,25 @@ def ranked(best: Ranking | None, scores: Scores, clips: Array, k: int) -> Rankin
         Channels of the first layer, of the second, and so on; see `by_layer`.
     """
     values = scores.values
-    # Most clips of a large set enter nowhere: only for what enters are samples worked out.
     last = min(k, len(clips))
     enough = np.partition(values, -last, axis=1)[:, -last]
-    if best is not None and best.value.shape[1] == k:
-        enough = np.maximum(enough, best.value[:, -1])
+    full = best if best is not None and best.value.shape[1] == k else None
+    if full is not None:
+        enough = np.maximum(enough, full.value[:, -1])
     entering = values >= enough[:, None]
+    if full is not None:  # of equals the smaller id enters; else all would where a map is dead
+        tied = np.nonzero(entering & (values == full.value[:, -1:]))
+        entering[tied] = clips[tied[1]] <= full.clip[tied[0], -1]
+        if not entering.any():
+            return full
+    # Most clips of a large set enter nowhere: of each channel those that do are moved together.
     rows = np.flatnonzero(entering.any(1))
-    if not len(rows):
-        assert best is not None
-        return best
-    here = Ranking(values, np.broadcast_to(clips, values.shape), *scores.places(entering))
-    if best is None:
-        return here.best(k)
-    if best.value.shape[1] < k:
-        return best.merged(here, k)
-    return best.replaced(rows, best.taken(rows).merged(here.taken(rows), k))
+    columns = np.argsort(~entering[rows], axis=1, kind="stable")[:, : entering.sum(1).max()]
+    value = np.take_along_axis(values[rows], columns, 1)
+    here = Ranking(value, clips[columns], *scores.places(rows, columns))
+    if full is not None:
+        return full.replaced(rows, full.taken(rows).merged(here, k))
+    return here.best(k) if best is None else best.merged(here, k)
 
 
 def by_layer(ranking: Ranking, channels: Mapping[str, int]) -> dict[str, Ranking]:
@@ -142,20 +140,24 @@ def by_layer(ranking: Ranking, channels: Mapping[str, int]) -> dict[str, Ranking
     return {name: ranking.taken(own) for name, own in zip(channels, rows, strict=True)}
 
 
-def _after_time(found: LayerMaps) -> int:
-    """How many values a map has at each moment; all, if none of its axes is time."""
-    shape = found.maps.shape
-    return prod(shape[2:]) // (1 if found.time is None else shape[found.time])
+@cache
+def _facts(shape: tuple[int, ...], time: int | None, field: ReceptiveField | None) -> Array:
+    """`Scores.facts` of maps of a shape, (batch, channels, ...)."""
+    # How many values at each moment; all, if no axis is time.
+    after = prod(shape[2:]) // (1 if time is None else shape[time])
+    return np.tile(np.array((after, *_march(field)), np.int64), (shape[1], 1))
 
 
-def _largest(flat: Tensor) -> Array:
-    """Where along the last axis each largest value is, the first among equals."""
+def _largest(flat: Tensor) -> tuple[Array, Array]:
+    """The largest values along the last axis, and where each is, the first among equals."""
     if flat.is_cuda:
-        return _array(flat.argmax(-1))
+        place = flat.argmax(-1)
+        return _array(flat.gather(-1, place[..., None])[..., 0].double()), _array(place)
     # On a CPU NumPy's is several times as fast as torch's: as fast as finding the value alone.
-    flat = flat.float() if flat.dtype in HALF else flat
-    places: Array = _array(flat).argmax(-1)
-    return places
+    values = _array(flat.float() if flat.dtype in HALF else flat)
+    places: Array = values.argmax(-1)
+    chosen = values.reshape(-1, values.shape[-1])[np.arange(places.size), places.reshape(-1)]
+    return chosen.reshape(places.shape).astype(np.float64), places
 
 
 def _array(values: Tensor) -> Array:
