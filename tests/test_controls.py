@@ -18,7 +18,14 @@ from deconv1d import InputError, SilenceWarning, Sonifier, measure
 from deconv1d import forward as forward_module
 from deconv1d import sounding as sounding_module
 from deconv1d.evaluation import controls
-from deconv1d.evaluation.card import EVERYTHING, FILTER, GIVEN_TWIN, OTHER_CHANNELS, RANDOM_SEED
+from deconv1d.evaluation.card import (
+    EVERYTHING,
+    FILTER,
+    GIVEN_TWIN,
+    OTHER_CHANNELS,
+    RANDOM_SEED,
+    verdict_of,
+)
 from deconv1d.evaluation.controls import BASELINES, OTHER_SWITCHES
 from deconv1d.evaluation.faithfulness import activations
 from deconv1d.evaluation.randomisation import cosine_convergence
@@ -74,7 +81,7 @@ def test_a_verdict_needs_every_fact(card):
     assert "specific to the channel." in verdict(**good, controls=table(told=0.4, response=1.0))
     for wrong, words in (
         ({"response": 0.4}, "hardly responds to this sound .0.40 .* place 2 of 16"),
-        ({"place": 3}, "place 3.*, but a rival responds more"),
+        ({"place": 3}, "place 3. more than its rivals do, but .* on the input .place 2. respond"),
         ({"told": False}, "a rival responds more"),
         ({"told": None}, "cannot be told"),
         ({"controls": table(told=0.5, response=0.65)}, f"that of {FILTER}: the sound does not"),
@@ -84,6 +91,38 @@ def test_a_verdict_needs_every_fact(card):
         assert "specific" not in text
     weak = {"controls": table(told=1.0, response=0.63)}
     assert "specific to the channel." in verdict(**good, **weak)
+
+
+@pytest.mark.parametrize("response", [0.2, 0.5, 1.4])
+@pytest.mark.parametrize(("place", "place_on_input"), [(1, 1), (3, 2), (2, 3)])
+@pytest.mark.parametrize("told", [True, False, None])
+@pytest.mark.parametrize("good", [[], [RANDOM_SEED], [FILTER], [EVERYTHING, RANDOM_SEED]])
+def test_a_verdict_says_nothing_that_its_figures_deny(response, place, place_on_input, told, good):
+    text = verdict_of(
+        response=response,
+        place=place,
+        place_on_input=place_on_input,
+        channels=16,
+        told=told,
+        as_good=good,
+    )
+    holds = {
+        "hardly responds": response < 0.5,
+        "a rival responds more": told is False,
+        "more than its rivals do": told is True,
+        "cannot be told": told is None,
+        "that it leads on the input": place > place_on_input,
+        "not so to that of permuted weights": not set(good) & {FILTER, EVERYTHING},
+        "random map makes": RANDOM_SEED in good,
+        f"that of {FILTER}": FILTER in good,
+        f"that of {EVERYTHING}": EVERYTHING in good,
+        "this sound is specific": told is True and response >= 0.5 and place <= place_on_input,
+    }
+    assert [words for words, true in holds.items() if words in text and not true] == []
+    for number in re.findall(r"([\d.]+) of its response", text):
+        assert float(number) == response
+    said = [int(number) for number in re.findall(r"place (\d+)", text)]
+    assert said in ([], [place], [place, place_on_input])
 
 
 def test_coherence_is_above_that_of_noise_of_its_length(x):

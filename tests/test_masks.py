@@ -418,6 +418,27 @@ def test_steps_count_gradients_by_amplitude():
     assert on_quiet > 0.9 > on_loud
 
 
+def test_steps_hear_the_recording_first_and_the_masks_last():
+    recording = spectrogram_of(MIXTURE, GRID)
+    between = sum(TONES) / 2
+    shut = slice(0, next(n for n, (_, high) in enumerate(GRID.hertz) if high > between))
+    scores = torch.ones(1, *GRID.shape, dtype=torch.float64)
+    scores[:, shut] = 0
+    shares = []
+
+    def gradients(sounds):
+        energy = spectrogram_of(sounds[0], GRID).energy
+        shares.append(float(energy[shut].sum() / energy.sum()))
+        return MIXTURE.expand_as(sounds)
+
+    refined(scores, recording, gradients, budget=1, steps=8)
+    whole = float(recording.energy[shut].sum() / recording.energy.sum())
+    assert len(shares) == 8
+    assert shares[0] > 0.5 * whole > 0.1
+    assert shares[:7] == sorted(shares[:7], reverse=True)
+    assert max(shares[-2:]) < 0.01
+
+
 def test_a_target_weighs_the_most_active_rivals():
     activation = torch.tensor([4.0, 0.0, 2.0, 1.0, 8.0])
     target = target_of(activation, torch.tensor([2, 1, -1]), 2, signed=False)

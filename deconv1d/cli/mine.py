@@ -40,7 +40,7 @@ def mine_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--mask",
         action="store_true",
-        help="masked recordings too (64 forward passes a clip, and 3 with gradients a winner)",
+        help="masked recordings too (64 forward passes a clip, and 8 with gradients a winner)",
     )
     parser.add_argument(
         "--executor",

@@ -267,10 +267,17 @@ def verdict_of(
             f"The channel responds to this sound ({heard}). Whether the sound is its own cannot be "
             f"told: no other channel of its layer is active."
         )
-    if not told or not _responds(response, place, place_on_input):
+    if not told:
         return (
             f"The channel responds to this sound ({heard}), but a rival responds more: this is "
             f"mostly what channels share, the input passing through."
+        )
+    if not _responds(response, place, place_on_input):
+        # No rival relative to the input, but channels that were less active than this one there.
+        return (
+            f"The channel responds to this sound ({heard}) more than its rivals do, but channels "
+            f"that it leads on the input (place {place_on_input}) respond more: the sound excites "
+            f"them too."
         )
     if passing := [name for name in as_good if name in TWINS]:
         return (

@@ -36,7 +36,7 @@ from deconv1d.sonification import Sonification
 if TYPE_CHECKING:
     from deconv1d.sonify import Sonifier
 
-STEPS = 6
+STEPS = 8
 BAR_AFTER_SECONDS = 2.0
 
 

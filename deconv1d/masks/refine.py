@@ -12,6 +12,10 @@ from deconv1d.masks.spectrogram import Spectrogram
 
 QUIET = 1e-3
 """Of the mean energy of a cell: below it a cell's slope is not divided by its own amplitude."""
+WHOLE = 0.8
+"""How far a mask is opened towards the whole recording when the first gradient is taken."""
+OPENED = 2 / 3
+"""The share of the steps in which masks are opened, ever less."""
 
 
 def refined(
@@ -35,6 +39,13 @@ def refined(
 
     The product keeps the mask to cells on which random masks saw an effect. Without it the mask
     would leave for cells that excite the channel there and then, as adversarial examples do.
+
+    At first the model hears masks that are opened towards the whole recording, m + o (1 - m) with
+    o = 0.8, and at the end the masks themselves: a gradient at the mask alone says little of cells
+    that are shut, and with nothing else to be heard it does not say what is another sound's.
+
+        of 8 steps    0    1    2    3    4    5    6    7
+        opened by    .8  .65   .5  .35   .2  .05    0    0
 
     The gradient counts by amplitude: a cell's slope grows with its amplitude, but what the cell
     costs of the sound's level grows with the square. Without it masks keep the loudest parts, and
@@ -65,7 +76,13 @@ def refined(
     # would be left altogether. A mask between two that keep within the budget keeps within it too,
     # since the masks that do so are a convex set.
     for step in range(steps):
-        slopes = recording.slopes(gradients(recording.loud(masks)))
+        opened = masks + _openness(step, steps) * (1 - masks)
+        slopes = recording.slopes(gradients(recording.loud(opened)))
         wanted = prior * unit(slopes / amplitude)
         masks = masks + 2 / (step + 3) * (within_budget(wanted, energy, budget) - masks)
     return masks
+
+
+def _openness(step: int, steps: int) -> float:
+    """How far masks are opened in this step, 0 to 1."""
+    return WHOLE * max(0.0, 1 - step / (OPENED * steps))
