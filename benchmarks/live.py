@@ -48,7 +48,13 @@ def seconds(run: Callable[[], Any]) -> float:
 
 def prepared(studio: Studio) -> None:
     """Takes a clip, and does what is done while the reader listens to its first sound."""
-    studio.prepare(studio.take(clip())["clip"])
+    work_ahead(studio, studio.take(clip())["clip"])
+
+
+def work_ahead(studio: Studio, key: str) -> None:
+    """Does what all masks of a clip share."""
+    while studio.prepare(key):
+        pass
 
 
 def main() -> None:
@@ -64,7 +70,7 @@ def main() -> None:
         ("the clip and all its layers", partial(studio.take, clip())),
         ("the same, and what all masks of the clip share", partial(prepared, studio)),
     ]
-    studio.prepare(taken["clip"])
+    work_ahead(studio, taken["clip"])
     for layer in LAYERS:
         name = next(name for name in names if name.endswith(layer))
         asked = {"clip": taken["clip"], "layer": name, "channel": 0, "contrast": True}

@@ -4,16 +4,25 @@ Browsers let any page send requests to 127.0.0.1. Three things keep other pages 
 which only the printed address has and which is sent as a header; the names of the host, which must
 be this machine's own (a foreign name that points to 127.0.0.1 is refused); and no permission for
 other origins. No path of a request leads to a file: there are four addresses, all in this module.
+
+The model does one thing at a time, in the order in which it was asked for (`_Turns`):
+
+    request A     computes ......
+    request B                     computes ...
+    request C     (its page asked for another channel meanwhile: dropped, not computed)
+    work ahead                                 one batch .. one batch ..
+    request D                                              waits for one batch, then computes
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
 import secrets
 import socket
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 from deconv1d.errors import DependencyError, InputError
@@ -21,12 +30,17 @@ from deconv1d.explore.studio import Studio, message_of
 from deconv1d.templates import rendered
 
 if TYPE_CHECKING:
+    import uvicorn
     from starlette.applications import Starlette
     from starlette.requests import Request
     from starlette.responses import Response
 
 LOOPBACK = "127.0.0.1"
 LARGEST_CLIP, LARGEST_REQUEST = 25 * 2**20, 4096  # bytes
+SECONDS_TO_END = 2
+"""After Ctrl-C: so long requests have to end by themselves. One whose browser takes no answer, or
+never sends the rest of its clip, would keep the program for ever."""
+GONE = 499  # as other servers note it: whoever asked has left
 HEADERS = {
     "Cache-Control": "no-store",
     "Referrer-Policy": "no-referrer",  # the address has the token
@@ -59,16 +73,18 @@ def application(
     from starlette.middleware.trustedhost import TrustedHostMiddleware
     from starlette.routing import Route
 
+    turns = _Turns()
+
     def hear(body: bytes) -> Any:
         return studio.hear(_json(body))
 
-    def prepare(body: bytes) -> None:
-        studio.prepare(_json(body)["clip"])
+    async def prepare(body: bytes) -> None:
+        await turns.work_ahead(_json(body)["clip"], studio.prepare)
 
     answers = {
-        "/start": _answering(token, 0, lambda _: start or {}),
-        "/clip": _answering(token, LARGEST_CLIP, studio.take),
-        "/sonify": _answering(token, LARGEST_REQUEST, hear, after=prepare),
+        "/start": _answering(token, 0, turns, lambda _: start or {}),
+        "/clip": _answering(token, LARGEST_CLIP, turns, studio.take),
+        "/sonify": _answering(token, LARGEST_REQUEST, turns, hear, after=prepare),
     }
     routes = [Route(address, answer, methods=["POST"]) for address, answer in answers.items()]
     routes.append(Route("/", _page_for(token), methods=["GET"]))
@@ -92,34 +108,85 @@ def _page_for(token: str) -> Callable[[Request], Response]:
     return page
 
 
+class _Turns:
+    """One piece of work at a time, in a thread; who came first is served first.
+
+    The lock is the event loop's and not the studio's. A lock of threads is not fair: on a busy
+    machine work ahead could take it again before a request that waits for it has woken. And a
+    request that waits for it keeps a thread, and cannot be dropped.
+    """
+
+    def __init__(self) -> None:
+        self._lock = asyncio.Lock()
+        self._ahead = ""
+
+    async def work(self, request: Request, work: Callable[[bytes], Any], body: bytes) -> Any:
+        """What the work makes of a request's body.
+
+        Raises:
+            _Gone: If whoever asked has left before its turn.
+        """
+        from starlette.concurrency import run_in_threadpool
+
+        async with self._lock:
+            if await request.is_disconnected():
+                raise _Gone
+            return await run_in_threadpool(work, body)
+
+    async def work_ahead(self, clip: str, batch: Callable[[str], bool]) -> None:
+        """Works for a clip, a batch a turn, until all is done or the reader has another clip."""
+        from starlette.concurrency import run_in_threadpool
+
+        if clip == self._ahead:  # an earlier answer's is on: two would make requests wait twice
+            return
+        self._ahead, going = clip, True
+        try:
+            while going and self._ahead == clip:
+                async with self._lock:
+                    going = await run_in_threadpool(batch, clip)
+        finally:
+            if self._ahead == clip:
+                self._ahead = ""
+
+
+class _Gone(Exception):
+    """Whoever sent a request has left."""
+
+
 def _answering(
     token: str,
     most: int,
+    turns: _Turns,
     work: Callable[[bytes], Any],
-    after: Callable[[bytes], None] | None = None,
+    after: Callable[[bytes], Awaitable[None]] | None = None,
 ) -> Callable[[Request], Any]:
     """Answers requests that have the token with what the work makes of their bodies.
 
     Args:
         token: As for `application`.
         most: Bytes that a body may have.
+        turns: Of all requests.
         work: From a body to the answer's facts; it runs in a thread.
         after: What is done with the body when the answer was sent.
     """
     from starlette.background import BackgroundTask
     from starlette.concurrency import run_in_threadpool
+    from starlette.requests import ClientDisconnect
 
     async def answer_to(request: Request) -> Response:
         if not _same(request.headers.get("x-token"), token):
             return _answer({"message": "The token is missing. Open the address again."}, 403)
         try:
             body = await _body(request, most)
-            facts = await run_in_threadpool(work, body)
+            facts = await turns.work(request, work, body)
+        except (ClientDisconnect, _Gone):
+            return _answer({"message": "Nobody waits for this answer any more."}, GONE)
         except TooLarge as error:
             return _answer({"message": str(error)}, 413)
         except Exception as error:
             if not isinstance(error, InputError | OSError | LookupError):
-                traceback.print_exc()
+                # In a thread: where nobody reads the terminal's end of a pipe, writing waits.
+                await run_in_threadpool(traceback.print_exception, error)
             return _answer({"message": message_of(error)}, 400)
         response = _answer(facts)
         response.background = None if after is None else BackgroundTask(after, body)
@@ -176,7 +243,7 @@ def serve(
     """
     try:
         import starlette  # noqa: F401  # `application` needs it
-        import uvicorn
+        import uvicorn  # noqa: F401  # `server_of` needs it
     except ImportError as error:
         raise DependencyError(
             f"The live page cannot be served: expected starlette and uvicorn, got {error}. Install "
@@ -187,10 +254,25 @@ def serve(
     hosts = [LOOPBACK, "localhost"] if host == LOOPBACK else ["*"]
     address = f"http://{host}:{listening.getsockname()[1]}/?token={token}"
     print(f"Open {address} in a browser; Ctrl-C ends it.", file=sys.stderr, flush=True)
-    made = application(studio, token, start=start, hosts=hosts)
-    # Requests that are no HTTP are answered with 400 and are not worth a line.
-    config = uvicorn.Config(made, log_level="critical", access_log=False, lifespan="off")
-    uvicorn.Server(config).run(sockets=[listening])
+    server_of(application(studio, token, start=start, hosts=hosts)).run(sockets=[listening])
+
+
+def server_of(made: Starlette) -> uvicorn.Server:
+    """The server of an application; Ctrl-C ends it, whatever its clients do.
+
+    Args:
+        made: From `application`.
+    """
+    import uvicorn
+
+    config = uvicorn.Config(
+        made,
+        log_level="critical",  # requests that are no HTTP are answered with 400: not worth a line
+        access_log=False,
+        lifespan="off",
+        timeout_graceful_shutdown=SECONDS_TO_END,
+    )
+    return uvicorn.Server(config)
 
 
 def _listening(host: str, port: int) -> socket.socket:

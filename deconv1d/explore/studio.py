@@ -33,7 +33,6 @@ MOST_SECONDS = 60
 CLIPS_KEPT = 8
 """So many clips are remembered; an older one is forgotten."""
 LONGEST_WAIT = 1.0  # seconds of processor time; a click waits no longer for what nobody asked for
-PAUSE = 0.01  # seconds; in a shorter one a request that waits would not get the lock
 
 Facts = dict[str, Any]
 
@@ -136,22 +135,22 @@ class Studio:
                 raise InputError(f"There is no layer {layer!r}. Choose one from the list.")
             return self._sounds(clip, layer, channel, method, contrast=bool(request["contrast"]))
 
-    def prepare(self, key: str) -> None:
-        """Does the work that all masks of a clip have in common, while the reader listens.
+    def prepare(self, key: str) -> bool:
+        """Does one batch of the work that all masks of a clip have in common.
 
-        A request that comes in the meantime waits for one batch of it. A model whose batches take
-        long is left alone: its masks take their time when they are asked for.
+        Called again and again, with the requests between. A model whose batches take long is left
+        alone: its masks take their time when they are asked for.
 
         Args:
             key: Of the clip, as `take` gave it.
+
+        Returns:
+            Whether to call it again.
         """
-        taken, going = 0.0, True
-        while going and taken < LONGEST_WAIT:
-            time.sleep(PAUSE)
-            began = time.thread_time()
-            with self._lock:
-                going = self._step(key)
-            taken = time.thread_time() - began
+        began = time.thread_time()
+        with self._lock:
+            going = self._step(key)
+        return going and time.thread_time() - began < LONGEST_WAIT
 
     def _step(self, key: str) -> bool:
         """Whether a batch was run; not if all were, or it fails, or the clip is forgotten."""

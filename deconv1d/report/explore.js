@@ -1,11 +1,11 @@
 // The live view: a clip goes to the program behind it, and its sounds come back. It is the same on the page
 // that `deconv1d explore` serves and in a notebook; how words get to the program is what differs.
 "use strict";
-/** Fills an element; post(address, body) sends "start", "clip" or "sonify" and gives the answer, or throws. */
+/** Fills an element; post(address, body, signal) sends "start", "clip" or "sonify" and gives the answer, or throws. */
 deconv1d.explore = (main, post) => {
   const {make, playerOf, leave} = deconv1d;
   const MOST_BYTES = 25 * 2 ** 20;
-  let clip = null, asked = 0, recorder = null;
+  let clip = null, asking = null, chosen = false, recorder = null;
 
   const file = make("input", {type: "file", accept: "audio/*,.flac,.ogg,.wav,.mp3", hidden: true});
   const record = make("button", {type: "button", onclick: toggleRecording}, "Record");
@@ -27,7 +27,7 @@ deconv1d.explore = (main, post) => {
   }
 
   /** Asks the server; shows progress with the time where it takes longer. */
-  async function ask(address, body) {
+  async function ask(address, body, signal) {
     const began = performance.now();
     const timer = setInterval(() => {
       const passed = (performance.now() - began) / 1000;
@@ -36,11 +36,11 @@ deconv1d.explore = (main, post) => {
       say(`Working for ${passed.toFixed(0)} s …`);
     }, 250);
     try {
-      const facts = await post(address, body);
+      const facts = await post(address, body, signal);
       say("");
       return facts;
     } catch (error) {
-      say(error.message, true);
+      if (!signal?.aborted) say(error.message, true);
       return null;
     } finally {
       clearInterval(timer);
@@ -73,13 +73,22 @@ deconv1d.explore = (main, post) => {
     hear();
   }
 
+  /** Asks for what is chosen. Of several choices in a row only the last is waited for: to walk through a menu
+   *  would else be to wait for every sound on the way. */
   async function hear() {
     contrastLabel.hidden = method.value !== "mask";
-    const mine = ++asked;
-    const facts = await ask("sonify", JSON.stringify({
-      clip: clip.clip, layer: layer.value, channel: Number(channel.value), method: method.value, contrast: contrast.checked,
-    }));
-    if (!facts || mine !== asked) return;
+    chosen = true;
+    if (asking) { asking.abort(); return; }
+    let facts = null;
+    while (chosen) {
+      chosen = false;
+      asking = new AbortController();
+      facts = await ask("sonify", JSON.stringify({
+        clip: clip.clip, layer: layer.value, channel: Number(channel.value), method: method.value, contrast: contrast.checked,
+      }), asking.signal);
+    }
+    asking = null;
+    if (!facts) return;
     leave();
     stage.replaceChildren(playerOf({...facts, sounds: facts.sounds}));
     stage.querySelector(".player").dispatchEvent(new Event("pointerdown"));
@@ -135,10 +144,10 @@ deconv1d.parts.push(() => {
   const main = document.getElementById("explore");
   if (!main) return;
   const token = new URLSearchParams(location.search).get("token") ?? "";
-  deconv1d.explore(main, async (address, body) => {
+  deconv1d.explore(main, async (address, body, signal) => {
     let response, facts;
     try {
-      response = await fetch(address, {method: "POST", headers: {"X-Token": token}, body});
+      response = await fetch(address, {method: "POST", headers: {"X-Token": token}, body, signal});
       facts = await response.json();
     } catch { throw new Error("The program that serves this page has ended. Start it again."); }
     if (!response.ok) throw new Error(facts.message ?? response.statusText);
