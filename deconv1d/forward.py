@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.fx import Node
 
 from deconv1d.checks.verification import VERIFY, Verification, Verified
-from deconv1d.errors import InputError, LayerError, check_word
+from deconv1d.errors import InputError, LayerError, TooShortError, check_word
 from deconv1d.layers.names import Layer, find_module, find_op
 from deconv1d.record.capture import Capture, capture
 from deconv1d.record.copies import NotRead, check_not_read
@@ -77,6 +77,7 @@ class ForwardPass:
             model, forward=forward, rules=rules, dtype=dtype, verify=verify
         )
         self._ops: dict[str, Layer] = {}
+        self._needed: dict[tuple[Any, ...], int] = {}
         self._replaced: Mapping[str, Tensor] = {}
 
     def runs_a_copy(self, of: ForwardPass, replaced: Mapping[str, Tensor]) -> None:
@@ -282,9 +283,11 @@ class ForwardPass:
     def _check_length(
         self, waveform: Waveform, target: Sequence[TapRequest] | None, method: str
     ) -> None:
-        """Raises InputError if the model runs on more samples: then it failed for want of them."""
+        """Raises TooShortError if the model runs on more samples: it failed for want of them."""
         given = waveform.given
         length = given.shape[-1]
+        # The search runs the model some ten times: once for thousands of clips that are too short.
+        key = (tuple(target or ()), method)
 
         def runs(samples: int) -> bool:
             # The waveform repeated, not padded: a model may treat silence in another way.
@@ -295,8 +298,10 @@ class ForwardPass:
                 return False
             return True
 
-        if (needed := shortest(runs, length)) is not None:
-            raise InputError(
+        needed = self._needed.get(key, 0)
+        if length < needed or (needed := shortest(runs, length) or 0):
+            self._needed[key] = needed
+            raise TooShortError(
                 f"The waveform is too short for this model: expected at least {needed} samples, "
                 f"got {length}. Give a longer one, or pad it with zeros."
             )
