@@ -19,10 +19,6 @@ class InputError(Deconv1dError, ValueError):
     """The waveform, or another argument, cannot be used as it is."""
 
 
-class TooShortError(InputError):
-    """The waveform has fewer samples than the model needs."""
-
-
 class LayerError(Deconv1dError, LookupError):
     """No layer, or no single layer, has this name."""
 

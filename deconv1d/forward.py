@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.fx import Node
 
 from deconv1d.checks.verification import VERIFY, Verification, Verified
-from deconv1d.errors import InputError, LayerError, TooShortError, check_word
+from deconv1d.errors import InputError, LayerError, check_word
 from deconv1d.layers.names import Layer, find_module, find_op
 from deconv1d.record.capture import Capture, capture
 from deconv1d.record.copies import NotRead, check_not_read
@@ -283,7 +283,7 @@ class ForwardPass:
     def _check_length(
         self, waveform: Waveform, target: Sequence[TapRequest] | None, method: str
     ) -> None:
-        """Raises TooShortError if the model runs on more samples: it failed for want of them."""
+        """Raises InputError if the model runs on more samples: then it failed for want of them."""
         given = waveform.given
         length = given.shape[-1]
         # The search runs the model some ten times: once for thousands of clips that are too short.
@@ -301,10 +301,17 @@ class ForwardPass:
         needed = self._needed.get(key, 0)
         if length < needed or (needed := shortest(runs, length) or 0):
             self._needed[key] = needed
-            raise TooShortError(
+            error = InputError(
                 f"The waveform is too short for this model: expected at least {needed} samples, "
                 f"got {length}. Give a longer one, or pad it with zeros."
             )
+            error.needed = needed  # type: ignore[attr-defined]  # for `is_too_short`
+            raise error
+
+
+def is_too_short(error: Exception) -> bool:
+    """Whether a pass failed for want of samples: it does so on every waveform of that length."""
+    return hasattr(error, "needed")
 
 
 def _attempted(attempt: Callable[[], Capture]) -> Capture:

@@ -8,7 +8,7 @@ from torch import nn
 
 from deconv1d import Sonifier
 from deconv1d.forward import ForwardPass
-from deconv1d.mining.findings import read_errors, read_layers
+from deconv1d.mining.findings import read_errors
 from deconv1d.mining.run import mine_into
 
 pytest.importorskip("pyarrow")
@@ -38,7 +38,6 @@ def test_what_a_model_needs_is_searched_for_once(tmp_path, monkeypatch):
     out = tmp_path / "out"
     mine_into(out, [str(tmp_path)], model, shard_clips=60)
     reasons = {row["clip"]: row["reason"] for row in read_errors(out).to_pylist()}
-    assert read_layers(out)["clips"] == 30
     assert len(reasons) == 30
     assert "expected at least 100 samples, got 41." in reasons["01.wav"]
     assert "expected at least 100 samples, got 51." in reasons["11.wav"]

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from deconv1d.errors import Deconv1dError, ModelError, TooShortError
+from deconv1d.errors import Deconv1dError, ModelError
+from deconv1d.forward import is_too_short
 from deconv1d.mining.batches import BatchedMaps
 from deconv1d.mining.decoding import Group, Reader, Samples, decoded
 from deconv1d.mining.long import WHOLE_SECONDS, LongClip, LongMaps, Peaks, open_clip
@@ -120,11 +121,10 @@ class Miner:
                 f"Memory ran out on {len(batch)} clips of {len(batch[0][1])} samples: expected a "
                 f"batch that fits. Give a smaller --batch in another -o folder. {error}"
             ) from error
-        except TooShortError as error:  # so are all others of this length
-            shard.errors.update({clip.clip: str(error) for clip, _ in batch})
-            return
         except (Deconv1dError, RuntimeError, ValueError, IndexError) as error:
-            if len(batch) > 1:
+            if is_too_short(error):
+                shard.errors.update({clip.clip: str(error) for clip, _ in batch})
+            elif len(batch) > 1:
                 for one in batch:
                     yield from self._scored([one], shard)
             else:
