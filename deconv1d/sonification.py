@@ -213,7 +213,7 @@ class Sonification:
             **({"shown": shown} if shown else {}),
             "sample rate": f"{self.sample_rate} Hz",
             "flagged ops": f"{self.flagged:.0%}",
-            "verified (value, signal)": "no" if self.verified is None else str(self.verified),
+            "difference (map, gradient)": "no" if self.verified is None else str(self.verified),
         }
         return pair_html(
             tracks, self.sample_rate, title=f"Sonification of {self.layer}", facts=facts

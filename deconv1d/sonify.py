@@ -179,8 +179,10 @@ class Sonifier:
 
         Args:
             x: Waveform, floating: an array, tensor or list, (time,) or (channels, time), or what
-                the model takes, batch first; or the path of a sound file. What comes out counts
-                examples along its first axis, unless x is one mono clip, (time,).
+                the model takes, batch first; or the path of a sound file. Rows of an array with
+                two axes are channels if the model takes so many; where it takes one, they are
+                clips, with a warning. What comes out counts examples along its first axis, unless
+                x is one mono clip, (time,).
             layer: The model's own dotted path, or any unique suffix; "relu#2" for the second call
                 of a module called more than once; `<module path>.<op>#n` for an op without module.
             channel: A number, a list of them, "all", "most_active" (for each example the map with

@@ -31,6 +31,7 @@ from deconv1d.evaluation.faithfulness import activations
 from deconv1d.evaluation.randomisation import cosine_convergence
 from deconv1d.mirror import Deconvnet
 from deconv1d.prepared.halves import PreparedMirror
+from deconv1d.report import render_card
 from deconv1d.table import Table
 
 
@@ -422,7 +423,12 @@ def test_a_card_prints_and_goes_into_json_and_html(card):
     assert str(card.verified) in text
     html = card._repr_html_()
     assert str(card.verified) in html
+    # Of a full card the input is one of the controls, too.
     assert html.count("<audio") == len(card.sounds) == len(card.controls) + 1
+    assert list(card.sounds)[:2] == ["input", "sonification"]
+    assert 'data-first="1"' in html
+    assert "<h3>Controls of layer" in html
+    assert "<h1>Controls of layer" in render_card(card, level=1)
     assert card.verdict in html
     assert "<script" not in html
 

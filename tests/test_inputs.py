@@ -1,6 +1,7 @@
 """Waveforms as people have them: a path, (time,), (channels, time), arrays, lists."""
 
 import re
+import warnings
 from types import SimpleNamespace
 
 import numpy as np
@@ -76,8 +77,16 @@ def test_several_channels_are_one_clip_where_the_model_takes_so_many(norm):
 
 @pytest.mark.parametrize("norm", [True, False])
 def test_several_clips_where_the_model_takes_one_channel(norm):
+    """Or both sides of a stereo recording: so a warning says how it was read."""
     x, sonifier = samples(3, 61), Sonifier(network(1, norm))
-    found, plain = sonifier.sonify(x, **LAYER), sonifier.sonify(x[:, None], **LAYER)
+    said = r"read as 3 clips of one channel.* x\.mean\(0\) if .* x\.reshape\(3, 1, 61\)"
+    with pytest.warns(UserWarning, match=said) as caught:
+        found = sonifier.sonify(x, **LAYER)
+    assert {warning.filename for warning in caught} == {__file__}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        plain = sonifier.sonify(x.reshape(3, 1, 61), **LAYER)
+        assert sonifier.sonify(x.mean(0), **LAYER).waveform.shape == (61,)
     assert found.waveform.shape == (3, 61)
     torch.testing.assert_close(found.waveform[:, None], plain.waveform)
     assert found.gain.shape == (3,)
@@ -250,7 +259,7 @@ def test_a_part_of_a_table_is_a_table():
 
 @pytest.mark.parametrize("method", ["deconvnet", "mask"])
 def test_the_channel_is_a_number_or_a_list_of_them(method):
-    x, sonifier = samples(2, 900), Sonifier(network(1), sample_rate=RATE)
+    x, sonifier = samples(2, 1, 900), Sonifier(network(1), sample_rate=RATE)
 
     def channel(x, channel):
         found = sonifier.sonify(x, "0", channel=channel, method=method)
@@ -298,7 +307,7 @@ def test_what_is_printed_is_one_short_line():
     sonifier = Sonifier(network(1), sample_rate=RATE)
     asked = (0, [1, 2], list(range(4)), None)
     shown = [repr(sonifier.sonify(samples(61), "0", channel=channel)) for channel in asked]
-    shown += [str(sonifier.sonify(samples(3, 61), "0")), repr(sonifier), str(sonifier)]
+    shown += [str(sonifier.sonify(samples(3, 1, 61), "0")), repr(sonifier), str(sonifier)]
     assert all(len(line) < 160 and "\n" not in line and "tensor" not in line for line in shown)
     assert "layer '0', channel 0, shape (61,), 500 Hz" in shown[0]
     assert "channels 0, 1, 2 and 1 more" in shown[2]

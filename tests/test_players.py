@@ -17,7 +17,15 @@ from deconv1d import Sonifier
 from deconv1d.errors import InputError
 from deconv1d.report import LayerEntry, Recording, render_page, render_player
 from deconv1d.report.notebook import pair_html, player_html
-from deconv1d.report.sounds import faster, picture_png, player_sounds, speed_of, wav_of
+from deconv1d.report.sounds import (
+    faster,
+    levels_of,
+    mean_of,
+    picture_png,
+    player_sounds,
+    speed_of,
+    wav_of,
+)
 
 RATE = 8000
 HOSTILE = "\"><script>alert(1)</script> & 'x' $\\frac$"
@@ -166,6 +174,16 @@ def test_a_pair_of_nothing_is_refused():
         pair_html({"a": np.array([np.nan])}, RATE, title="", facts={})
     with pytest.raises(InputError, match="whole number"):
         pair_html({"a": noise(9)}, 0, title="", facts={})
+
+
+def test_channels_that_cancel_are_played_as_silence():
+    """Their mean is rounding error: beside it every other sound's picture would be white."""
+    lead = torch.randn(1, 4000, generator=torch.Generator().manual_seed(0))
+    leads = lead * torch.linspace(-1, 1, 12)[:, None]
+    assert float(leads.mean(0).abs().max()) > 0
+    assert not mean_of(leads).any()
+    assert mean_of(leads[:5]).any()
+    assert levels_of({"input": mean_of(leads), "sonification": mean_of(lead)})["sonification"] == 1
 
 
 def test_pictures_of_pages_need_no_figure():

@@ -40,7 +40,7 @@ from deconv1d.cli.tuning import run_tuning, tuning_options
 from deconv1d.errors import Deconv1dError, InputError, SilenceWarning
 from deconv1d.progress import bar
 from deconv1d.render import plot_spectrograms, save_figure
-from deconv1d.report import render_document
+from deconv1d.report import render_card, render_document
 from deconv1d.sonification import Sonification
 from deconv1d.sonify import Sonifier
 
@@ -189,7 +189,7 @@ def _card(arguments: argparse.Namespace) -> Answer:
             draws=arguments.draws,
             progress=True,
         )
-    _write_page(arguments.output, card.layer, card._repr_html_())
+    _write_page(arguments.output, card.title, render_card(card, level=1))
     return Answer(str(card), card.to_dict())
 
 
@@ -209,7 +209,7 @@ def _compare(arguments: argparse.Namespace) -> Answer:
             draws=arguments.draws,
             progress=True,
         )
-    _write_page(arguments.output, comparison.title, comparison._repr_html_())
+    _write_page(arguments.output, comparison.title, comparison.html(level=1))
     return Answer(str(comparison), comparison.to_dict())
 
 

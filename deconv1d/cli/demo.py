@@ -55,11 +55,13 @@ POINTING = (
     "sonification does so hardly more than that of a network with shuffled weights."
 )
 LISTENING = (
-    "The hop is the time from one value of the map to the next; each value reads the given stretch "
-    "of the recording. Every sonification is scaled to its input’s peak, and the files have half "
-    "that level, so that no residual is clipped; the player makes the sounds of a layer equally "
-    "loud until you tell it not to. Pictures show frequency (mel) upwards over the waveform, in "
-    "decibels re the loudest point of the recording."
+    "The hop is the time from one value of the map to the next; each value reads the given "
+    "stretch of the recording. The differences are those of the recorded forward pass from the "
+    "plain model’s, and of the gradient from autograd’s, as shares of their peaks. Every "
+    "sonification is scaled to its input’s peak, and the files have half that level, so that no "
+    "residual is clipped; the player makes the sounds of a layer equally loud until you tell it "
+    "not to. Pictures show frequency (mel) upwards over the waveform, in decibels re the loudest "
+    "point of the recording."
 )
 CAUTION = (
     "A sonification that resembles its input need not say much about its channel: compare channels "

@@ -92,8 +92,9 @@ class Comparison:
         if alike:
             # A method that passes the recording through resembles it whatever the channel is.
             text += (
-                f" No more like the recording than its own random control is that of "
-                f"{', that of '.join(alike)}: its likeness says nothing of the channel."
+                f" The sound of {' and that of '.join(alike)} is no more like the recording than "
+                f"what the same method makes of a random map: that likeness says nothing of the "
+                f"channel."
             )
         return text
 
@@ -117,6 +118,14 @@ class Comparison:
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
+        return self.html()
+
+    def html(self, *, level: int = 3) -> str:
+        """Writes the HTML of a part of a page, its sounds inside, without scripts.
+
+        Args:
+            level: Of its heading, 1 to 6; on a page of its own 1.
+        """
         from deconv1d.report import render_player
 
         player = render_player(self.title, self.sounds, self.sample_rate)
@@ -129,6 +138,7 @@ class Comparison:
             table=table,
             columns=COLUMNS,
             player=player,
+            level=level,
         )
 
 

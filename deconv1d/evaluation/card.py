@@ -96,7 +96,7 @@ class ControlCard:
             that of the output; None: the channel has no filter, or the model returns no tensor.
         ablation_others: The mean of the same over random other channels.
         full: More, if it was asked for.
-        sounds: The sonification and one sound of each control, (time,), by name.
+        sounds: The input, the sonification and one sound of each control, (time,), by name.
         sample_rate: In hertz.
         verified: How far the capture is from the model itself; None: it was not verified.
     """
@@ -172,6 +172,11 @@ class ControlCard:
         }
 
     @property
+    def title(self) -> str:
+        """What was controlled."""
+        return f"Controls of layer {self.layer!r}, channel {self.channel}"
+
+    @property
     def facts(self) -> str:
         """What does not fit into the table, in a few sentences."""
         told = {True: "is told", False: "is not told", None: "cannot be told"}[self.told]
@@ -207,8 +212,7 @@ class ControlCard:
         return " ".join(sentences)
 
     def __str__(self) -> str:
-        title = f"Controls of layer {self.layer!r}, channel {self.channel}"
-        return f"{title}\n\n{self.controls}\n\n{self.facts}\n{self.verdict}"
+        return f"{self.title}\n\n{self.controls}\n\n{self.facts}\n{self.verdict}"
 
     __repr__ = __str__
 

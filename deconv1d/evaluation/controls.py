@@ -102,7 +102,9 @@ def _card_of(
     heard = trial.hear(mine)
     rise = _entropy(everything[0]) / _entropy(mine) - 1 if full and everything else None
     alone, others = trial.ablation()
-    named = {"sonification": mine} | {k: group[0] for k, group in groups.items()}
+    named = {"input": sonification.input, "sonification": mine} | {
+        k: group[0] for k, group in groups.items()
+    }
     return ControlCard(
         layer=sonification.layer,
         channel=trial.channel,

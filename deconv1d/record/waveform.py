@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from deconv1d.errors import Deconv1dError, InputError
+from deconv1d.errors import Deconv1dError, InputError, warn
 
 LONGEST_TRIED = 2**18
 """The search for a model's shortest input goes up to this many samples."""
@@ -42,7 +42,7 @@ class Waveform:
 
         (2, 8000)   (2, 8000)      two clips, for a model that takes (batch, time)
                     (1, 2, 8000)   one clip of two channels
-                    (2, 1, 8000)   two clips of one channel
+                    (2, 1, 8000)   two clips of one channel; with a warning
 
     Attributes:
         given: As a tensor in the user's dtype.
@@ -102,6 +102,8 @@ class Waveform:
                 continue
             if self.mixed is None and self.given.dim() == 2 and number == 1:
                 self._check_decided(model, self.readings[2:])
+            if number == 2:
+                self._say_clips()
             return result, tuple(refused)
         return None, tuple(refused)
 
@@ -119,6 +121,15 @@ class Waveform:
                 f"clips. Give x.reshape(1, {channels}, {time}) for the clip, or "
                 f"x.reshape({channels}, 1, {time}) for the clips."
             )
+
+    def _say_clips(self) -> None:
+        """Warns that rows are read as clips: they may be the two sides of a stereo recording."""
+        rows, time = self.given.shape
+        warn(
+            f"The waveform of shape {(rows, time)} is read as {rows} clips of one channel, since "
+            f"the model takes one channel. Give x.mean(0) if it is one clip of {rows} channels; "
+            f"x.reshape({rows}, 1, {time}) says that it is clips."
+        )
 
     def read_as(self, shape: tuple[int, ...]) -> Waveform:
         """The waveform as a model took it: the first axis counts examples, if there are two.

@@ -67,18 +67,21 @@ def render_page(title: str, paragraphs: Sequence[str], recordings: Sequence[Reco
     return rendered("page.html", title=title, paragraphs=paragraphs, recordings=recordings)
 
 
-def render_card(card: ControlCard) -> str:
+def render_card(card: ControlCard, *, level: int = 3) -> str:
     """Writes the HTML of a control card, its sounds inside: a part of a page, without scripts.
 
     Args:
         card: As `Sonifier.control_card` makes it.
+        level: Of its heading, 1 to 6; on a page of its own 1.
     """
-    player = render_player("Sonification and controls", card.sounds, card.sample_rate)
+    player = render_player("Sonification and controls", card.sounds, card.sample_rate, first=1)
     table = card.controls._repr_html_()
-    return rendered("card.html", card=card, table=table, player=player)
+    return rendered("card.html", card=card, table=table, player=player, level=level)
 
 
-def render_player(label: str, waveforms: Mapping[str, Waveform], sample_rate: int) -> str:
+def render_player(
+    label: str, waveforms: Mapping[str, Waveform], sample_rate: int, *, first: int = 0
+) -> str:
     """Writes the HTML of one player that switches between sounds, which are inside.
 
     Without a script, as in a notebook, it is a list of players.
@@ -87,16 +90,17 @@ def render_player(label: str, waveforms: Mapping[str, Waveform], sample_rate: in
         label: What is heard, plain text.
         waveforms: By name, the one that the others are compared with first.
         sample_rate: In hertz.
+        first: The number of the sound that the player begins with.
     """
-    first = next(iter(waveforms.values()))
+    reference = next(iter(waveforms.values()))
     return rendered(
         "players.html",
         label=label,
         sounds=player_sounds(waveforms, sample_rate),
-        seconds=first.shape[-1] / (sample_rate * speed_of(sample_rate)),
+        seconds=reference.shape[-1] / (sample_rate * speed_of(sample_rate)),
         start=None,
         end=None,
-        first=0,
+        first=first,
     )
 
 

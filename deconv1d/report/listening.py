@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 from torch import Tensor
 
-from deconv1d.audio import Samples, as_samples, write_whole
+from deconv1d.audio import Samples, write_whole
 from deconv1d.channels import means
 from deconv1d.layers.table import LayerRow
 from deconv1d.progress import bar
@@ -20,6 +20,7 @@ from deconv1d.report import PAGE, LayerEntry, Recording, render_page, whole_fold
 from deconv1d.report.sounds import (
     PlayerSound,
     levels_of,
+    mean_of,
     picture_png,
     power_peak,
     speed_of,
@@ -168,7 +169,7 @@ class _Writer:
         if masked is not None:
             tracks["masked"] = masked
             facts["place on masked"] = self._rank(name, masked, channel)
-        facts["verified (value, signal)"] = str(sonification.verified)
+        facts["difference (map, gradient)"] = str(sonification.verified)
         tracks["residual"] = sonification.residual
         short = _short(sonification.layer, self.rows)
         # The layer's own name where it may be a folder's.
@@ -202,9 +203,8 @@ class _Writer:
     def _half(self, sound: Tensor) -> Samples:
         """A sound as the page plays it, (time,): at half the level that gives the input peak 1."""
         peak = float(self.subject.waveform.abs().max()) or 1.0
-        flat = sound.detach().cpu().reshape(-1, sound.shape[-1]).float().mean(0)
-        samples: Samples = as_samples(LEVEL / peak * flat)[0]
-        return samples
+        channels = sound.detach().cpu().reshape(-1, sound.shape[-1]).float()
+        return mean_of(LEVEL / peak * channels)
 
     def _rank(self, layer: str, sound: Tensor, channel: int) -> str:
         """The channel's place among the layer's on a sound, 1 the most active."""

@@ -144,11 +144,15 @@ def _page(sources: Sequence[MinedFolder], models: Sequence[Facts]) -> str:
     key = "-".join(source.key for source in sources)
     return rendered(
         "report.html",
-        title=" and ".join(source.name for source in sources),
+        title=_title([source.name for source in sources]),
         paragraphs=[about],
         details=DETAILS,
         data=json_for_script({"key": key, "models": models}),
     )
+
+
+def _title(names: Sequence[str]) -> str:
+    return f"What {' and '.join(names)} respond{'s' if len(names) == 1 else ''} to"
 
 
 def _out_of(source: MinedFolder) -> str:

@@ -62,7 +62,7 @@ deconv1d.parts.push(() => {
   }
 
   function modelOf(model, modelNumber) {
-    return make("section", {"aria-label": model.name}, make("h2", {}, model.name),
+    return make("section", {"aria-label": model.name}, data.models.length > 1 ? make("h2", {}, model.name) : null,
       ...model.layers.map((layer, layerNumber) => rowOf(layer, modelNumber, layerNumber)));
   }
 

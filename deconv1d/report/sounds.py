@@ -22,6 +22,8 @@ AUDIBLE_RATE = 3000
 """In hertz. A signal of a lower rate has hardly anything that people hear: it is played faster."""
 QUIETEST = 0.1
 """A sound is turned down by 20 dB at most, so that a nearly silent one does not silence all."""
+ROUNDING = 1e-6
+"""Of the largest sample: what is smaller after channels cancelled each other is rounding error."""
 PICTURE_COLUMNS, WAVEFORM_ROWS = 480, 28
 
 
@@ -95,6 +97,19 @@ def wav_of(samples: Samples, rate: int) -> bytes:
     # 16-bit WAV clips above 1. A quiet sound stays quiet: levels of several players compare.
     heard = heard / max(1.0, float(np.abs(heard).max()))
     return encode_audio(heard, channels[0][1], file_format="WAV", subtype="PCM_16")
+
+
+def mean_of(waveform: Waveform) -> Samples:
+    """The mean of a sound's channels, (time,): what pages play; exact silence where they cancel.
+
+    Args:
+        waveform: (time,) or (channels, time).
+    """
+    channels = as_samples(waveform)
+    mean: Samples = channels.mean(0)
+    # Pictures are relative to the input's peak: beside rounding error all else would be white.
+    heard = np.abs(mean).max() > ROUNDING * np.abs(channels).max()
+    return mean if heard else np.zeros_like(mean)
 
 
 def levels_of(tracks: Mapping[str, Samples]) -> dict[str, float]:
@@ -179,7 +194,7 @@ def player_sounds(waveforms: Mapping[str, Waveform], sample_rate: int) -> list[P
             taken. If any peak is above 1, all are divided by the highest.
         sample_rate: In hertz.
     """
-    tracks = {name: as_samples(waveform).mean(0) for name, waveform in waveforms.items()}
+    tracks = {name: mean_of(waveform) for name, waveform in waveforms.items()}
     peak = max(1.0, *(float(np.abs(samples).max()) for samples in tracks.values()))
     levels = levels_of(tracks)
     reference = power_peak(next(iter(tracks.values())), sample_rate)
