@@ -572,10 +572,10 @@ def test_a_summary_says_in_words_what_the_numbers_come_to():
 
     assert summary(row("deconvnet", 0.5, 0.1), row("guided", 0.75, -0.1), row("Neuron")) == (
         "Of 3 methods 2 gave a sound. The channel responds most to that of guided: 0.75 of its "
-        "response to the recording. The sound of guided is no more like the recording than what "
-        "the same method makes of a random map: that likeness says nothing of the channel."
+        "response to the recording. The sound of guided is no more like the recording than the "
+        "same method's random control: that likeness says nothing of the channel."
     )
-    assert "random map" not in summary(row("deconvnet", 0.5, 0.1))
+    assert "random control" not in summary(row("deconvnet", 0.5, 0.1))
     assert summary(row("Neuron")) == "Of 1 methods 0 gave a sound."
 
 

@@ -93,8 +93,7 @@ class Comparison:
             # A method that passes the recording through resembles it whatever the channel is.
             text += (
                 f" The sound of {' and that of '.join(alike)} is no more like the recording than "
-                f"what the same method makes of a random map: that likeness says nothing of the "
-                f"channel."
+                f"the same method's random control: that likeness says nothing of the channel."
             )
         return text
 

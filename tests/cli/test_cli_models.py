@@ -179,7 +179,7 @@ def test_ctrl_c_leaves_whole_files(interruptible, model, names, sign):
     clip = write("clip.wav", sound(80_000))
     with started(["sonify", clip, *options(model), *names], sign) as process:
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=20)
+        out, err = process.communicate(timeout=60)
     assert process.returncode == 130
     assert (out, err) == ("", "deconv1d: interrupted\n")
     assert len(list(Path().glob("out*"))) < 40
