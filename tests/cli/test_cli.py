@@ -329,7 +329,7 @@ def test_check_prints_the_card_and_writes_its_page(clip, capsys):
     assert text.splitlines()[-1] == facts["verdict"]
     page = Path("card.html").read_text("utf-8")
     assert page.startswith("<!doctype html>")
-    assert page.count("<audio") == len(facts["controls"]) + 1
+    assert page.count("<audio") == len(facts["controls"]) + 2
 
 
 def test_check_takes_another_recording_of_any_length(clip, capsys, monkeypatch):
