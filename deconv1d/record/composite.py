@@ -8,7 +8,7 @@ gru_cell, lstm_cell      have none: their products, sigmoids and tanhs are a nod
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -73,7 +73,7 @@ def _lstm_cell(
     return o.sigmoid() * c.tanh(), c
 
 
-CELLS = {
+CELLS: dict[OpOverload, Callable[..., Any]] = {
     torch.ops.aten.gru_cell.default: _gru_cell,
     torch.ops.aten.lstm_cell.default: _lstm_cell,
 }
