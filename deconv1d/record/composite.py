@@ -73,12 +73,13 @@ def _lstm_cell(
     return o.sigmoid() * c.tanh(), c
 
 
+# On a GPU torch runs one fused op for all of a cell, in which nobody sees the gates that are to be
+# held. A rule would not do: the way back of a cell is that of its parts.
 CELLS: dict[OpOverload, Callable[..., Any]] = {
     torch.ops.aten.gru_cell.default: _gru_cell,
     torch.ops.aten.lstm_cell.default: _lstm_cell,
 }
-"""What torch makes of them on a processor. On a GPU it runs one fused op for all of it, in which
-nobody sees the gates that are to be held."""
+"""What torch makes of them on a processor."""
 
 
 def lazy_bits() -> Any:
