@@ -139,7 +139,7 @@ ROWS: dict[str, Any] = {
     "nothing: the program alone": partial(timed, words_net),
     "500 clips of 0.5 s": partial(many, 500, 0.5),
     "5,000 clips of 0.5 s": partial(many, 5000, 0.5),
-    "20,000 clips of 0.05 s": partial(many, 20_000, 0.05),
+    "100,000 clips of 0.05 s": partial(many, 100_000, 0.05),
     "one clip of 5 minutes, 11 layers": partial(long, 5),
     "one clip of 30 minutes, 11 layers": partial(long, 30),
     "merge of 10^6 rows": partial(merged, 10**6),
