@@ -306,7 +306,7 @@ class _Writer:
         # Rules also write signals for values that do not lead to the waveform. These ops are
         # dropped, and with them the weights and switches that only they read.
         self.graph.eliminate_dead_code()
-        _rectify_in_place(self.graph)
+        rectify_in_place(self.graph, torch.relu, torch.relu_, FRESH.__contains__)
         deconvnet = Deconvnet(self._attributes, self.graph, class_name="Deconvnet")
         used = {str(node.target) for node in self.graph.nodes if node.op == "get_attr"}
         deconvnet.names = {
@@ -318,19 +318,31 @@ class _Writer:
         return deconvnet
 
 
-def _rectify_in_place(graph: Graph) -> None:
+FRESH = (
+    adjoints.unpool,
+    adjoints.unpool_pairs,
+    adjoints.unpool_at,
+    adjoints.conv_transpose,
+)
+"""What of a mirror's calls returns memory that nothing else holds."""
+
+
+def rectify_in_place(
+    graph: Graph, relu: Any, in_place: Any, makes_memory: Callable[[Any], bool]
+) -> None:
     """Uses in-place relu where the input is a fresh tensor with no other user.
 
-    This saves one pass over memory.
+    This saves a pass over memory; and a fresh tensor, whose memory is new to the process, costs the
+    time of a convolution in small networks. In place on anything else, relu could change the
+    caller's seed, a weight or a buffer.
+
+    Args:
+        graph: In which calls are replaced.
+        relu: The call.
+        in_place: What replaces it.
+        makes_memory: Whether a call always returns memory of its own.
     """
-    # These return memory that nothing else holds. In place on anything else, relu could change the
-    # caller's seed or a buffer.
-    made = (
-        adjoints.unpool,
-        adjoints.unpool_pairs,
-        adjoints.unpool_at,
-        adjoints.conv_transpose,
-    )
-    for node in graph.nodes:
-        if node.target is torch.relu and node.args[0].target in made:
-            node.target = torch.relu_ if len(node.args[0].users) == 1 else torch.relu
+    for node in graph.find_nodes(op="call_function", target=relu):
+        (source,) = node.all_input_nodes
+        if makes_memory(source.target) and len(source.users) == 1:
+            node.target = in_place

@@ -22,7 +22,7 @@ from torch.fx import Graph, Node
 from deconv1d.channels import chunk_of
 from deconv1d.errors import ModelError
 from deconv1d.layers.axes import Layout, layout_of
-from deconv1d.mirror import Deconvnet, Generated, carry_seeds, mirror, quiet
+from deconv1d.mirror import Deconvnet, Generated, carry_seeds, mirror, quiet, rectify_in_place
 from deconv1d.record.schema import is_random, makes_memory
 from deconv1d.rules.op import Op, shape_of
 from deconv1d.rules.table import packet, rule_for
@@ -93,19 +93,8 @@ def generate_forward(captured: Capture, wanted: Sequence[Wanted]) -> Forward:
             break  # what ran after the last wanted value is not needed
     graph.output(tuple(written[want] for want in wanted))
     graph.eliminate_dead_code()
-    _rectify_in_place(graph)
+    rectify_in_place(graph, aten.relu.default, aten.relu_.default, makes_memory)
     return Forward(Generated(weights, graph, class_name="Forward"))
-
-
-def _rectify_in_place(graph: Graph) -> None:
-    """Uses in-place relu where the input is a fresh tensor with no other user.
-
-    A fresh map costs the time of a convolution in small networks: its memory is new to the process.
-    """
-    for node in graph.find_nodes(op="call_function", target=aten.relu.default):
-        source = node.args[0]
-        if makes_memory(source.target) and len(source.users) == 1:
-            node.target = aten.relu_.default
 
 
 def _copy(graph: Graph, node: Node, copies: dict[Node, Node]) -> Node:

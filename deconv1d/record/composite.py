@@ -9,6 +9,7 @@ gru_cell, lstm_cell      have none: their products, sigmoids and tanhs are a nod
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from torch._ops import OpOverload
 
 from deconv1d.record.schema import Schema, draws, is_drawn_within, is_random_op
 from deconv1d.rules.op import arguments_of
+from deconv1d.rules.recurrent import GRU, LSTM, Cell
 from deconv1d.rules.table import Rules
 
 COMPOSITE = torch._C.DispatchKey.CompositeImplicitAutograd
@@ -43,41 +45,27 @@ def run_parts(func: OpOverload, args: Any, kwargs: Any) -> Any:
         return func._op_dk(COMPOSITE, *args, **kwargs)
 
 
-def _gru_cell(
+def _step(
+    cell: Cell,
     x: Tensor,
-    h: Tensor,
+    states: Tensor | Sequence[Tensor],
     w_in: Tensor,
     w_hidden: Tensor,
     b_in: Tensor | None = None,
     b_hidden: Tensor | None = None,
-) -> Tensor:
-    a_r, a_z, a_n = F.linear(x, w_in, b_in).chunk(3, 1)
-    b_r, b_z, b_n = F.linear(h, w_hidden, b_hidden).chunk(3, 1)
-    r, z = (b_r + a_r).sigmoid(), (b_z + a_z).sigmoid()
-    n = (a_n + b_n * r).tanh()
-    return (h - n) * z + n
-
-
-def _lstm_cell(
-    x: Tensor,
-    states: Sequence[Tensor],
-    w_in: Tensor,
-    w_hidden: Tensor,
-    b_in: Tensor | None = None,
-    b_hidden: Tensor | None = None,
-) -> tuple[Tensor, Tensor]:
-    h, c = states
-    both = F.linear(h, w_hidden, b_hidden) + F.linear(x, w_in, b_in)
-    i, f, g, o = both.chunk(4, 1)
-    c = f.sigmoid() * c + i.sigmoid() * g.tanh()
-    return o.sigmoid() * c.tanh(), c
+) -> Tensor | tuple[Tensor, ...]:
+    """One step of a recurrent layer; its states come back as they are given, one or several."""
+    first = (states,) if isinstance(states, Tensor) else tuple(states)
+    products = F.linear(x, w_in, b_in), F.linear(first[0], w_hidden, b_hidden)
+    after, _ = cell.step(*products, first)
+    return after[0] if isinstance(states, Tensor) else after
 
 
 # On a GPU torch runs one fused op for all of a cell, in which nobody sees the gates that are to be
 # held. A rule would not do: the way back of a cell is that of its parts.
 CELLS: dict[OpOverload, Callable[..., Any]] = {
-    torch.ops.aten.gru_cell.default: _gru_cell,
-    torch.ops.aten.lstm_cell.default: _lstm_cell,
+    torch.ops.aten.gru_cell.default: partial(_step, GRU),
+    torch.ops.aten.lstm_cell.default: partial(_step, LSTM),
 }
 """What torch makes of them on a processor."""
 

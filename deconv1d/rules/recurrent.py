@@ -63,7 +63,7 @@ def _gru_step(a: Tensor, b: Tensor, states: States) -> tuple[States, Gates]:
     (a_r, a_z, a_n), (b_r, b_z, b_n) = a.chunk(3, -1), b.chunk(3, -1)
     r, z = (a_r + b_r).sigmoid(), (a_z + b_z).sigmoid()
     n = (a_n + r * b_n).tanh()
-    return ((1 - z) * n + z * states[0],), (r, z)
+    return ((states[0] - n) * z + n,), (r, z)  # in torch's order, to the last bit
 
 
 def _gru_back(signals: States, gates: Gates) -> tuple[Tensor, Tensor, States]:
