@@ -10,10 +10,10 @@ import array
 import collections
 import itertools
 import random
-import sys
 import threading
+import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from types import SimpleNamespace
@@ -343,10 +343,39 @@ def _leaves_no_trace(make: Callable[[], Any], step: Callable[[Any, Any], Any]) -
 # --- other threads --------------------------------------------------------------------------------
 
 
+class Beside:
+    """Another thread's runs of a model while it is visited."""
+
+    def __init__(self) -> None:
+        self.outputs: list[Tensor] = []
+        self.running: Future[None] | None = None
+        self.visitor = threading.get_ident()
+
+    def wait_for_one(self) -> None:
+        """Hold the visit, inside the model's pass, until a run has begun and ended meanwhile."""
+        if self.running is None or threading.get_ident() != self.visitor:
+            return
+        seen = len(self.outputs)
+        while len(self.outputs) < seen + 2 and not self.running.done():  # done: it has failed
+            time.sleep(1e-4)
+
+
+class Waits(nn.Module):
+    """What is visited runs beside another thread at this place, however short the visit is."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Hold a visit until another thread has run the model, where one does."""
+        BESIDE.wait_for_one()
+        return x
+
+
+BESIDE = Beside()
+
+
 def _network() -> nn.Module:
     torch.manual_seed(0)
     layers = [nn.Conv1d(1, 4, 5), nn.BatchNorm1d(4), nn.ReLU(), nn.Conv1d(4, 3, 3)]
-    return nn.Sequential(*layers).eval()
+    return nn.Sequential(*layers, Waits()).eval()
 
 
 VISITS: dict[str, tuple[Callable[[Sonifier], Any], dict[str, Any]]] = {
@@ -366,31 +395,25 @@ VISITS: dict[str, tuple[Callable[[Sonifier], Any], dict[str, Any]]] = {
 }
 
 
-RUNS_BESIDE = 30
-"""So many times another thread runs the model: a short visit may end before it has its turn."""
-
-
 def _others_see_nothing(visit: Callable[[Sonifier], Any], options: dict[str, Any]) -> None:
     """Plain runs of the model in another thread are right at all times."""
-    model, found, done = _network(), list[Tensor](), threading.Event()
+    global BESIDE
+    model, done, BESIDE = _network(), threading.Event(), Beside()
     plain = model(X).detach()
 
     def run() -> None:
         while not done.is_set():
-            found.append(model(X).detach())
+            BESIDE.outputs.append(model(X).detach())
 
-    before = sys.getswitchinterval()
     with ThreadPoolExecutor(1) as pool:
-        sys.setswitchinterval(1e-5)  # else it may not get its turn within a short visit
-        running = pool.submit(run)
+        BESIDE.running = pool.submit(run)
         try:
-            while len(found) < RUNS_BESIDE and not running.done():  # done: it has failed
-                visit(Sonifier(model, sample_rate=8000, **options))
+            visit(Sonifier(model, sample_rate=8000, **options))
         finally:
             done.set()
-            sys.setswitchinterval(before)
-        running.result()
-        assert all(torch.equal(output, plain) for output in found)
+        BESIDE.running.result()
+        assert len(BESIDE.outputs) > 1
+        assert all(torch.equal(output, plain) for output in BESIDE.outputs)
 
 
 # --- who hides the model --------------------------------------------------------------------------
