@@ -69,12 +69,14 @@ class Stage:
     is_network: bool = False
 
 
-def run_all(study: Study, *, jobs: int = 1) -> Path:
+def run_all(study: Study, *, jobs: int = 1, without: Sequence[str] = ()) -> Path:
     """Trains every network and does every experiment that is not finished, and writes the report.
 
     Args:
         study: The folder, how large everything is, and the data.
         jobs: How many processes share the work.
+        without: Names of experiments to leave out, and with them those that read their files and
+            the networks that no other needs. What is finished already is reported all the same.
 
     Returns:
         The path of the report. Experiments that need data the study lacks are left out, and the
@@ -86,7 +88,7 @@ def run_all(study: Study, *, jobs: int = 1) -> Path:
     """
     study.folder.mkdir(parents=True, exist_ok=True)
     with _alone(study.folder):
-        return _run_alone(study, jobs)
+        return _run_alone(study, jobs, without)
 
 
 @contextmanager
@@ -106,10 +108,10 @@ def _alone(folder: Path) -> Iterator[None]:
         lock.release()
 
 
-def _run_alone(study: Study, jobs: int) -> Path:
-    if "esc10" in study.sources:
+def _run_alone(study: Study, jobs: int, without: Sequence[str]) -> Path:
+    able = chosen(study, without)
+    if any("esc10" in experiment.needs for experiment in able):
         installed_weights()  # or an error now, not in an hour
-    able = [e for e in EXPERIMENTS if set(e.needs) <= study.sources.keys()]
     # Once, before processes share it. The user's folders first: a wrong one ends the run before
     # anything is rendered.
     ordered = sorted(DATA, key=study.is_rendered)
@@ -119,6 +121,20 @@ def _run_alone(study: Study, jobs: int) -> Path:
         print(planned(study, stages), flush=True)
     run_stages(stages, jobs, study.folder / LOG)
     return write_report(study, EXPERIMENTS)
+
+
+def chosen(study: Study, without: Sequence[str] = ()) -> list[Experiment]:
+    """The experiments that the study has data for, but for some and those that read their files."""
+    left_out = set(without)
+    able: list[Experiment] = []
+    for experiment in EXPERIMENTS:
+        if set(experiment.needs) <= study.sources.keys() and not (
+            left_out & {experiment.name, *experiment.after}
+        ):
+            able.append(experiment)
+        else:
+            left_out.add(experiment.name)
+    return able
 
 
 def needed(experiments: Iterable[Experiment], study: Study) -> list[Network]:
@@ -275,11 +291,20 @@ def main(argv: Sequence[str] | None = None) -> None:
     devices = ["cuda", "cpu"] if torch.cuda.is_available() else ["cpu"]
     parser.add_argument("--device", default=devices[0], choices=devices)
     parser.add_argument("--jobs", type=int, metavar="N", help="processes (default: one a core)")
+    parser.add_argument(
+        "--without",
+        nargs="+",
+        default=(),
+        choices=[experiment.name for experiment in EXPERIMENTS],
+        metavar="NAME",
+        help="experiments to leave out, with the networks that only they need; table-a1 needs more "
+        "than half of all hours. %(choices)s",
+    )
     given = parser.parse_args(argv)
     study = Study(given.out, preset_of(given.preset, given.source), _sources(given), given.device)
     jobs = given.jobs or (1 if given.device == "cuda" else os.cpu_count() or 1)
     try:
-        report = run_all(study, jobs=jobs)
+        report = run_all(study, jobs=jobs, without=given.without)
     except (OSError, ValueError, ImportError, FloatingPointError) as error:
         parser.exit(2, f"{parser.prog}: {error}\n")
     print(f"Open {report} in a browser.")

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -27,7 +28,7 @@ from reference_models.experiments.finding import (
     part,
     perform,
 )
-from reference_models.experiments.report import NO_EVIDENCE
+from reference_models.experiments.report import NO_EVIDENCE, write_report
 from reference_models.experiments.study import (
     PRESETS,
     Network,
@@ -37,7 +38,7 @@ from reference_models.experiments.study import (
     pretrained,
     untrained,
 )
-from reference_models.run_all import Stage, main, needed, planned, run_all
+from reference_models.run_all import Stage, chosen, main, needed, planned, run_all
 
 OPTIONS = ["--preset", "smoke", "--jobs", "2"]
 JOBS = 2
@@ -231,6 +232,31 @@ def test_the_source_is_a_choice_beside_the_size():
     assert PRESETS["small"].runs == 2
     assert PRESETS["thorough"].runs == 5
     assert [name for name, preset in PRESETS.items() if not preset.evidence] == ["smoke"]
+
+
+def test_what_is_left_out_takes_along_what_reads_its_files_and_what_it_alone_trains(tmp_path):
+    study = Study(tmp_path, PRESETS["small"])
+    every, few = chosen(study), chosen(study, ["table-a1", "top-3"])
+    gone = {e.name for e in every} - {e.name for e in few}
+    assert gone == {"table-a1", "top-3", "figures-2-3", "label-entropy", "figure-5"}
+    assert "soundnet" not in {e.name for e in every}  # for want of esc10
+    trained = {n.name for n in needed(few, study)}
+    assert not any(n.startswith("balanced") for n in trained)
+    assert "audioset-contrastive-s1" in trained
+
+
+def test_what_is_left_out_as_asked_is_told_from_what_has_no_data(killed, capsys):
+    done = Study(killed, PRESETS["smoke"])
+    others = [e for e in EXPERIMENTS if e.name != "figure-7"]
+    hidden = next(e for e in EXPERIMENTS if e.name == "figure-7")
+    write_report(done, [*others, replace(hidden, name="not-done")])
+    text = (killed / "report.md").read_text()
+    write_report(done, EXPERIMENTS)
+    assert f"{hidden.title}: left out, as asked with --without." in text
+    assert "SoundNet-8" in text
+    with pytest.raises(SystemExit):
+        main(["--without", "table-a9"])
+    assert "invalid choice: 'table-a9'" in capsys.readouterr().err
 
 
 def test_small_trains_for_at_most_1500_steps():

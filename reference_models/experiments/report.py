@@ -59,7 +59,7 @@ def write_report(study: Study, experiments: Sequence[Experiment]) -> Path:
         "sections": [
             _section(study, e, by_name[e.name], lines) for e in experiments if e.name in by_name
         ],
-        "left_out": [_left_out(e) for e in experiments if e.name not in by_name],
+        "left_out": [_left_out(study, e) for e in experiments if e.name not in by_name],
     }
     for name in ("report.md", "report.html"):
         write_whole(study.folder / name, _render(name, content).encode())
@@ -187,8 +187,10 @@ def _short(column: str, cell: str) -> str:
     return cell if number.is_integer() else f"{number:.3g}"
 
 
-def _left_out(experiment: Experiment) -> str:
-    return f"{experiment.title}: left out, for want of {', '.join(experiment.needs)}"
+def _left_out(study: Study, experiment: Experiment) -> str:
+    wanting = [need for need in experiment.needs if need not in study.sources]
+    reason = f"for want of {', '.join(wanting)}" if wanting else "as asked with --without"
+    return f"{experiment.title}: left out, {reason}"
 
 
 def _spelled_out(value: Any) -> Any:
