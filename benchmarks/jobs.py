@@ -7,6 +7,7 @@ GPU; sizes are parameters, so that tests can run all of it small.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
 from functools import partial
 from typing import NamedTuple
 
@@ -102,14 +103,24 @@ def one_channel(jobs: dict[str, Job], *, rounds: int = 9) -> str:
             "sonify": partial(sonifier.sonify, job.x, job.layer, channel=channel),
             "program": partial(program, job.x, channel=channel),
             "forward": partial(_forward, job.model, job.x),
+            "bare": partial(_bare, job),
         }
         times = _timed(runs, job.x, rounds)
         captum = times["captum"]
-        cells = [f"{1e3 * times[run]:.1f}" for run in ("captum", "forward", "sonify", "program")]
-        ratios = [f"{times['sonify'] / captum:.2f}", f"{times['program'] / captum:.2f}"]
-        rows.append([name, *cells, *(x for two in zip(ratios, job.bars, strict=True) for x in two)])
-    head = ["one channel", "Captum, ms", "bare forward", "`sonify`", "program"]
-    return table([*head, "`sonify` / Captum", BARS, "program / Captum", BARS], rows)
+        order = ("captum", "forward", "bare", "sonify", "program")
+        cells = [f"{1e3 * times[run]:.1f}" for run in order]
+        ratios = [f"{times[run] / captum:.2f}" for run in ("sonify", "program")]
+        judged = (x for two in zip(ratios, job.bars, strict=True) for x in two)
+        rows.append([name, *cells, *judged, f"{times['bare'] / captum:.2f}"])
+    head = ["one channel", "Captum, ms", "bare forward", "bare, both ways", "`sonify`", "program"]
+    ratio_heads = ["`sonify` / Captum", BARS, "program / Captum", BARS, "both ways / Captum"]
+    return table([*head, *ratio_heads], rows)
+
+
+def _bare(job: Job) -> None:
+    """What no program can do without: forward to the map, and the transposed convolutions."""
+    _up_to_map(job.model, job.x, job.module)
+    _bare_transposes(job.model, job.x, job.layer)
 
 
 def _forward(model: nn.Module, x: Tensor) -> Tensor:
@@ -162,30 +173,64 @@ def _up_to(model: nn.Module, x: Tensor, module: str) -> Tensor:
     return model.features[: names.index(module.removeprefix("features.")) + 1](x)  # type: ignore[index,operator,no-any-return]
 
 
-_signals: dict[tuple[int, str, int], list[tuple[Tensor, Tensor]]] = {}
+class _Reached(Exception):
+    """The map is there: the rest of the model need not run."""
+
+
+def _up_to_map(model: nn.Module, x: Tensor, module: str) -> None:
+    """The plain forward pass of any model as far as the module that returns a map."""
+
+    def stop(*_: object) -> None:
+        raise _Reached
+
+    with model.get_submodule(module).register_forward_hook(stop), suppress(_Reached):
+        _forward(model, x)
+
+
+class _Transpose(NamedTuple):
+    """A transposed convolution: (..., channels, time) of the map's shape, and the weights."""
+
+    signal: Tensor
+    convolution: nn.Conv1d
+
+    def run(self) -> None:
+        own = self.convolution
+        F.conv_transpose1d(
+            self.signal,
+            own.weight,
+            stride=own.stride,
+            padding=own.padding,  # type: ignore[arg-type]  # none of these pads by a word
+            groups=own.groups,
+            dilation=own.dilation,
+        )
+
+
+_transposes: dict[tuple[int, str, int], list[_Transpose]] = {}
 
 
 def _bare_transposes(model: nn.Module, x: Tensor, layer: str) -> None:
     """The transposed convolutions from a layer down to the waveform, and nothing else."""
     key = (id(model), layer, x.shape[-1])
-    if key not in _signals:
-        _signals[key] = _outputs(model, x, layer)
+    if key not in _transposes:
+        _transposes[key] = _transposed(model, x, layer)
     with torch.inference_mode():
-        for signal, weight in reversed(_signals[key]):
-            F.conv_transpose1d(signal, weight)
+        for transpose in reversed(_transposes[key]):
+            transpose.run()
 
 
-def _outputs(model: nn.Module, x: Tensor, layer: str) -> list[tuple[Tensor, Tensor]]:
-    """Of each convolution up to a layer, a signal of its output's shape, and its weight."""
-    found = []
-    with torch.inference_mode():
-        for name, module in model.features.named_children():  # type: ignore[union-attr,operator]
-            x = module(x)
-            if isinstance(module, nn.Conv1d):
-                found.append((x.clone(), module.weight))
-            if f"features.{name}" == layer:
-                return found
-    raise AssertionError(layer)
+def _transposed(model: nn.Module, x: Tensor, layer: str) -> list[_Transpose]:
+    """Those of every convolution that has run when a layer has."""
+    found: list[_Transpose] = []
+
+    def keep(module: nn.Module, _: object, output: Tensor) -> None:
+        if isinstance(module, nn.Conv1d):
+            found.append(_Transpose(output.clone(), module))
+
+    with ExitStack() as hooks:
+        for module in model.modules():
+            hooks.enter_context(module.register_forward_hook(keep))
+        _up_to_map(model, x, layer)
+    return found
 
 
 def peaks(device: str, *, width: float = 1, seconds: float = 10, rounds: int = 7) -> str:

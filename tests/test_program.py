@@ -109,9 +109,30 @@ def further_module(model):
     model.append(nn.Tanh())
 
 
+def reshaped_parameter(model):
+    model[0].weight.data = torch.ones(4, 1, 7).double()
+
+
+def removed_bias(model):
+    model[0].bias = None
+
+
+def further_buffer(model):
+    model[0].register_buffer("mean", torch.zeros(3))
+
+
+def one_module_trains(model):
+    model[1].training = True
+
+
 @pytest.mark.parametrize(
     ("change", "word"),
     [
+        (reshaped_parameter, r"'0\.weight' was .*\[4, 1, 5\]\) and is .*\[4, 1, 7\]\)"),
+        (nn.Module.float, r"'0\.weight' was torch.float64 and is torch.float32"),
+        (removed_bias, r"its tensors differ in '0\.bias'"),
+        (further_buffer, r"its tensors differ in '0\.mean'"),
+        (one_module_trains, "module '1' was put into train mode"),
         (replaced_module, "module '0' was replaced"),
         (replaced_parameter, r"tensor '0\.weight' was replaced"),
         (further_module, "7 modules and has 8"),

@@ -177,9 +177,14 @@ class Structure:
         self._modules = list(model.named_modules())
         self._training = [_mode(module) for _, module in self._modules]
         self._tensors = _tensors_of(model)
+        self._kinds = {name: _kind(tensor) for name, tensor in self._tensors.items()}
+        self._held = self._held_now()
 
     def change(self, model: nn.Module) -> str | None:
         """What differs from the model as it is now; None: nothing."""
+        # Before every call: names, which take most of the time, only where something differs.
+        if model is self._modules[0][1] and self._held_now() == self._held:
+            return None
         now = list(model.named_modules())
         if len(now) != len(self._modules):
             return f"it had {len(self._modules)} modules and has {len(now)}"
@@ -197,9 +202,34 @@ class Structure:
         # Identity and shape, not values: an optimiser changes values in place, and a program uses
         # the parameters as they are when it is called.
         for name, tensor in tensors.items():
-            if tensor is not self._tensors[name] or tensor.shape != self._tensors[name].shape:
+            if tensor is not self._tensors[name]:
                 return f"tensor {name!r} was replaced"
+            # `.data = ...` and `model.double()` leave the object and change what it is.
+            for then, is_now in zip(self._kinds[name], _kind(tensor), strict=True):
+                if is_now != then:
+                    return f"tensor {name!r} was {then} and is {is_now}"
         return None
+
+    def _held_now(self) -> list[tuple[Any, ...]]:
+        """What each of the modules holds by now."""
+        return [_held(module) for _, module in self._modules]
+
+
+HOLDS = ("_modules", "_parameters", "_buffers")
+"""Where torch keeps what a module holds. Its iterators over them take ten times as long."""
+
+
+def _held(module: nn.Module) -> tuple[Any, ...]:
+    """The mode of a module, and of what it holds names, identities and kinds."""
+    own, held = vars(module), list[Any]((_mode(module),))
+    for kind in HOLDS:
+        for name, value in own.get(kind, {}).items():
+            held += name, id(value), isinstance(value, Tensor) and _kind(value)
+    return tuple(held)
+
+
+def _kind(tensor: Tensor) -> tuple[Any, ...]:
+    return tensor.shape, tensor.dtype, tensor.device
 
 
 def _tensors_of(model: nn.Module) -> dict[str, Tensor]:
