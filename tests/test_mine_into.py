@@ -246,6 +246,19 @@ def test_globs_files_and_folders_of_tars_are_sources(folder, tmp_path):
     assert [c.clip for c in list_clips([one])] == [one]
 
 
+def test_clips_of_several_folders_are_told_apart_by_the_folder(tmp_path, monkeypatch):
+    """As of data sets that have a folder for each class, with the same names in each."""
+    for name in ("yes", "no"):
+        (tmp_path / name).mkdir()
+        soundfile.write(tmp_path / name / "0.wav", sound(0, 300), RATE)
+    yes, no = str(tmp_path / "yes"), str(tmp_path / "no")
+    for sources in ([yes, no], [yes + "/", no + "/."], [yes + "/*", no + "/*.wav"]):
+        assert [c.clip for c in list_clips(sources)] == ["yes/0.wav", "no/0.wav"]
+    assert [c.clip for c in list_clips([yes])] == ["0.wav"]
+    monkeypatch.chdir(yes)
+    assert [c.clip for c in list_clips([".", "../no"])] == ["yes/0.wav", "no/0.wav"]
+
+
 def test_mp3_is_read_from_a_folder_and_from_a_tar(tmp_path):
     (tmp_path / "d").mkdir()
     soundfile.write(tmp_path / "d" / "a.mp3", sound(1, 16000), 16000)

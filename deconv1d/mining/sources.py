@@ -11,7 +11,7 @@ import glob
 import os
 import tarfile
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -58,7 +58,8 @@ def list_clips(sources: Sequence[str]) -> Iterator[Clip]:
         sources: Each a folder with sound files in any layout, or with tar or Parquet files; a glob
             (`**` for folders at any depth); a CSV, TSV or Parquet file with a column `path` (and
             `clip`, the ids); a Parquet file with a column of encoded sounds; a tar file as of
-            WebDataset; or one sound file.
+            WebDataset; or one sound file. Ids are relative to the folder, or to the part of the
+            glob without wildcards; of several sources they begin with that folder's own name.
 
     Raises:
         FileError: If a source is missing or cannot be listed.
@@ -66,11 +67,11 @@ def list_clips(sources: Sequence[str]) -> Iterator[Clip]:
     """
     for source in sources:
         if os.path.isdir(source):
-            yield from _in_folder(source)
+            yield from _in_folder(source, _root(source, sources))
         elif os.path.exists(source):
             yield from _in_file(source, _text(source))
         elif glob.has_magic(source):
-            yield from _in_glob(source)
+            yield from _in_glob(source, sources)
         else:
             raise FileError(
                 f"The source {source!r} cannot be read: expected a folder, a file or a glob, got "
@@ -95,6 +96,12 @@ def read_clip(clip: Clip, sample_rate: int) -> npt.NDArray[np.float32]:
     return decode_audio(content, clip.clip, sample_rate)[0]
 
 
+def _root(folder: str, sources: Sequence[str]) -> str:
+    """What the ids of a folder's clips are relative to: itself, or the folder above it."""
+    # A data set may have a folder for each class, with files of the same names in each.
+    return folder if len(sources) == 1 else os.path.dirname(os.path.abspath(folder))
+
+
 def _text(path: str) -> str:
     """A path as text that every file format holds, also where it is no UTF-8."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
@@ -108,18 +115,18 @@ def _file(path: str, clip: str) -> Clip:
     return Clip(clip, path, size=facts.st_size, changed=facts.st_mtime_ns)
 
 
-def _in_folder(folder: str) -> Iterator[Clip]:
+def _in_folder(folder: str, root: str) -> Iterator[Clip]:
     """The sound files in a folder; if there are none, the clips in its tar and Parquet files."""
     found = False
     for path in _walk(folder):
         if Path(path).suffix.lower() in SUFFIXES:
             found = True
-            yield _file(path, _text(os.path.relpath(path, folder)))
+            yield _file(path, _text(os.path.relpath(path, root)))
     if found:
         return
     for path in _walk(folder):
         if Path(path).suffix.lower() in (".tar", ".parquet"):
-            yield from _in_file(path, _text(os.path.relpath(path, folder)))
+            yield from _in_file(path, _text(os.path.relpath(path, root)))
 
 
 def _walk(folder: str) -> Iterator[str]:
@@ -135,24 +142,20 @@ def _walk(folder: str) -> Iterator[str]:
         yield from (os.path.join(place, f) for f in sorted(files) if not f.startswith("."))
 
 
-def _in_glob(pattern: str) -> Iterator[Clip]:
-    """The files that a glob matches; if it matches none, what is in the folders.
-
-    Ids are relative to the part of the glob without wildcards.
-    """
+def _in_glob(pattern: str, sources: Sequence[str]) -> Iterator[Clip]:
+    """The files that a glob matches; if it matches none, what is in the folders."""
     steps = pattern.split(os.sep)
     fixed = next(n for n, step in enumerate(steps) if glob.has_magic(step))
-    root = os.sep.join(steps[:fixed]) or (os.sep if pattern.startswith(os.sep) else ".")
+    without = os.sep.join(steps[:fixed]) or (os.sep if pattern.startswith(os.sep) else ".")
+    root = _root(without, sources)
     found = sorted(glob.iglob(pattern, recursive=True))
     files = [path for path in found if os.path.isfile(path)]
     # `**` also matches the folders that the files lie in.
     for path in files or found:
-        name = _text(os.path.relpath(path, root))
         if os.path.isdir(path):
-            for clip in _in_folder(path):
-                yield replace(clip, clip=f"{name}/{clip.clip}")
+            yield from _in_folder(path, root)
         else:
-            yield from _in_file(path, name)
+            yield from _in_file(path, _text(os.path.relpath(path, root)))
 
 
 def _in_file(path: str, name: str) -> Iterator[Clip]:
