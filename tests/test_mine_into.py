@@ -540,6 +540,18 @@ def test_a_clip_that_makes_maps_not_finite_is_listed_and_its_neighbours_count(tm
     assert found.clips == 3
 
 
+def test_pipes_and_devices_are_not_waited_for(folder, tmp_path):
+    """A pipe never ends if nobody writes, a device may never end."""
+    os.mkfifo(tmp_path / "pipe.wav")
+    os.symlink("/dev/zero", tmp_path / "zero.wav")
+    (tmp_path / "0.wav").write_bytes((folder / "class 0" / "00.wav").read_bytes())
+    assert mined(tmp_path / "out", tmp_path / "*.wav").clips == 1
+    (tmp_path / "index.csv").write_text("path\n0.wav\npipe.wav\nzero.wav\ngone.wav\n")
+    assert mined(tmp_path / "out2", tmp_path / "index.csv").clips == 1
+    reasons = [row["reason"] for row in read_errors(tmp_path / "out2").to_pylist()]
+    assert ["No such file" in reasons[0], *("a pipe" in r for r in reasons[1:])] == 3 * [True]
+
+
 def test_ids_may_hold_anything(folder, tmp_path):
     ids = ["a\nb", "<script>alert(1)</script>", "../../x", "\u202e", "a'b\"c", "", "NUL\0"]
     path = tmp_path / "index.csv"

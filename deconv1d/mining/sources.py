@@ -90,10 +90,20 @@ def read_clip(clip: Clip, sample_rate: int) -> npt.NDArray[np.float32]:
         FileError: If it cannot be read.
     """
     if clip.place == WHOLE:
+        _check_file(clip.path)
         return read_audio(clip.path, sample_rate)[0]
     is_tar = Path(clip.path).suffix.lower() == ".tar"
     content = _member(clip) if is_tar else _row(clip)
     return decode_audio(content, clip.clip, sample_rate)[0]
+
+
+def _check_file(path: str | Path) -> None:
+    """Raises FileError if what is at a path may never end; what is not there is said elsewhere."""
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise FileError(
+            f"{str(path)!r} cannot be read: expected a sound file, got a folder, a pipe or a "
+            f"device. Write the sound into a file."
+        )
 
 
 def _root(folder: str, sources: Sequence[str]) -> str:
@@ -321,6 +331,7 @@ def _row(clip: Clip) -> bytes:
 
 
 def _bytes_of(path: Path) -> bytes:
+    _check_file(path)
     try:
         return path.read_bytes()
     except OSError as error:
