@@ -451,7 +451,10 @@ IN_THE_SHELL = {
 """What messages advise in Python, as patterns, and what that is on the command line."""
 
 
-OPTIONS = re.compile(r"\b(channel_axis|channel|budget|rivals|seed|low_cut|draws|seconds)=")
+OPTIONS = re.compile(
+    r"\b(channel_axis|channel|budget|rivals|seed|low_cut|draws|seconds"
+    r"|top|batch|shard_clips|threads|workers)="
+)
 
 
 def _for_the_shell(message: str) -> str:

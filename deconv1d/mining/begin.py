@@ -69,17 +69,8 @@ def locked(out: Path) -> Iterator[None]:
             f"Clips cannot be mined into a folder: expected filelock, got {error}. Install it: "
             f"pip install 'deconv1d[reference]'"
         ) from error
-    if out.exists() and not out.is_dir():
-        raise InputError(
-            f"{str(out)!r} cannot be used: expected a folder, got a file. Name another."
-        )
-    inside = [p for p in out.iterdir() if p.name != ".lock"] if out.exists() else []
-    if inside and not (out / findings.PLAN).exists():
-        raise InputError(
-            f"{str(out)!r} cannot be used: expected a new or empty folder, or one of an earlier "
-            f"run, got one that holds {inside[0].name!r}. Name another."
-        )
     with full_disk(out):
+        _check_free(out)
         for name in ("", findings.SHARDS, findings.HEARD):
             (out / name).mkdir(parents=True, exist_ok=True)
     try:
@@ -92,6 +83,20 @@ def locked(out: Path) -> Iterator[None]:
         ) from error
     finally:
         _leave_nothing_empty(out)
+
+
+def _check_free(out: Path) -> None:
+    """Raises InputError if the folder holds what is another's."""
+    if out.exists() and not out.is_dir():
+        raise InputError(
+            f"{str(out)!r} cannot be used: expected a folder, got a file. Name another."
+        )
+    inside = [p for p in out.iterdir() if p.name != ".lock"] if out.exists() else []
+    if inside and not (out / findings.PLAN).exists():
+        raise InputError(
+            f"{str(out)!r} cannot be used: expected a new or empty folder, or one of an earlier "
+            f"run, got one that holds {inside[0].name!r}. Name another."
+        )
 
 
 def _check_name(out: Path) -> None:
@@ -190,7 +195,7 @@ def _probed(
 ) -> tuple[list[LayerMaps], list[LayerRow], str | None]:
     """The layers' maps on the first clip that can be used, and whether batches can."""
     rate = int(needed_rate(sonifier.sample_rate, "mining"))
-    reason: Exception | None = None
+    reasons: list[Exception] = []
     for clip in islice(read_list(listed), PROBED):
         try:
             waveform = beginning_of(open_clip(clip, rate), rate)
@@ -202,11 +207,11 @@ def _probed(
             one_by_one = BatchedMaps(sonifier.forward_pass, full, asked.tap).why_one_by_one
             return maps, rows, one_by_one(waveform)
         except (FileError, InputError) as error:
-            reason = reason or error
+            reasons.append(error)
     raise InputError(
-        f"None of the first {PROBED} clips could be used: expected one that the model takes. The "
-        f"first: {reason}"
-    ) from reason
+        f"No clip could be used among the first {len(reasons)}: expected one that the model takes. "
+        f"The first: {reasons[0]}"
+    ) from reasons[0]
 
 
 def _about(found: LayerMaps, kinds: dict[str, str]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from itertools import islice
 from multiprocessing import get_context
 from typing import Any, Protocol
 
-from deconv1d.errors import DependencyError, InputError, ModelError
+from deconv1d.errors import DependencyError, ModelError
 
 EXECUTORS = ("serial", "process", "ray")
 AHEAD = 2
@@ -217,12 +217,3 @@ def _cause(error: Exception) -> Exception:
     """What the worker raised."""
     cause = getattr(error, "cause", None)
     return cause if isinstance(cause, Exception) else error
-
-
-def check_workers(workers: Any) -> None:
-    """Raises InputError unless it is None or a number above 0."""
-    if workers is not None and (not isinstance(workers, int) or workers < 1):
-        raise InputError(
-            f"workers={workers!r} cannot be used: expected a whole number above 0. Leave it out "
-            f"for one a core."
-        )

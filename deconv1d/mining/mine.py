@@ -73,7 +73,7 @@ def mine(
     check_names(layers)
     check_word("score", score, SCORES)
     check_word("tap", tap, TAPS)
-    check_k(k)
+    check_count("k", k, "how many clips to keep for each channel")
     part = None if path is None else Path(f"{path}.part")
     run = _Run(sonifier, layers, k=k, score=score, tap=tap, skip=skip_unusable)
     if part is not None:
@@ -273,10 +273,15 @@ def check_different(layers: Sequence[str], asked: Sequence[str]) -> None:
         )
 
 
-def check_k(k: Any) -> None:
-    """Raises InputError unless it is a number of clips."""
-    if isinstance(k, bool) or not isinstance(k, int) or k < 1:
+def check_count(name: str, number: Any, what: str) -> None:
+    """Raises InputError unless an argument is a whole number above 0.
+
+    Args:
+        name: Of the argument.
+        number: What was given.
+        what: What it says, as the advice ends.
+    """
+    if isinstance(number, bool) or not isinstance(number, int) or number < 1:
         raise InputError(
-            f"k={k!r} cannot be used: expected a whole number of clips above 0. Give how many to "
-            f"keep for each channel."
+            f"{name}={number!r} cannot be used: expected a whole number above 0. Give {what}."
         )

@@ -17,18 +17,25 @@ from deconv1d.forward import TAPS
 from deconv1d.masks.options import LISTENING, MASK, check_sonify_options
 from deconv1d.mining import findings
 from deconv1d.mining.begin import Asked, begun, locked
-from deconv1d.mining.executors import EXECUTORS, check_workers, executor_of
-from deconv1d.mining.mine import check_k
+from deconv1d.mining.executors import EXECUTORS, executor_of
+from deconv1d.mining.mine import check_count
 from deconv1d.mining.mined import import_parquet
-from deconv1d.mining.plan import (
-    Plan,
-)
+from deconv1d.mining.plan import Plan
 from deconv1d.mining.ranking import SCORES
 from deconv1d.mining.work import Work
 from deconv1d.mining.worker import PlanWorker
 from deconv1d.seeds import SEEDS
 from deconv1d.sonify import Sonifier
 from deconv1d.table import printable
+
+COUNTED = {
+    "top": "how many clips to keep for each channel",
+    "batch": "how many clips to run at once",
+    "shard_clips": "how many clips make a shard",
+    "threads": "how many threads torch has in each worker",
+    "workers": "how many workers to start",
+}
+"""What the numbers among the arguments of `mine_into` say."""
 
 
 @dataclass(frozen=True)
@@ -116,11 +123,10 @@ def mine_into(
         check_word(name, word, known)
     if method == MASK:
         check_sonify_options(seed, None)
-    check_k(top)
-    check_workers(workers)
-    for number in (batch, shard_clips, threads):
+    counts = {"top": top, "batch": batch, "shard_clips": shard_clips, "threads": threads}
+    for name, number in (*counts.items(), ("workers", workers)):
         if number is not None:
-            check_k(number)
+            check_count(name, number, COUNTED[name])
     folder = Path(out)
     asked = Asked(layers, top, score, tap, method, seed, batch, shard_clips, threads, trust, mask)
     with locked(folder):
@@ -139,9 +145,7 @@ def mine_into(
         return Found(str(out), used, len(errors), len(rows), why)
 
 
-def _done(
-    work: Work,
-) -> tuple[list[dict[str, Any]], int, dict[str, str]]:
+def _done(work: Work) -> tuple[list[dict[str, Any]], int, dict[str, str]]:
     """The rows of winners.parquet, how many clips were used, and what is wrong with others."""
     rankings, used, errors = work.mined()
     if not used:

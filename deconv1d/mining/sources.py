@@ -99,6 +99,11 @@ def read_clip(clip: Clip, sample_rate: int) -> npt.NDArray[np.float32]:
 
 def _check_file(path: str | Path) -> None:
     """Raises FileError if what is at a path may never end; what is not there is said elsewhere."""
+    if "\0" in str(path):  # Python raises ValueError at such a path
+        raise FileError(
+            f"{str(path)!r} cannot be read: expected the path of a sound file, got one with a zero "
+            f"byte, which no file has. Write the table again."
+        )
     if os.path.exists(path) and not os.path.isfile(path):
         raise FileError(
             f"{str(path)!r} cannot be read: expected a sound file, got a folder, a pipe or a "
@@ -263,10 +268,15 @@ def _named(path: str, columns: Sequence[str], rows: Iterable[Any]) -> Iterator[C
     ids = next((name for name in IDS if name in columns), files)
     folder = Path(path).parent
     for number, row in enumerate(rows):
-        if not row[files]:
+        if not isinstance(row[files], str) or not row[files]:
             raise InputError(
-                f"The table {path!r} has no path in row {number + 1}: expected a sound file. "
-                f"Complete or delete the row."
+                f"The table {path!r} has no path in row {number + 1}: expected a sound file, got "
+                f"{row[files]!r}. Complete or delete the row."
+            )
+        if row[ids] is None:
+            raise InputError(
+                f"The table {path!r} has no {ids} in row {number + 1}: expected what tells the "
+                f"clip from others, got nothing. Complete or delete the row, or the column."
             )
         yield _file(str(folder / row[files]), str(row[ids]))
 
