@@ -44,6 +44,10 @@ class RunThrough(NamedTuple):
     layers: tuple[str, ...]
 
 
+class TooShort(InputError):
+    """A pass failed for want of samples: it does so on every waveform of that length."""
+
+
 class ForwardPass:
     """Runs a model on waveforms, up to layers that are given by their names.
 
@@ -301,17 +305,10 @@ class ForwardPass:
         needed = self._needed.get(key, 0)
         if length < needed or (needed := shortest(runs, length) or 0):
             self._needed[key] = needed
-            error = InputError(
+            raise TooShort(
                 f"The waveform is too short for this model: expected at least {needed} samples, "
                 f"got {length}. Give a longer one, or pad it with zeros."
             )
-            error.needed = needed  # type: ignore[attr-defined]  # for `is_too_short`
-            raise error
-
-
-def is_too_short(error: Exception) -> bool:
-    """Whether a pass failed for want of samples: it does so on every waveform of that length."""
-    return hasattr(error, "needed")
 
 
 def _attempted(attempt: Callable[[], Capture]) -> Capture:

@@ -374,6 +374,15 @@ def test_a_run_that_was_broken_off_goes_on_to_the_same_bytes(
     assert contents(tmp_path / "out") == contents(whole)
 
 
+@pytest.mark.parametrize("left", [None, b""])
+def test_a_sound_that_is_gone_or_empty_is_made_again(whole, folder, tmp_path, left):
+    mined(tmp_path / "out", folder)
+    path = next((tmp_path / "out" / "sounds").rglob("*.flac"))
+    path.unlink() if left is None else path.write_bytes(left)
+    mined(tmp_path / "out", folder)
+    assert contents(tmp_path / "out") == contents(whole)
+
+
 def test_finished_shards_are_not_run_again(folder, tmp_path, monkeypatch):
     from deconv1d.mining.shards import Miner
 
@@ -511,6 +520,14 @@ def test_an_empty_folder_leaves_nothing(tmp_path):
     with pytest.raises(InputError, match="No clips were found"):
         mined(tmp_path / "out", tmp_path / "data")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_inside_the_data_goes_on_and_does_not_mine_its_own_sounds(folder, tmp_path):
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "0.wav").write_bytes((folder / "class 0" / "00.wav").read_bytes())
+    for source in (data, f"{data}/**/*.[wf]*", data):
+        assert mined(data / "out", source).clips == 1
 
 
 def test_clips_that_all_fail_are_not_blamed_on_each(tmp_path):
@@ -774,6 +791,7 @@ def test_the_command_mines(folder, tmp_path, capsys):
     assert command(tmp_path / "out", folder, "--weights", str(weights), "--json") == 0
     facts = json.loads(capsys.readouterr().out)
     assert (facts["clips"], facts["errors"], facts["winners"]) == (12, 2, 27)
+    assert read_layers(tmp_path / "out")["model"] == "test_mine_into:Tiny, tiny"
     assert len(rows_of(tmp_path / "out")) == 27
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from dataclasses import asdict
 from functools import partial
+from pathlib import Path
 
 from deconv1d.cli.options import model_alone
 from deconv1d.cli.sonifiers import load_sonifier
@@ -85,6 +86,16 @@ def mine_clips(arguments: argparse.Namespace) -> tuple[str, dict[str, object]]:
         threads=arguments.threads,
         trust=arguments.trust,
         mask=arguments.mask,
+        name=_name_of(arguments.model, arguments.weights),
         progress=True,
     )
     return str(found), asdict(found)
+
+
+def _name_of(factory: str, weights: str | None) -> str:
+    """What reports call a model: "nets:speech, best" of nets.py:speech and weights/best.pt."""
+    place, _, name = factory.rpartition(":")
+    module = Path(place).stem if place.endswith(".py") else place.rpartition(".")[2]
+    own = f"{module}:{name}"
+    # One factory makes models that differ in their weights alone: side by side both have a name.
+    return own if weights is None else f"{own}, {Path(weights).stem}"

@@ -131,7 +131,10 @@ def begun(
     """The plan, what layers.json says of the layers, and why clips are not run in batches."""
     part = out / f"{findings.CLIPS}.part"
     try:
-        clips = bar(list_clips(sources), desc="listing", unit="clips", shown=progress)
+        found = bar(list_clips(sources), desc="listing", unit="clips", shown=progress)
+        # A folder inside the data holds sounds, too, from the first run on.
+        own = os.path.abspath(out) + os.sep
+        clips = (c for c in found if not os.path.abspath(c.path).startswith(own))
         listing = write_list(part, clips)
         if not listing.clips:
             raise InputError(

@@ -80,6 +80,7 @@ def mine_into(
     threads: int = 1,
     trust: bool = False,
     mask: bool = False,
+    name: str | None = None,
     progress: bool = False,
 ) -> Found:
     """The top clips of every channel over a data set, and their sonifications, in a folder.
@@ -109,6 +110,7 @@ def mine_into(
             weights, and the table says how far to trust it; three forward passes a winner.
         mask: Whether each winner is also heard through a mask, as by `method="mask"`: 64 forward
             passes a clip, and three forward and backward passes a winner.
+        name: What reports call the model; None: the name of its class.
         progress: Whether to show bars with the remaining time; off a terminal they are lines.
 
     Raises:
@@ -119,14 +121,14 @@ def mine_into(
         DependencyError: If pyarrow or filelock is not installed; or ray, for executor "ray".
     """
     words = (("score", score, SCORES), ("tap", tap, TAPS), ("method", method, LISTENING))
-    for name, word, known in (*words, ("seed", seed, SEEDS), ("executor", executor, EXECUTORS)):
-        check_word(name, word, known)
+    for option, word, known in (*words, ("seed", seed, SEEDS), ("executor", executor, EXECUTORS)):
+        check_word(option, word, known)
     if method == MASK:
         check_sonify_options(seed, None)
     counts = {"top": top, "batch": batch, "shard_clips": shard_clips, "threads": threads}
-    for name, number in (*counts.items(), ("workers", workers)):
+    for option, number in (*counts.items(), ("workers", workers)):
         if number is not None:
-            check_count(name, number, COUNTED[name])
+            check_count(option, number, COUNTED[option])
     folder = Path(out)
     asked = Asked(layers, top, score, tap, method, seed, batch, shard_clips, threads, trust, mask)
     with locked(folder):
@@ -141,7 +143,8 @@ def mine_into(
         finally:
             crew.close()
             torch.set_num_threads(before)
-        _write_findings(folder, plan, type(sonifier.model).__name__, about, rows, errors)
+        called = name or type(sonifier.model).__name__
+        _write_findings(folder, plan, called, about, rows, errors)
         return Found(str(out), used, len(errors), len(rows), why)
 
 

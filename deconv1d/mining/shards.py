@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from deconv1d.errors import Deconv1dError, ModelError
-from deconv1d.forward import is_too_short
+from deconv1d.forward import TooShort
 from deconv1d.mining.batches import BatchedMaps
 from deconv1d.mining.decoding import Group, Reader, Samples, decoded
 from deconv1d.mining.long import WHOLE_SECONDS, LongClip, LongMaps, Peaks, open_clip
@@ -122,7 +122,7 @@ class Miner:
                 f"batch that fits. Give a smaller --batch in another -o folder. {error}"
             ) from error
         except (Deconv1dError, RuntimeError, ValueError, IndexError) as error:
-            if is_too_short(error):
+            if isinstance(error, TooShort):
                 shard.errors.update({clip.clip: str(error) for clip, _ in batch})
             elif len(batch) > 1:
                 for one in batch:

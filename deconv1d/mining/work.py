@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -132,7 +133,13 @@ class Work:
             whole = facts["plan"] == self.plan.sounds_sha256
         except (OSError, ValueError, KeyError, TypeError):
             return None
-        return facts if whole and all((self.out / path).exists() for path in paths) else None
+        return facts if whole and all(map(self._is_there, paths)) else None
+
+    def _is_there(self, path: str) -> bool:
+        # A file without a byte is what a machine leaves that lost its power, or a full disk.
+        with contextlib.suppress(OSError):
+            return (self.out / path).stat().st_size > 0
+        return False
 
     def _heard(self, number: int) -> Path:
         return self.out / findings.HEARD / f"{number:06d}.json"
