@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -276,31 +277,38 @@ def test_a_missing_clip_ends_the_command(tmp_path, capsys, monkeypatch):
 
 @pytest.fixture
 def served(tmp_path):
-    """The command as a program; gives its address."""
+    """The command as a program; gives its address and itself."""
     (tmp_path / "models.py").write_text(FACTORIES)
     (tmp_path / "a.wav").write_bytes(sound_file())
     command = [sys.executable, "-m", "deconv1d", "explore", "--model", "models.py:mono"]
     command += ["--sample-rate", "8000", "--audio", "a.wav"]
     program = subprocess.Popen(
-        command, cwd=tmp_path, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True
+        command,
+        cwd=tmp_path,
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     try:
-        yield program.stderr.readline().split()[1]
+        yield program.stderr.readline().split()[1], program
     finally:
         program.kill()
         program.wait()
 
 
-def test_the_program_listens_on_loopback_and_survives_rubbish(served):
+def test_the_program_listens_on_loopback_survives_rubbish_and_ends(served):
     import httpx
 
-    address, _, token = served.partition("?token=")
+    (whole, program) = served
+    address, _, token = whole.partition("?token=")
     host, port = address.removeprefix("http://").strip("/").split(":")
     assert host == "127.0.0.1"
     for rubbish in (b"\0\1\2\3\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n", os.urandom(999), b"POST /clip"):
         with socket.create_connection((host, int(port))) as connection:
             connection.sendall(rubbish)
     clip = httpx.post(f"{address}start", headers={"x-token": token}, timeout=60).json()
+    assert clip["name"] == "a.wav"
     words = {"clip": clip["clip"], "layer": "3", "channel": 1, "method": "deconvnet"}
     began = time.perf_counter()
     found = httpx.post(
@@ -308,3 +316,6 @@ def test_the_program_listens_on_loopback_and_survives_rubbish(served):
     )
     assert found.status_code == 200
     assert time.perf_counter() - began < 30
+    program.send_signal(signal.SIGINT)
+    said, errors = program.communicate(timeout=60)
+    assert (program.returncode, said, errors) == (0, "The live page has ended.\n", "")

@@ -322,5 +322,7 @@ def test_the_live_page_plays_a_clip_that_is_dropped(browser, tmp_path):
         assert sideways(page) == 0
         assert page.title() != "taken"
         assert page.evaluate("document.querySelector('.message').textContent") == ""
+        shown = page.locator(".drop p").inner_text()
+        assert shown == f"{file.name}, 1.00 s. Drop another sound file here"
     server.should_exit = True
     thread.join()

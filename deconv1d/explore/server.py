@@ -23,6 +23,7 @@ import socket
 import sys
 import traceback
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from deconv1d.errors import DependencyError, InputError
@@ -254,7 +255,9 @@ def serve(
     hosts = [LOOPBACK, "localhost"] if host == LOOPBACK else ["*"]
     address = f"http://{host}:{listening.getsockname()[1]}/?token={token}"
     print(f"Open {address} in a browser; Ctrl-C ends it.", file=sys.stderr, flush=True)
-    server_of(application(studio, token, start=start, hosts=hosts)).run(sockets=[listening])
+    # The server ends by itself and then raises Ctrl-C again, which would be an error here.
+    with suppress(KeyboardInterrupt):
+        server_of(application(studio, token, start=start, hosts=hosts)).run(sockets=[listening])
 
 
 def server_of(made: Starlette) -> uvicorn.Server:

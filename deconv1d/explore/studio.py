@@ -28,6 +28,7 @@ from deconv1d.report.sounds import player_sounds, speed_of
 from deconv1d.sonification import Sonification, needed_rate
 from deconv1d.sonify import Sonifier
 from deconv1d.sounding import to_peak_of
+from deconv1d.table import printable
 
 MOST_SECONDS = 60
 CLIPS_KEPT = 8
@@ -83,7 +84,7 @@ class Studio:
                 raise FileError(str(error).replace(repr(str(file)), "The clip")) from None
 
     def take_file(self, path: str | Path) -> Facts:
-        """As `take`, of a file on this machine."""
+        """As `take`, of a file on this machine; the page shows its name."""
         import soundfile
 
         try:
@@ -96,7 +97,7 @@ class Studio:
                 f"got {seconds:.0f}. Cut it, or use `deconv1d sonify`."
             )
         samples, _ = read_audio(path, self.rate)
-        return self._add(torch.from_numpy(samples))
+        return self._add(torch.from_numpy(samples)) | {"name": printable(Path(path).name)}
 
     def _add(self, waveform: Tensor) -> Facts:
         with self._lock:

@@ -9,7 +9,8 @@ deconv1d.explore = (main, post) => {
 
   const file = make("input", {type: "file", accept: "audio/*,.flac,.ogg,.wav,.mp3", hidden: true});
   const record = make("button", {type: "button", onclick: toggleRecording}, "Record");
-  const drop = make("div", {class: "drop"}, make("p", {}, "Drop a sound file here"),
+  const invitation = make("p", {}, "Drop a sound file here");
+  const drop = make("div", {class: "drop"}, invitation,
     make("div", {class: "steps"}, make("button", {type: "button", onclick: () => file.click()}, "Choose a file"), record), file);
   const message = make("p", {class: "message", role: "status"});
   const progress = make("progress", {hidden: true, "aria-label": "Working"});
@@ -48,17 +49,18 @@ deconv1d.explore = (main, post) => {
     }
   }
 
-  async function send(content) {
+  async function send(content, name) {
     if (content.size > MOST_BYTES) { say("The file is too large: 25 MiB at most.", true); return; }
     const facts = await ask("clip", content);
-    if (facts) show(facts);
+    if (facts) show(facts, name);
   }
 
   const fill = (menu, entries) => menu.replaceChildren(...entries.map(([value, text]) => make("option", {value}, text)));
 
-  function show(facts) {
+  function show(facts, name) {
     const before = layer.value;
     clip = facts;
+    invitation.textContent = `${name}, ${facts.seconds.toFixed(2)} s. Drop another sound file here`;
     fill(layer, facts.layers.map(({name}) => [name, name]));
     if (facts.layers.some(({name}) => name === before)) layer.value = before;
     fill(method, facts.methods.map((name) => [name, name]));
@@ -97,11 +99,11 @@ deconv1d.explore = (main, post) => {
 
   layer.addEventListener("change", chooseLayer);
   for (const menu of [channel, method, contrast]) menu.addEventListener("change", hear);
-  file.addEventListener("change", () => { if (file.files[0]) send(file.files[0]); file.value = ""; });
+  file.addEventListener("change", () => { if (file.files[0]) send(file.files[0], file.files[0].name); file.value = ""; });
   for (const name of ["dragover", "dragleave", "drop"]) drop.addEventListener(name, (event) => {
     event.preventDefault();
     drop.classList.toggle("over", name === "dragover");
-    if (name === "drop" && event.dataTransfer.files[0]) send(event.dataTransfer.files[0]);
+    if (name === "drop" && event.dataTransfer.files[0]) send(event.dataTransfer.files[0], event.dataTransfer.files[0].name);
   });
 
   async function toggleRecording() {
@@ -118,7 +120,7 @@ deconv1d.explore = (main, post) => {
       recorder = null;
       record.textContent = "Record";
       for (const track of stream.getTracks()) track.stop();
-      try { send(await wavOf(new Blob(parts))); } catch { say("The recording cannot be read.", true); }
+      try { send(await wavOf(new Blob(parts)), "Your recording"); } catch { say("The recording cannot be read.", true); }
     });
     recorder.start();
     record.textContent = "Stop";
@@ -137,7 +139,7 @@ deconv1d.explore = (main, post) => {
     return new Blob([view], {type: "audio/wav"});
   }
 
-  ask("start", "").then((facts) => { if (facts?.clip) show(facts); });
+  ask("start", "").then((facts) => { if (facts?.clip) show(facts, facts.name); });
 };
 
 deconv1d.parts.push(() => {
