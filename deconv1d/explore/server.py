@@ -12,6 +12,14 @@ The model does one thing at a time, in the order in which it was asked for (`_Tu
     request C     (its page asked for another channel meanwhile: dropped, not computed)
     work ahead                                 one batch .. one batch ..
     request D                                              waits for one batch, then computes
+
+Locks, the outer first; whoever holds one takes only those below it:
+
+    `_Turns`                of the event loop: a request, or a batch of work ahead
+    `Studio._lock`          of threads: the same, also in a notebook, where there are no turns
+    `FORWARD_LOCK`          a forward pass, one for the process (`deconv1d.record.unchanged`)
+    the recorder's          one op of the pass: a model may run ops in threads of its own
+    `Mirrors._lock`         a look at the kept mirrors; nothing is computed while it is held
 """
 
 from __future__ import annotations
@@ -80,6 +88,7 @@ def application(
         return studio.hear(_json(body))
 
     async def prepare(body: bytes) -> None:
+        # After an answer: `hear` has read this body already, so that it is JSON with a clip.
         await turns.work_ahead(_json(body)["clip"], studio.prepare)
 
     answers = {
@@ -89,7 +98,7 @@ def application(
     }
     routes = [Route(address, answer, methods=["POST"]) for address, answer in answers.items()]
     routes.append(Route("/", _page_for(token), methods=["GET"]))
-    trusted = Middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False)
+    trusted = Middleware(TrustedHostMiddleware, allowed_hosts=hosts)
     return Starlette(routes=routes, middleware=[trusted])
 
 
@@ -102,6 +111,7 @@ def _page_for(token: str) -> Callable[[Request], Response]:
             text = "Open the whole address that the terminal shows: it ends in a token."
             return _answer({"message": text}, 403)
         nonce = secrets.token_urlsafe(16)
+        # Scripts of this page alone run: whatever else gets into it does not know the nonce.
         html = rendered("explore.html", title="Listen to a network", nonce=nonce)
         policy = {"Content-Security-Policy": POLICY.format(nonce=nonce)}
         return HTMLResponse(html, headers=HEADERS | policy)
@@ -130,6 +140,7 @@ class _Turns:
         from starlette.concurrency import run_in_threadpool
 
         async with self._lock:
+            # Only now: whoever waits in vain leaves while others are served.
             if await request.is_disconnected():
                 raise _Gone
             return await run_in_threadpool(work, body)
@@ -146,6 +157,7 @@ class _Turns:
                 async with self._lock:
                     going = await run_in_threadpool(batch, clip)
         finally:
+            # Another clip may have taken over: then it is its own work that goes on.
             if self._ahead == clip:
                 self._ahead = ""
 
@@ -175,6 +187,7 @@ def _answering(
     from starlette.requests import ClientDisconnect
 
     async def answer_to(request: Request) -> Response:
+        # First: without the token nobody makes this program take 25 MiB into memory.
         if not _same(request.headers.get("x-token"), token):
             return _answer({"message": "The token is missing. Open the address again."}, 403)
         try:
@@ -198,6 +211,7 @@ def _answering(
 
 def _same(given: str | None, token: str) -> bool:
     """Whether the token was given; how long it takes says nothing of the token."""
+    # As bytes: of text it takes ASCII alone, and a browser may send anything.
     return secrets.compare_digest((given or "").encode(), token.encode())
 
 
@@ -223,7 +237,7 @@ async def _body(request: Request, most: int) -> bytes:
 def _json(body: bytes) -> Any:
     try:
         return json.loads(body)
-    except (ValueError, RecursionError):
+    except (ValueError, RecursionError):  # brackets that are nested thousands deep
         raise InputError("The request cannot be read: expected JSON, got something else.") from None
 
 
@@ -272,7 +286,7 @@ def server_of(made: Starlette) -> uvicorn.Server:
         made,
         log_level="critical",  # requests that are no HTTP are answered with 400: not worth a line
         access_log=False,
-        lifespan="off",
+        lifespan="off",  # there is nothing to start or to end with the server
         timeout_graceful_shutdown=SECONDS_TO_END,
     )
     return uvicorn.Server(config)

@@ -62,6 +62,7 @@ class Studio:
 
     def __init__(self, sonifier: Sonifier) -> None:
         self.rate = needed_rate(sonifier.sample_rate, "a live page")
+        # Above all locks of the sonifier; their order stands in `deconv1d.explore.server`.
         self._sonifier, self._lock = sonifier, threading.Lock()
         self._clips: OrderedDict[str, Clip] = OrderedDict()
 
@@ -87,6 +88,7 @@ class Studio:
         """As `take`, of a file on this machine; the page shows its name."""
         import soundfile
 
+        # Before it is decoded: 25 MiB of FLAC may hold days of silence, which fill the memory.
         try:
             seconds = soundfile.info(str(path)).duration
         except Exception:  # `read_audio` says what is wrong with the file
@@ -112,6 +114,7 @@ class Studio:
             "clip": key,
             "seconds": len(waveform) / self.rate,
             "layers": [
+                # As many digits as the menu shows: a wide network has thousands of channels.
                 {"name": name, "activations": [float(f"{v:.3g}") for v in values.tolist()]}
                 for name, values in layers.items()
             ],
@@ -148,6 +151,7 @@ class Studio:
         Returns:
             Whether to call it again.
         """
+        # Of this thread: to wait for the lock, or for a busy machine, does not make a model slow.
         began = time.thread_time()
         with self._lock:
             going = self._step(key)
@@ -194,6 +198,7 @@ class Studio:
             warnings.simplefilter("ignore")  # on silence, which the page says itself
             rivals = RIVALS if contrast else None
             found = self._heard(clip, layer, channel, method, rivals)
+        # A masked recording is quieter than the clip; a sonification has its peak already.
         heard = to_peak_of(clip.waveform, found.waveform)[0]
         name = "masked" if method == MASK else "sonification"
         tracks = {"input": clip.waveform, name: heard, "residual": found.residual}
@@ -211,7 +216,7 @@ def _words(request: Any) -> tuple[str, str, int, str]:
     kinds: dict[str, Callable[[Any], bool]] = {
         "clip": lambda v: isinstance(v, str),
         "layer": lambda v: isinstance(v, str),
-        "channel": lambda v: isinstance(v, int) and not isinstance(v, bool),
+        "channel": lambda v: isinstance(v, int) and not isinstance(v, bool),  # `True` is an int
         "method": lambda v: isinstance(v, str) and v in LISTENING,
         "contrast": lambda v: isinstance(v, bool),
     }

@@ -53,6 +53,7 @@ def explore_widget(sonifier: Sonifier, audio: str | Path | None = None) -> Any:
                 traceback.print_exc()
             widget.send({"id": number, "message": message_of(error)})
 
+    # The style goes as data: a widget is a tree of its own, which the page's styles do not reach.
     widget = _widget_class()(style=style())
     widget.on_msg(receive)
     return widget
@@ -83,6 +84,7 @@ def style() -> str:
     return text.replace(":root", ":host").replace("\nbody {", "\nmain {")
 
 
+# Made once, and only when it is asked for: anywidget is an extra.
 @cache
 def _widget_class() -> Any:
     try:

@@ -74,6 +74,7 @@ def locked(out: Path) -> Iterator[None]:
         for name in ("", findings.SHARDS, findings.HEARD):
             (out / name).mkdir(parents=True, exist_ok=True)
     try:
+        # A lock of the system's: it is free again when a run was killed.
         with FileLock(out / ".lock", timeout=0):
             yield
     except Timeout as error:
@@ -115,6 +116,7 @@ def _check_name(out: Path) -> None:
 def _leave_nothing_empty(out: Path) -> None:
     """Removes the folders again where nothing was begun."""
     if not (out / findings.PLAN).exists():
+        # The innermost first; `rmdir` refuses a folder that holds anything, as it should.
         with contextlib.suppress(OSError):
             (out / ".lock").unlink(missing_ok=True)
             for name in (findings.SHARDS, findings.HEARD, ""):
@@ -144,6 +146,8 @@ def begun(
         maps, rows, why = _probed(sonifier, part, asked)
         layers = tuple(found.layer for found in maps)
         plan = _as_before(_plan(sonifier, layers, listing, asked, one_by_one=bool(why)), out, asked)
+        # Not before the plan agrees with that of the earlier run: what was asked for now may be of
+        # other clips, and the list is what the shards of the earlier run are of.
         os.replace(part, out / findings.CLIPS)
         write_plan(out, plan)
     finally:
@@ -209,6 +213,7 @@ def _probed(
             check_different(full, names)
             one_by_one = BatchedMaps(sonifier.forward_pass, full, asked.tap).why_one_by_one
             return maps, rows, one_by_one(waveform)
+        # A wrong layer or a broken model is no fault of the clip: those errors go on to the user.
         except (FileError, InputError) as error:
             reasons.append(error)
     raise InputError(

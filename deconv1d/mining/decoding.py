@@ -36,6 +36,7 @@ def decoded(
             for start in range(0, len(clips), size):
                 group = clips[start : start + size]
                 ahead.append([(clip, pool.submit(_read, clip, rate, read)) for clip in group])
+                # One group ahead: its samples are in memory beside those that are run.
                 if len(ahead) > 1:
                     yield [(clip, future.result()) for clip, future in ahead.popleft()]
             while ahead:
@@ -49,6 +50,7 @@ def _read(clip: Clip, rate: int, read: Reader) -> Result:
         waveform = read(clip, rate)
         if not isinstance(waveform, LongClip) and not np.isfinite(waveform).all():
             as_waveform(waveform)  # says what is wrong
+    # Returned, not raised: what is wrong with one clip must not end its group.
     except (FileError, InputError) as error:
         return error
     return waveform

@@ -59,6 +59,7 @@ class _Serial:
 
     def run(self, tasks: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
         for task in tasks:
+            # With the first task: a run that has nothing left to do needs no worker.
             self._worker = self._worker or self._make()
             yield task, self._worker(task)
 
@@ -180,6 +181,7 @@ class _Cluster:
 
     def _give(self, task: Any, *, attempt: int) -> None:
         """Gives a task to the actor with the fewest."""
+        # Not in turn: a new actor, or one with short clips, is free before the others.
         busy = [actor for _, actor, _ in self._running.values()]
         actor = min(self._actors, key=busy.count)
         self._running[actor.call.remote(task)] = (task, actor, attempt)
@@ -209,7 +211,8 @@ class _Cluster:
                 f"{type(error).__name__}: {why}. Memory may have run out: give smaller batches. "
                 f"What is finished is kept; run the same command again."
             ) from error
-        if actor in self._actors:  # an actor's other tasks come here too
+        # The actor's other tasks fail as well and come here: it is replaced once.
+        if actor in self._actors:
             self._actors[self._actors.index(actor)] = self._hire()
 
 

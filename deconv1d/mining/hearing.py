@@ -107,6 +107,7 @@ class Listener:
         """
         heard = Heard({}, {}, {})
         places = {clip.clip: won for clip, won in task[1]}
+        # Two in a group, so that four are in memory at most: mirrors take longer than reading.
         for group in decoded([clip for clip, _ in task[1]], self.plan.sample_rate, 2):
             for clip, waveform in group:
                 try:
@@ -114,6 +115,7 @@ class Listener:
                         raise waveform
                     for stretch, won in self._stretches(waveform, places[clip.clip]):
                         self._hear(clip.clip, stretch, won, heard)
+                # Such as a file that was there when it was mined. The winner keeps its place.
                 except Deconv1dError as error:
                     heard.errors[clip.clip] = str(error)
         return heard
@@ -182,6 +184,7 @@ class Listener:
                 controls[RANDOM_SEED] = self._carried(reached, own, seed).waveform
             sounds[sonification.layer] = _sounds_of(sonification, controls)
         if self.plan.trust:
+            # A copy of the model: made with the first clip, since many runs hear nothing again.
             self._twin = self._twin or twin_of(self._sonifier)
             for sonification, _ in self._sonified(self._twin, waveform, channels):
                 sounds[sonification.layer].controls[EVERYTHING] = sonification.waveform

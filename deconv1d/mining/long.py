@@ -212,6 +212,7 @@ class LongMaps:
 
     def tiled(self, clip: LongClip) -> bool:
         """Whether a clip is mined in tiles; else it is run as a whole."""
+        # Whatever its layers: as a whole its maps would not fit into memory.
         if clip.seconds > WHOLE_SECONDS:
             return True
         try:
@@ -263,6 +264,7 @@ class LongMaps:
             yield Stretch(clip.whole(), None), list(range(len(windows)))
             return
         tiling, _ = self._tiling(clip)
+        # Moments near to one another share a stretch, which is run once: stretches begin on a grid.
         step = round(STRETCH_SECONDS * self._rate / 2) // tiling.stride * tiling.stride
         step = max(step, tiling.stride)
         spans: dict[tuple[int, int], list[int]] = {}

@@ -81,12 +81,14 @@ def mine(
     saved = time.monotonic()
     for clip, waveform in clips:
         run.take(clip, waveform)
+        # Without settings no clip was heard yet, and there is nothing to save.
         due = run.settings is not None and time.monotonic() - saved >= save_seconds
         if part is not None and due:
             run.found().save(part)
             saved = time.monotonic()
     found = run.finished()
     if path is not None and part is not None:
+        # In this order: a kill between the two leaves both, and mining again is quick.
         found.save(path)
         part.unlink(missing_ok=True)
     return found
@@ -129,6 +131,8 @@ class _Run:
         self._check_id(clip)
         self.given.add(clip)
         self._check_content(clip, waveform)
+        # After a break the first clip is run although it is known: only a forward pass gives the
+        # layers' full names, by which the settings of both runs are compared.
         known = clip in self.clips or clip in self.skipped
         if known and self.settings is not None:
             return
@@ -228,6 +232,7 @@ def weights_hash(model: nn.Module) -> str:
         kind = type(module)
         text = f"{path} {kind.__module__}.{kind.__qualname__} {module.extra_repr()} {_code(module)}"
         digest.update(text.encode(*AS_BYTES))
+    # Buffers, too: running statistics change what a model computes.
     for name, x in [*model.named_parameters(), *model.named_buffers()]:
         digest.update(f"{name} {x.dtype} {tuple(x.shape)}".encode(*AS_BYTES))
         digest.update(x.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
@@ -249,6 +254,7 @@ def _content_hash(waveform: Any) -> str:
     """SHA-256 of a waveform; of what is none, of how it is written."""
     try:
         values = waveform.detach().cpu() if isinstance(waveform, Tensor) else waveform
+        # NumPy has no bfloat16; every value of it is one of float32.
         if isinstance(values, Tensor) and values.dtype == torch.bfloat16:
             values = values.float()
         array = np.ascontiguousarray(values)

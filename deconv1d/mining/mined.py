@@ -54,6 +54,7 @@ class Ranking:
         if self.value.shape[1] < k:
             return both.best(k)
         # Most channels of most later clips have nothing that reaches the top k: those stay.
+        # Equals, too: of two equal values the smaller id is better.
         rows = np.flatnonzero(other.value.max(1) >= self.value[:, -1])
         return self.replaced(rows, both.taken(rows).best(k)) if len(rows) else self
 
@@ -68,6 +69,7 @@ class Ranking:
 
     def replaced(self, rows: Array, others: Ranking) -> Ranking:
         """The ranking with those of some channels in place of its own."""
+        # Copies: rankings are frozen, and the one before may be in use elsewhere.
         columns = [column.copy() for column in self.columns()]
         for column, other in zip(columns, others.columns(), strict=True):
             column[rows] = other
@@ -378,6 +380,7 @@ def _check_parts(first: Mined, second: Mined) -> None:
                 f"These mined clips cannot be merged: expected equal settings, got {setting.name} "
                 f"{ours!r} and {theirs!r}. Mine both parts with the same model and settings."
             )
+    # A clip in both would take two places of a ranking; skipped by one, the parts disagree on it.
     both = {*first.clips, *first.skipped} & {*second.clips, *second.skipped}
     if both:
         raise InputError(

@@ -83,7 +83,8 @@ class Plan:
     @property
     def sha256(self) -> str:
         """What shards of this plan, and of no other, are marked with."""
-        # What is made of the winners later does not change who wins.
+        # What is made of the winners later does not change who wins: `--trust` on a finished folder
+        # must not mine it again.
         return replace(self, trust=False, mask=False).sounds_sha256
 
     @property
@@ -129,6 +130,7 @@ def read_plan(out: Path) -> Plan | None:
         return None
     try:
         facts = json.loads(path.read_text(encoding="utf-8"))
+        # JSON has no tuples, and a list never equals one in `check_same`.
         return Plan(**{**facts, "layers": tuple(facts["layers"])})
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise FileError(
@@ -199,8 +201,11 @@ def write_list(path: Path, clips: Iterable[Clip]) -> Listing:
         while part := list(islice(clips, LISTED)):
             for clip in part:
                 digest.update(repr((clip.clip, clip.place, clip.size, clip.changed)).encode())
+                # 8 bytes stand for an id, so that ids need not stay in memory. Two ids may share
+                # them by chance: `_check_different` looks.
                 name = hashlib.blake2b(clip.clip.encode(), digest_size=8)
                 marks.append(int.from_bytes(name.digest(), "little"))
+            # Paths are bytes to the system; a string column would refuse some of them.
             rows = [{**asdict(clip), "path": os.fsencode(clip.path)} for clip in part]
             writer.write_table(arrow.Table.from_pylist(rows, schema))
     _check_different(path, marks)
@@ -252,7 +257,7 @@ def full_disk(path: Path) -> Iterator[None]:
     """Turns what goes wrong on a disk into an error that says what to do."""
     try:
         yield
-    except FileError:
+    except FileError:  # it is an OSError, too, and says already what to do
         raise
     except OSError as error:
         raise FileError(

@@ -131,6 +131,7 @@ def mine_into(
             check_count(option, number, COUNTED[option])
     folder = Path(out)
     asked = Asked(layers, top, score, tap, method, seed, batch, shard_clips, threads, trust, mask)
+    # The lock first: to load a model may take minutes, in which another run might begin.
     with locked(folder):
         sonifier = load()
         plan, about, why = begun(folder, sources, sonifier, asked, progress)
@@ -142,7 +143,7 @@ def mine_into(
             rows, used, errors = _done(Work(folder, plan, crew, progress))
         finally:
             crew.close()
-            torch.set_num_threads(before)
+            torch.set_num_threads(before)  # a worker in this process has set its own number
         called = name or type(sonifier.model).__name__
         _write_findings(folder, plan, called, about, rows, errors)
         return Found(str(out), used, len(errors), len(rows), why)
@@ -178,17 +179,20 @@ def _write_findings(
         "clips": plan.clips,
         "layers": [{**layer, "folder": folders[layer["layer"]]} for layer in about],
     }
+    # A reason may quote a path; a string column of Parquet holds valid Unicode alone.
     bad = [{"clip": c, "reason": printable(why)} for c, why in sorted(errors.items())]
     rows = [{**row, "layer": printable(row["layer"])} for row in rows]
     columns = {"clip": "string", "reason": "string"}
     _write_table(out / findings.ERRORS_FILE, bad, columns)
     _write_table(out / findings.WINNERS_FILE, rows, findings.WINNERS)
+    # Last: readers take it for the sign that the tables are there.
     write_whole(out / findings.LAYERS, json.dumps(facts, indent=1).encode())
 
 
 def _write_table(path: Path, rows: list[dict[str, Any]], columns: dict[str, str]) -> None:
     arrow, parquet = import_parquet()
     table = arrow.Table.from_pylist(rows, arrow.schema(list(columns.items())))
+    # In memory first, so that the file takes its place at once and whole.
     content = arrow.BufferOutputStream()
     parquet.write_table(table, content)
     write_whole(path, content.getvalue().to_pybytes())

@@ -79,6 +79,7 @@ class Miner:
             for clip, waveform in group:
                 if isinstance(waveform, LongClip):
                     best = self._with_long(best, clip, waveform, numbers, shard)
+            # Of one length, since nothing is padded: see `deconv1d.mining.batches`.
             for same in self._by_length(group, shard):
                 best = self._ranked(best, same, numbers, shard)
         if best is not None:
@@ -122,9 +123,10 @@ class Miner:
                 f"batch that fits. Give a smaller --batch in another -o folder. {error}"
             ) from error
         except (Deconv1dError, RuntimeError, ValueError, IndexError) as error:
+            # All of a batch have one length: if one is too short, each is.
             if isinstance(error, TooShort):
                 shard.errors.update({clip.clip: str(error) for clip, _ in batch})
-            elif len(batch) > 1:
+            elif len(batch) > 1:  # one clip may have spoilt it for the others
                 for one in batch:
                     yield from self._scored([one], shard)
             else:
@@ -185,7 +187,7 @@ COLUMNS = ("value", "clip", "position", "start_sample", "end_sample")
 def encoded(shard: Shard, plan: Plan, number: int) -> bytes:
     """A Parquet file: one row a place, by layer, channel and rank."""
     arrow, parquet = import_parquet()
-    layers = [(name, ranking) for name, ranking in shard.rankings.items()]
+    layers = list(shard.rankings.items())
     columns: dict[str, Any] = {
         name: np.concatenate([getattr(r, name).reshape(-1) for _, r in layers] or [[]])
         for name in COLUMNS
@@ -211,7 +213,7 @@ def read_shard(path: Path, plan: Plan, number: int) -> Shard | None:
     try:
         table = parquet.read_table(readable(path))
         facts = json.loads(table.schema.metadata[KEY])
-        checksum = facts.pop("checksum")
+        checksum = facts.pop("checksum")  # it is of all other facts
         if checksum != _checksum(table.replace_schema_metadata(), facts):
             return None
         if (facts["plan"], facts["shard"]) != (plan.sha256, number):
@@ -228,6 +230,7 @@ def read_shard(path: Path, plan: Plan, number: int) -> Shard | None:
 
 
 def _checksum(table: Any, facts: dict[str, Any]) -> str:
+    # Parquet checks its pages only if it was told to, both when it wrote and when it reads.
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
     for name in COLUMNS:
         values = table[name].to_numpy()

@@ -133,6 +133,7 @@ def _file(path: str, clip: str) -> Clip:
 def _in_folder(folder: str, root: str) -> Iterator[Clip]:
     """The sound files in a folder; if there are none, the clips in its tar and Parquet files."""
     found = False
+    # Two walks, since a data set of sounds may have tables of labels and archives beside them.
     for path in _walk(folder):
         if Path(path).suffix.lower() in SUFFIXES:
             found = True
@@ -357,6 +358,7 @@ def _group_of(path: str, row: int, changed: int) -> tuple[int, int]:
     return group, 0 if group == 0 else int(ends[group - 1])
 
 
+# The time of change is part of the key: a file that was written anew is read anew.
 @lru_cache(maxsize=16)
 def _ends(path: str, changed: int) -> npt.NDArray[np.int64]:
     _, parquet = import_parquet()

@@ -75,6 +75,7 @@ class Judge:
             sounds: By layer.
         """
         on_clip = dict(zip(self._plan.layers, self._heard(clip[None]), strict=True))
+        # All at the clip's level: a louder sound activates most channels more, whatever it is.
         level = clip.square().mean().sqrt()
         stacked = torch.cat([each.stacked() for each in sounds.values()])
         owners = [layer for layer, each in sounds.items() for _ in each.stacked()]
@@ -106,6 +107,7 @@ def twin_of(sonifier: Sonifier) -> Sonifier:
     Args:
         sonifier: Of the model, which keeps its weights.
     """
+    # One random state for all runs: the table must be the same to the last byte.
     owners = {name.rpartition(".")[0] for name, _ in sonifier.model.named_parameters()}
     return shuffle_weights(sonifier, owners, torch.Generator().manual_seed(0))
 

@@ -44,6 +44,7 @@ class Work:
         """The merged rankings, how many clips were used, and why others could not be."""
         numbers = range(self.plan.shards)
         todo = [n for n in numbers if read_shard(self._shard(n), self.plan, n) is None]
+        # An iterator: the clips of a shard are read from the list when a worker is free for them.
         tasks = shards_of(self.out, self.plan, todo)
         left = sum(
             min(self.plan.shard_clips, self.plan.clips - n * self.plan.shard_clips) for n in todo
@@ -64,6 +65,8 @@ class Work:
         rankings: dict[str, Ranking] = {}
         errors: dict[str, str] = {}
         used = 0
+        # What this run has just mined is read from its file, too: memory holds one shard, and a
+        # file that cannot be read is found now instead of at the next run.
         for number in range(self.plan.shards):
             shard = read_shard(self._shard(number), self.plan, number)
             if shard is None:
@@ -88,6 +91,7 @@ class Work:
         places: dict[str, list[Won]] = {}
         for row in rows:
             places.setdefault(row["clip"], []).append(Won(*(row[name] for name in Won._fields)))
+        # Winners' clips in the order of the list: the same units at each run.
         units = range(-(-len(places) // CLIPS_HEARD_AT_ONCE))
         todo = {n for n in units if self._read_heard(n) is None}
         clips = (clip for clip in read_list(self.out / findings.CLIPS) if clip.clip in places)

@@ -27,8 +27,11 @@ class PlanWorker:
     """
 
     def __init__(self, load: Callable[[], Sonifier], plan: Plan) -> None:
+        # Before the model runs: the last bits of what it computes depend on it.
         torch.set_num_threads(plan.threads)
         sonifier = load()
+        # A machine may have other files at the same path: some results would be of another model,
+        # and nothing would show it.
         found = weights_hash(sonifier.model)
         if found != plan.model:
             raise ModelError(
