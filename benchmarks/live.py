@@ -19,13 +19,15 @@ import soundfile
 import torch
 
 from benchmarks.pointing import put_between
-from benchmarks.reporting import HERE, made_with, table
+from benchmarks.reporting import HERE, made_with, peak_memory, table
 from deconv1d import Sonifier
 from deconv1d.explore import Studio
 from reference_models.cnn12 import demo
 
 RATE, SECONDS, ROUNDS = 8000, 5, 3
 LAYERS, MASKED = ("conv1", "conv6", "conv11"), "conv6"
+WALK = 30
+"""Channels that a reader asks for one after the other."""
 
 
 def clip() -> bytes:
@@ -57,6 +59,19 @@ def work_ahead(studio: Studio, key: str) -> None:
         pass
 
 
+def walk(studio: Studio, taken: dict[str, Any], method: str) -> list[float]:
+    """Processor time of each answer as a reader walks over layers and channels."""
+    drawn, taken_for = np.random.default_rng(0), []
+    for number in range(WALK):
+        layer = taken["layers"][number % len(taken["layers"])]
+        channel = int(drawn.integers(len(layer["activations"])))
+        asked = {"clip": taken["clip"], "layer": layer["name"], "channel": channel}
+        start = time.process_time()
+        studio.hear(asked | {"method": method, "contrast": True})
+        taken_for.append(time.process_time() - start)
+    return taken_for
+
+
 def main() -> None:
     """Writes the table."""
     torch.set_num_threads(1)
@@ -80,9 +95,19 @@ def main() -> None:
     for name, run in rows:
         found = seconds(run)
         lines.append((name, f"{found:.2f} s", f"{found / forward:.0f}"))
+    walk(studio, taken, "mask")  # programs and mirrors that are kept are made here
+    before = peak_memory()
+    for method in ("deconvnet", "mask"):
+        answers = walk(studio, taken, method)
+        name = f"{WALK} channels of all layers in a row, {method}: the median, and the longest"
+        both = (median(answers), max(answers))
+        times = ", ".join(f"{each:.2f} s" for each in both)
+        lines.append((name, times, ", ".join(f"{each / forward:.0f}" for each in both)))
+    grown = peak_memory() - before
     body = table(("what, of a clip of 5 s", "processor time", "forward passes"), lines)
     print(body)
-    body += f"\n\n{made_with(('torch',))}\n"
+    body += f"\n\nMemory grew by {grown:.0f} MiB in these {2 * WALK} answers."
+    body += f" {made_with(('torch',))}\n"
     put_between(HERE.parent / "docs" / "listen.md", "live", body)
 
 

@@ -270,6 +270,17 @@ def test_the_command_writes_the_page(mined, tmp_path, capsys):
     assert main(["report", str(mined), str(mined), "-o", str(folder), "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == {"page": str(folder / PAGE)}
     assert len(facts_of(folder / PAGE)["models"]) == 2
+    (tmp_path / "models.py").write_text(
+        "from torch import nn\n"
+        "def one(): return nn.Sequential(nn.Conv1d(1, 4, 33), nn.ReLU(), nn.Conv1d(4, 5, 9))\n"
+    )
+    factory = f"{tmp_path / 'models.py'}:one"
+    both = ["--model", factory, "--other-model", factory]
+    assert main(["report", str(mined), str(mined), "-o", str(folder), *both]) == 0
+    for model in facts_of(folder / PAGE)["models"]:
+        assert all(layer["tuning"] for layer in model["layers"])
+    assert main(["report", str(mined), "-o", str(folder), "--other-model", factory]) == 2
+    assert "expected a second folder" in capsys.readouterr().err
     assert main(["report", str(tmp_path), "-o", str(folder)]) == 2
     assert "holds nothing to show" in capsys.readouterr().err
 

@@ -12,10 +12,10 @@ from typing import Any
 
 from deconv1d.errors import FileError, InputError
 from deconv1d.masks.options import MASK
+from deconv1d.mining.findings import LAYERS, WINNERS_FILE
 from deconv1d.mining.mined import import_parquet, readable
 from deconv1d.table import printable
 
-WINNERS, LAYERS = "winners.parquet", "layers.json"
 NEEDED = ("clip", "layer", "channel", "rank", "value")
 """Columns without which winners cannot be shown; what else there is, is shown as well."""
 SOUNDS = {
@@ -132,7 +132,7 @@ def read_mined_folder(folder: str | Path, *, most: int | None = None) -> MinedFo
     return MinedFolder(
         name=str(about.get("model") or folder.resolve().name),
         sample_rate=None if rate is None else int(rate),
-        key=hashlib.sha256((folder / WINNERS).read_bytes()).hexdigest()[:16],
+        key=hashlib.sha256((folder / WINNERS_FILE).read_bytes()).hexdigest()[:16],
         layers=[
             MinedLayer(
                 str(row["layer"]), int(row["channels"]), row, _strongest(by_layer[name], most)
@@ -166,7 +166,7 @@ def _about(folder: Path) -> dict[str, Any]:
 
 def _winners(folder: Path) -> list[dict[str, Any]]:
     """The rows of the table of winners, whose columns are as they must be."""
-    (_, parquet), path = import_parquet(), _there(folder, WINNERS)
+    (_, parquet), path = import_parquet(), _there(folder, WINNERS_FILE)
     try:
         rows: list[dict[str, Any]] = parquet.read_table(readable(path)).to_pylist()
     except Exception as error:  # pyarrow has many errors for a damaged file
@@ -234,7 +234,7 @@ def _inside(folder: Path, path: Any) -> Path:
     file = folder / str(path)
     if not file.resolve().is_relative_to(folder.resolve()):
         raise FileError(
-            f"{str(folder / WINNERS)!r} names a sound outside its folder: expected a path inside, "
-            f"got {str(path)!r}. Give a folder that `deconv1d mine` wrote."
+            f"{str(folder / WINNERS_FILE)!r} names a sound outside its folder: expected a path "
+            f"inside, got {str(path)!r}. Give a folder that `deconv1d mine` wrote."
         )
     return file
