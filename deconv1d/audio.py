@@ -16,13 +16,16 @@ import tempfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from deconv1d.errors import FileError, InputError, warn
+
+if TYPE_CHECKING:
+    import soundfile
 
 Samples: TypeAlias = npt.NDArray[np.floating[Any]]
 Waveform: TypeAlias = torch.Tensor | npt.NDArray[Any]
@@ -103,9 +106,27 @@ def read_audio(
     """
     sample_rate = None if sample_rate is None else whole_rate(sample_rate)
     content = _read_bytes(path)
+    if not os.path.isfile(path):  # a pipe can be read once
+        return decode_audio(content, str(path), sample_rate, mono=mono)
     # By its number, not through Python: callbacks of libsndfile's swallow Ctrl-C.
     with open(path, "rb") as file:
         return _decoded(file.fileno(), content, str(path), sample_rate, mono=mono)
+
+
+def check_audio(path: str | Path) -> None:
+    """Raises FileError if a file is no sound file; only its header is read.
+
+    Args:
+        path: The file. What can be read once, such as a pipe, is not looked at.
+    """
+    import soundfile
+
+    if not os.path.isfile(path):
+        return
+    try:
+        soundfile.info(str(path))
+    except soundfile.LibsndfileError as error:
+        raise _refused(str(path), os.path.getsize(path), error) from error
 
 
 def decode_audio(
@@ -345,17 +366,20 @@ def _frames(
             frames = file.read(dtype="float32", always_2d=True)
             rate, declared, log = file.samplerate, file.frames, file.extra_info
     except soundfile.LibsndfileError as error:
-        raise FileError(
-            f"{name!r} cannot be read: expected a whole sound file, got {len(content)} bytes "
-            f"that libsndfile refuses ({error.error_string}). Copy it again, or convert it: "
-            "ffmpeg -i IN OUT.wav"
-        ) from error
+        raise _refused(name, len(content), error) from error
     if (len(frames) < declared and counted is None) or is_cut(content, log):
         raise FileError(
             f"{name!r} is cut short: expected all the samples that it declares, got "
             f"{len(frames)}. Copy it again, or keep what is there: ffmpeg -i IN OUT.wav"
         )
     return frames, rate
+
+
+def _refused(name: str, size: int, error: soundfile.LibsndfileError) -> FileError:
+    return FileError(
+        f"{name!r} cannot be read: expected a whole sound file, got {size} bytes that libsndfile "
+        f"refuses ({error.error_string}). Copy it again, or convert it: ffmpeg -i IN OUT.wav"
+    )
 
 
 def with_length(content: bytes) -> bytes | None:

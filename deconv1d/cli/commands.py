@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import re
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -24,16 +23,17 @@ from deconv1d.cli.answer import Answer
 from deconv1d.cli.demo import demo_options, run_demo
 from deconv1d.cli.explore import explore_options, run_explore
 from deconv1d.cli.files import (
-    as_arguments,
+    MARK,
+    check_inputs,
     check_outputs,
-    check_recordings,
     each,
+    read_direction,
     read_recording,
 )
 from deconv1d.cli.mine import mine_clips, mine_options
 from deconv1d.cli.models import blaming
-from deconv1d.cli.options import MARK
 from deconv1d.cli.report import report_options, run_report
+from deconv1d.cli.shell import as_arguments, for_the_shell, refuse
 from deconv1d.cli.sonifiers import as_the_model_takes_it, sonifier_of
 from deconv1d.cli.streaming import sonify_in_tiles, streams
 from deconv1d.cli.tuning import run_tuning, tuning_options
@@ -65,14 +65,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         # Only the answer goes to stdout, so that `--json` can be piped into a program: what the
         # model itself prints is sent to stderr.
-        arguments = _parser().parse_args(as_arguments(sys.argv[1:] if argv is None else argv))
-        check_recordings(arguments)
+        words = as_arguments(sys.argv[1:] if argv is None else argv)
+        arguments, unknown = _parser().parse_known_args(words)
+        refuse(unknown, arguments.parser)
+        check_inputs(arguments)
         check_outputs(arguments)
         with _warnings_in_one_line(), redirect_stdout(sys.stderr):  # a model may print
             answer = arguments.run(arguments)
     # A user's mistake is one line, not a traceback; anything else is a fault of ours and shows all.
     except Deconv1dError as error:
-        _say(_for_the_shell(str(error)))
+        _say(for_the_shell(str(error)))
         return 2
     except KeyboardInterrupt:
         _say("interrupted")
@@ -168,8 +170,7 @@ def _asked(arguments: argparse.Namespace) -> dict[str, Any]:
     """Options that are numbers or files on the command line and something else in Python."""
     asked: dict[str, Any] = {"channel_axis": arguments.channel_axis}
     if arguments.direction is not None:
-        with blaming(f"Reading {arguments.direction!r}", "Give an array that numpy.save wrote."):
-            asked["direction"] = np.load(arguments.direction, allow_pickle=False)
+        asked["direction"] = read_direction(arguments.direction)
     if arguments.method == "mask":
         asked["generator"] = torch.Generator().manual_seed(arguments.random_state)
     return asked
@@ -196,7 +197,7 @@ def _card(arguments: argparse.Namespace) -> Answer:
 def _compare(arguments: argparse.Namespace) -> Answer:
     from deconv1d.compare import METHODS, compare
 
-    methods = METHODS if arguments.methods is None else arguments.methods.split(",")
+    methods = arguments.methods or METHODS
     channel = options.one_channel(arguments.channel)
     with _opened(arguments) as (sonifier, x):
         comparison = compare(
@@ -224,7 +225,7 @@ def _benchmark_trust(arguments: argparse.Namespace) -> Answer:
         layers = (
             spread_layers(sonifier, arguments.seconds)
             if arguments.layers is None
-            else arguments.layers.split(",")
+            else arguments.layers
         )
         table = benchmark_trust(
             sonifier,
@@ -427,7 +428,7 @@ def _parser() -> argparse.ArgumentParser:
         for add_options in command.options:
             add_options(subparser)
         subparser.add_argument("--json", action="store_true", help="answer in one line of JSON")
-        subparser.set_defaults(run=command.run, command=name)
+        subparser.set_defaults(run=command.run, command=name, parser=subparser)
     _complete(parser)
     return parser
 
@@ -440,27 +441,6 @@ def _complete(parser: argparse.ArgumentParser) -> None:
         except ImportError:
             return
         argcomplete.autocomplete(parser)
-
-
-IN_THE_SHELL = {
-    r"sonifier\.(\w+)\(x, ([^)]*)\)": r"deconv1d \1 --layer \2",
-    r"sonifier\.(\w+)(\(x\))?": r"deconv1d \1",
-    r"Sonifier\(model, sample_rate=(\d+)\)": r"--sample-rate \1",
-    r"method=['\"](\w+)['\"]": r"--method \1",
-}
-"""What messages advise in Python, as patterns, and what that is on the command line."""
-
-
-OPTIONS = re.compile(
-    r"\b(channel_axis|channel|budget|rivals|seed|low_cut|draws|seconds"
-    r"|top|batch|shard_clips|threads|workers)="
-)
-
-
-def _for_the_shell(message: str) -> str:
-    for python, shell in IN_THE_SHELL.items():
-        message = re.sub(python, shell, message)
-    return OPTIONS.sub(lambda found: f"--{found[1].replace('_', '-')} ", message)
 
 
 # --- lines on stderr -----------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from deconv1d.audio import read_audio
 from deconv1d.cli.answer import Answer
 from deconv1d.cli.files import STDIN, read_recording, recordings
 from deconv1d.cli.models import blaming
-from deconv1d.cli.options import channel_of, model_alone, one_channel
+from deconv1d.cli.options import channel_of, model_alone, names_of, one_channel
 from deconv1d.cli.sonifiers import as_the_model_takes_it, sonifier_of
 from deconv1d.errors import InputError
 from deconv1d.report.listening import Shown, Subject, write_listening_page
@@ -84,6 +84,7 @@ def demo_options(parser: argparse.ArgumentParser) -> None:
     model_alone(parser, required=False)
     parser.add_argument(
         "--layers",
+        type=names_of,
         metavar="LIST",
         help="of your model, such as conv5,conv9 (default: up to 12, from low to high)",
     )
@@ -184,8 +185,6 @@ def _own(arguments: argparse.Namespace) -> Path:
         LISTENING,
         CAUTION,
     )
-    # Each layer once: two entries of one name would be written to one folder.
-    layers = None if arguments.layers is None else list(dict.fromkeys(arguments.layers.split(",")))
     # What is raised below comes from the user's model on these recordings, not from the command.
     with blaming(f"The model on {', '.join(map(repr, names[:3]))}", "Give it what it takes."):
         return write_listening_page(
@@ -193,7 +192,7 @@ def _own(arguments: argparse.Namespace) -> Path:
             f"What {model} hears",
             paragraphs,
             [_recorded(sonifier, name, f"recording-{n + 1}") for n, name in enumerate(names)],
-            Shown(layers=layers, channel=channel, masks=masks),
+            Shown(layers=arguments.layers, channel=channel, masks=masks),
         )
 
 

@@ -5,39 +5,34 @@ from __future__ import annotations
 import argparse
 import glob
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
-from deconv1d.audio import FORMATS, Samples, check_subtype, decode_audio, format_of, read_audio
+import numpy as np
+import numpy.typing as npt
+
+from deconv1d.audio import (
+    FORMATS,
+    Samples,
+    check_audio,
+    check_subtype,
+    decode_audio,
+    format_of,
+    read_audio,
+)
 from deconv1d.errors import FileError, InputError
 
 STDIN = "-"
 """What stands for a recording from a pipe."""
 NAME = "{name}"
 """What stands for the recording in the name of a file."""
-OUTPUTS = ("-o", "--output", "--spectrogram", "--figure")
+MARK = "{channel}"
+"""What stands for the channel in the name of a file."""
 SUFFIXES = (*FORMATS, ".mp3", ".aif", ".aiff", ".au", ".opus", ".caf", ".w64")
 """Of what is a recording in a folder."""
-
-
-def as_arguments(argv: Sequence[str]) -> list[str]:
-    """Puts ./ before names of files that begin with a dash, which look like options.
-
-    Args:
-        argv: As the shell gives them.
-    """
-    # argparse takes "-dash.ogg" for the options -d -a -s ...; "./-dash.ogg" is the same file.
-    before = ["", *argv]
-    return [
-        f"./{word}" if _is_dashed(word) and (last in OUTPUTS or Path(word).is_file()) else word
-        for last, word in zip(before, argv, strict=False)
-    ]
-
-
-def _is_dashed(word: str) -> bool:
-    # A dot, as all names of sound files have one: "-o" stays an option.
-    return word.startswith("-") and not word.startswith("--") and word != STDIN and "." in word
 
 
 def recordings(given: Sequence[str]) -> list[str]:
@@ -60,8 +55,6 @@ def _named(name: str) -> list[str]:
         found = [str(p) for p in sorted(Path(name).iterdir()) if p.suffix.lower() in SUFFIXES]
     else:
         found = sorted(glob.glob(name)) if glob.has_magic(name) else [name]
-    if found == [name]:
-        _check_there(name)
     if not found:
         raise FileError(
             f"{name!r} names no recording: expected one sound file or more, got none. Give files, "
@@ -70,17 +63,23 @@ def _named(name: str) -> list[str]:
     return found
 
 
-def check_recordings(arguments: argparse.Namespace) -> None:
-    """Raises FileError if a recording is not there; before a model is made.
+def check_inputs(arguments: argparse.Namespace) -> None:
+    """Raises FileError if a file that is named cannot be read; before any work is done.
 
     Args:
         arguments: Of any command.
     """
-    given = getattr(arguments, "audio", None) or []
-    if isinstance(given, str):
-        _check_there(given)
-    else:
-        recordings(given)
+    asked = vars(arguments)
+    given = asked.get("audio") or []
+    names = recordings(given) if isinstance(given, list) else [given]
+    if arguments.command == "card" and arguments.other is not None:
+        names.append(arguments.other)
+    for name in names:
+        _check_there(name)
+        if name != STDIN:
+            check_audio(name)
+    if asked.get("direction") is not None:
+        _check_there(arguments.direction)
 
 
 def _check_there(name: str) -> None:
@@ -89,6 +88,25 @@ def _check_there(name: str) -> None:
             f"{name!r} cannot be read: No such file. Give the path of a sound file, or - for the "
             f"standard input."
         )
+
+
+def read_direction(name: str) -> npt.NDArray[Any]:
+    """A number for each channel, from a file.
+
+    Args:
+        name: Of the file.
+
+    Raises:
+        FileError: If it cannot be read.
+    """
+    try:
+        direction: npt.NDArray[Any] = np.load(name, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise FileError(
+            f"The direction {name!r} cannot be read: expected an array of numbers, got "
+            f"{str(error).rstrip('.')}. Give a file that numpy.save wrote."
+        ) from error
+    return direction
 
 
 def read_recording(name: str, rate: int | None, *, mono: bool = False) -> Samples:
@@ -132,14 +150,30 @@ def each(arguments: argparse.Namespace) -> Iterator[argparse.Namespace]:
         for name in names
     ]
     for option in ("output", "spectrogram"):
-        outputs = [vars(one)[option] for one in filled]
-        twice = next((out for out in outputs if out is not None and outputs.count(out) > 1), None)
+        outputs = [vars(one)[option] for one in filled if vars(one)[option] is not None]
+        _check_kept(names, outputs, arguments.channel)
+        twice = next((out for out in outputs if outputs.count(out) > 1), None)
         if twice is not None:
             raise InputError(
                 f"{twice!r} is one name for {outputs.count(twice)} recordings: expected a name for "
                 f"each, got the same. Put {NAME} into it, which stands for the recording's."
             )
     return iter(filled)
+
+
+def _check_kept(names: Sequence[str], outputs: Sequence[str], channel: Any) -> None:
+    """Raises InputError if a sound would be written over one of the recordings."""
+    kept = {os.path.realpath(name) for name in names if name != STDIN}
+    # Of "all" and "most_active" the numbers are not known yet: any number will do.
+    words = channel if isinstance(channel, list) else [r"(\d+|all|most_active)"]
+    for output in outputs:
+        for word in words:
+            place = re.escape(os.path.realpath(output)).replace(re.escape(MARK), str(word))
+            if over := next((name for name in kept if re.fullmatch(place, name)), None):
+                raise InputError(
+                    f"{output!r} is a recording, {over!r}: expected a name for the sound, got one "
+                    f"that would replace what is listened to. Give another name or folder."
+                )
 
 
 def _filled(output: str | None, name: str) -> str | None:

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
-from deconv1d.cli.options import model_alone
+from deconv1d.cli.options import model_alone, names_of
 from deconv1d.cli.sonifiers import load_sonifier
 from deconv1d.forward import TAPS
 from deconv1d.masks.options import LISTENING
@@ -27,7 +27,9 @@ def mine_options(parser: argparse.ArgumentParser) -> None:
         help="folder, glob, tar file, table of paths (.csv, .parquet) or Parquet of sounds",
     )
     parser.add_argument("-o", "--output", required=True, metavar="FOLDER", help="to write or go on")
-    parser.add_argument("--layers", metavar="LIST", help="such as conv5,conv9 (default: all)")
+    parser.add_argument(
+        "--layers", type=names_of, metavar="LIST", help="such as conv5,conv9 (default: all)"
+    )
     parser.add_argument("--top", type=int, default=3, metavar="N", help="for each channel (3)")
     parser.add_argument("--score", choices=SCORES, default="peak", help="what ranks a clip")
     parser.add_argument("--tap", choices=TAPS, default="block", help="where a map is taken")
@@ -73,7 +75,7 @@ def mine_clips(arguments: argparse.Namespace) -> tuple[str, dict[str, object]]:
         arguments.output,
         arguments.data,
         load,
-        layers=None if arguments.layers is None else arguments.layers.split(","),
+        layers=arguments.layers,
         top=arguments.top,
         score=arguments.score,
         tap=arguments.tap,

@@ -5,14 +5,12 @@ from __future__ import annotations
 import argparse
 from typing import NoReturn
 
+from deconv1d.cli.files import MARK, NAME
 from deconv1d.errors import InputError
 from deconv1d.forward import TAPS
 from deconv1d.masks.options import BUDGET, LISTENING, RIVALS
 from deconv1d.rules.table import METHODS
 from deconv1d.seeds import SEEDS
-
-MARK = "{channel}"
-"""What stands for the channel in the name of a file."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -147,7 +145,7 @@ def sound_options(parser: argparse.ArgumentParser) -> None:
         required=True,
         metavar="FILE",
         help=f"sound file to write, .wav, .flac or .ogg; {MARK} in it stands for the channel, "
-        "{name} for the recording",
+        f"{NAME} for the recording",
     )
     parser.add_argument("--subtype", help="its sample format, such as PCM_16 (default: float)")
     parser.add_argument("--spectrogram", metavar="FILE", help="picture to write, such as .png")
@@ -184,6 +182,7 @@ def compare_options(parser: argparse.ArgumentParser) -> None:
     """Adds the methods and their control."""
     parser.add_argument(
         "--methods",
+        type=names_of,
         metavar="LIST",
         help="such as deconvnet,guided,NeuronDeconvolution (default: all of ours and Captum's)",
     )
@@ -202,7 +201,10 @@ def trust_options(parser: argparse.ArgumentParser) -> None:
         help="a folder with a folder of recordings for each of several classes",
     )
     parser.add_argument(
-        "--layers", metavar="LIST", help="such as conv5,conv9 (default: four, from low to high)"
+        "--layers",
+        type=names_of,
+        metavar="LIST",
+        help="such as conv5,conv9 (default: four, from low to high)",
     )
     parser.add_argument(
         "--count", type=int, default=24, metavar="N", help="pairs in each layer (default: 24)"
@@ -211,6 +213,21 @@ def trust_options(parser: argparse.ArgumentParser) -> None:
         "--seconds", type=float, default=2.0, metavar="S", help="length of a mixture (default: 2)"
     )
     parser.add_argument("-o", "--output", metavar="FILE", help="page to write, with the table")
+
+
+def names_of(text: str) -> list[str]:
+    """The parts of a list from the command line, each once.
+
+    Args:
+        text: Such as "conv3,conv7"; spaces beside the commas are dropped.
+
+    Raises:
+        ArgumentTypeError: If it has no part.
+    """
+    parts = list(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+    if not parts:
+        raise argparse.ArgumentTypeError(f"expected a list with commas between, got {text!r}")
+    return parts
 
 
 def _rivals(text: str) -> int | None:
@@ -253,8 +270,8 @@ def channel_of(text: str) -> list[int] | str | None:
     # One number is a list of one: its file name may still contain the channel.
     try:
         # Each once: two sounds of one channel would be written to one file.
-        return list(dict.fromkeys(int(number) for number in text.split(",")))
-    except ValueError:
+        return list(dict.fromkeys(map(int, names_of(text))))
+    except (ValueError, argparse.ArgumentTypeError):
         raise argparse.ArgumentTypeError(
             f"expected a number, a list such as 0,3,17, all, most_active or none, got {text!r}"
         ) from None

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import os
 from typing import Any
 
+from deconv1d.cli.files import MARK
 from deconv1d.cli.models import blaming
-from deconv1d.cli.options import MARK
 from deconv1d.errors import InputError
 from deconv1d.sonify import Sonifier
 
@@ -51,6 +52,8 @@ def _whole(arguments: argparse.Namespace) -> dict[str, bool]:
 def _seconds(path: str) -> float:
     import soundfile
 
+    if not os.path.isfile(path):  # a pipe can be read once
+        return 0.0
     try:
         return float(soundfile.info(path).duration)
     except (soundfile.LibsndfileError, RuntimeError, OSError, TypeError):

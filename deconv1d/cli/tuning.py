@@ -8,6 +8,7 @@ from dataclasses import asdict
 from deconv1d.audio import write_whole
 from deconv1d.cli.answer import Answer
 from deconv1d.cli.models import blaming
+from deconv1d.cli.options import names_of
 from deconv1d.cli.sonifiers import sonifier_of
 from deconv1d.errors import InputError
 from deconv1d.evaluation.tuning import STIMULI
@@ -78,8 +79,8 @@ def _channels(text: str) -> list[int] | str:
 
 def _numbers(option: str, text: str, example: str) -> list[float]:
     try:
-        return [float(part) for part in text.split(",")]
-    except ValueError:
+        return [float(part) for part in names_of(text)]
+    except (ValueError, argparse.ArgumentTypeError):
         raise InputError(
             f"{option} {text!r} cannot be read: expected numbers with commas between, got "
             f"something else. Give for example {option}={example}."

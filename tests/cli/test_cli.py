@@ -253,7 +253,7 @@ def test_bad_files(clip, content, words, refused):
         (["--method", "lrp"], ("argument --method", "deconvnet")),
         (["--tap", "input"], ("argument --tap", "block")),
         (["--sample-rate", "8k"], ("argument --sample-rate", "'8k'")),
-        (["--sample-rate", "0"], ("sample_rate=0",)),
+        (["--sample-rate", "0"], ("--sample-rate 0",)),
         (["-o", "out.mp3"], ("'.mp3'", ".wav")),
         (["-o", "missing/out.wav"], ("'missing/out.wav' cannot be written", "no folder 'missing'")),
         (["-o", "clip.wav/out.wav"], ("cannot be written", "no folder 'clip.wav'")),

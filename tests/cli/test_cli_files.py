@@ -13,8 +13,8 @@ import pytest
 from command import options, samples, sonify, sound, write
 
 import deconv1d
-from deconv1d.cli import commands
 from deconv1d.cli.commands import main
+from deconv1d.cli.shell import for_the_shell
 
 
 def test_names_that_begin_with_a_dash(capsys):
@@ -46,6 +46,33 @@ def test_several_recordings_folders_and_wildcards(capsys):
     assert [s["recording"] for s in facts["sounds"]][::2] == ["in/a.wav", "in/b.flac", "c.wav"]
     assert sonify("c.wav", "-o", "alone.wav", "--channel", "2") == 0
     np.testing.assert_allclose(samples("alone.wav"), samples("out/c-2.wav"), atol=1e-6)
+
+
+def test_a_recording_from_a_pipe_with_a_name(clip, tmp_path):
+    """What `<(sox ...)` in bash is: it can be read once, and not be asked for its length."""
+    os.mkfifo("pipe")
+    with subprocess.Popen(["cp", clip, "pipe"]):
+        assert sonify("pipe", "-o", "b.wav") == 0
+    assert sonify(clip, "-o", "a.wav") == 0
+    np.testing.assert_array_equal(samples("a.wav"), samples("b.wav"))
+
+
+@pytest.mark.parametrize("output", ["clip.wav", "./clip.wav", "{name}.wav", "link.wav"])
+def test_a_recording_is_not_written_over(clip, output, capsys):
+    before = Path(clip).read_bytes()
+    os.symlink(clip, "link.wav")
+    assert sonify(clip, "-o", output, model="models.py:failing") == 2
+    assert "is a recording" in capsys.readouterr().err
+    assert Path(clip).read_bytes() == before
+
+
+@pytest.mark.parametrize("stream", [[], ["--stream"]])
+def test_a_recording_is_not_written_over_by_its_channels(stream, capsys):
+    before = Path(write("clip-3.wav", sound(2400))).read_bytes()
+    asked = ["--channel", "1,3", "-o", "clip-{channel}.wav", *stream]
+    assert sonify("clip-3.wav", *asked, model="models.py:failing") == 2
+    assert "is a recording" in capsys.readouterr().err
+    assert Path("clip-3.wav").read_bytes() == before
 
 
 def test_several_recordings_need_several_names(clip, refused):
@@ -129,12 +156,14 @@ ADVICE = {
     "Sonifier(model, sample_rate=8000).": "--sample-rate 8000.",
     "use method='mask' or channel_axis=2": "use --method mask or --channel-axis 2",
     "Give draws=1 or channel=3.": "Give --draws 1 or --channel 3.",
+    "Leave `methods` out for all of them.": "Leave --methods out for all of them.",
+    "sample_rate=-8000 cannot be used": "--sample-rate -8000 cannot be used",
 }
 
 
 @pytest.mark.parametrize("python", ADVICE)
 def test_advice_in_python_becomes_advice_for_the_shell(python):
-    assert commands._for_the_shell(python) == ADVICE[python]
+    assert for_the_shell(python) == ADVICE[python]
 
 
 def test_no_message_of_the_library_names_a_sonifier_in_the_shell():
@@ -144,7 +173,7 @@ def test_no_message_of_the_library_names_a_sonifier_in_the_shell():
         for text in re.findall(r'^ *r?f?"(.*)"', path.read_text("utf-8"), re.MULTILINE):
             found |= set(re.findall(r"sonifier\.\w+(?:\(x[^)]*\))?", text))
     assert len(found) >= 3
-    assert [advice for advice in found if "sonifier" in commands._for_the_shell(advice)] == []
+    assert [advice for advice in found if "sonifier" in for_the_shell(advice)] == []
 
 
 def test_all_options_of_sonify(clip, capsys):
@@ -198,6 +227,27 @@ def test_dead_channels_are_said_once(clip, capsys):
     assert line.endswith(
         "20 of 40 sonifications of layer '3' are silent, the first that of channel 0."
     )
+
+
+@pytest.mark.parametrize("option", ["--direction", "--other"])
+def test_each_file_that_is_not_there_is_said_before_a_model_is_made(clip, option, refused):
+    more = ["-o", "out.wav"] if option == "--direction" else []
+    command = "sonify" if option == "--direction" else "card"
+    made = options("models.py:failing")
+    code = main([command, clip, *made, "--layer", "3", *more, option, "nowhere.npy"])
+    refused(code, "'nowhere.npy' cannot be read: No such file")
+
+
+def test_a_direction_that_is_no_array_is_refused(clip, refused):
+    refused(sonify(clip, "--direction", clip), repr(clip), "numpy.save")
+
+
+def test_of_several_recordings_all_are_looked_at_first(clip, refused):
+    """An hour of work must not end at the last of 500 files."""
+    Path("notes.txt").write_text("no sound")
+    more = ["--layer", "3", "-o", "out-{name}.wav"]
+    code = main(["sonify", clip, "notes.txt", *options("models.py:failing"), *more])
+    refused(code, "'notes.txt' cannot be read", "Format not recognised")
 
 
 @pytest.mark.parametrize("command", ["layers", "plan", "sonify", "card", "compare", "demo"])
