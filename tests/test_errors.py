@@ -64,7 +64,7 @@ def fails(model, error, message, x, *, sonifier=None, **asked):
 
 # --- the waveform --------------------------------------------------------------------------------
 
-NUMBERS = r"expected a tensor or an array of numbers .*Read files with"
+NUMBERS = r"expected a tensor or an array of numbers.*Read files with"
 FLOATING = r"expected a floating dtype\. Convert it first, 16-bit samples by x / 32768"
 EMPTY = r"expected samples along the last axis, got shape \({}\)\. Check how"
 FINITE = (

@@ -195,6 +195,39 @@ def test_no_error_of_torch_is_left(shape):
     assert "running_mean" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("made", "advice"),
+    [
+        (lambda x: (x, RATE), "Give x[0]"),  # torchaudio.load, librosa.load, soundfile.read
+        (lambda x: (x.numpy(), RATE), "Give x[0]"),
+        (lambda x: [RATE, x.numpy()], "Give x[1]"),  # scipy.io.wavfile.read
+        (lambda x: {"array": x.numpy(), "sampling_rate": RATE}, "Give x['array']"),  # datasets
+        (lambda x: {"path": "a.wav"}, "an array of numbers"),
+        (lambda x: None, "an array of numbers"),
+    ],
+)
+def test_what_loaders_return_is_not_a_waveform_yet(made, advice):
+    with pytest.raises(InputError, match=re.escape(advice)) as caught:
+        Sonifier(network(1), sample_rate=RATE).sonify(made(samples(61)), **LAYER)
+    assert "object array" not in str(caught.value)
+
+
+def test_the_byte_order_of_a_file_is_no_matter():
+    """Seismograms and FITS files are read with their bytes in the other order."""
+    x, sonifier = samples(61).numpy(), Sonifier(network(1))
+    found = sonifier.sonify(x.astype(x.dtype.newbyteorder("S")), **LAYER)
+    assert found.waveform.dtype == torch.float64
+    torch.testing.assert_close(found.waveform, sonifier.sonify(x, **LAYER).waveform)
+
+
+def test_several_channels_where_the_model_takes_one_have_their_line_to_type():
+    with pytest.raises(InputError, match=r"x\.reshape\(12, 1, 61\).*x\.mean\(1, keepdims=True\)"):
+        Sonifier(network(1)).sonify(samples(1, 12, 61), **LAYER)
+    lines = samples(1, 12, 61).reshape(12, 1, 61), samples(1, 12, 61).mean(1, keepdims=True)
+    for given in lines:
+        Sonifier(network(1)).sonify(given, **LAYER)
+
+
 def test_a_path_is_read_at_the_models_rate(tmp_path):
     x = samples(1000, 1).numpy() / 10
     soundfile.write(tmp_path / "a.wav", x, 2 * RATE, subtype="DOUBLE")
@@ -207,7 +240,7 @@ def test_a_path_is_read_at_the_models_rate(tmp_path):
         Sonifier(network(1)).layers(tmp_path / "a.wav")
 
 
-def test_the_channels_of_a_file_are_mixed_or_not_as_the_model_takes_them(tmp_path):
+def test_the_channels_of_a_file_are_mixed_or_not_as_the_model_takes_them(tmp_path, recwarn):
     x = samples(300, 2).numpy() / 10
     soundfile.write(tmp_path / "a.wav", x, RATE, subtype="DOUBLE")
     mono = Sonifier(network(1), sample_rate=RATE).sonify(tmp_path / "a.wav", **LAYER)
@@ -215,6 +248,7 @@ def test_the_channels_of_a_file_are_mixed_or_not_as_the_model_takes_them(tmp_pat
     np.testing.assert_allclose(mono.input, x.mean(1), atol=1e-7)
     stereo = Sonifier(network(2), sample_rate=RATE).sonify(tmp_path / "a.wav", **LAYER)
     assert stereo.waveform.shape == (1, 2, 300)
+    assert not recwarn.list  # a file has no clips that might be channels
 
 
 def test_every_door_reads_an_array_in_the_same_way():

@@ -168,7 +168,7 @@ def card_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--full",
         action="store_true",
-        help="add cascading randomisation, sMPRT, eMPRT and trivial sounds: 200 sonifications",
+        help="add cascading randomisation, sMPRT, eMPRT and trivial sounds: some 150 sonifications",
     )
     parser.add_argument(
         "--draws", type=int, default=3, metavar="N", help="of each random control (default: 3)"

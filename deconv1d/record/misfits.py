@@ -51,7 +51,7 @@ def explain(shape: tuple[int, ...], error: Exception) -> Exception:
         if got[1] != weight[1]:
             # (batch, time, channels) models turn the axes themselves.
             turned = got[1] == shape[-1] and weight[1] in shape[:-1]
-            advice = TIME_SECOND if turned else f"Give (batch, {weight[1]}, time)."
+            advice = TIME_SECOND if turned else _of_channels(shape, weight[1])
             return InputError(
                 f"The number of channels does not fit {where}: expected {weight[1]}, got {got[1]} "
                 f"(waveform {shape}). {advice}"
@@ -76,6 +76,17 @@ def _explain_message(shape: tuple[int, ...], error: Exception) -> Exception:
             f"{found[2]} (waveform {shape}). {TIME_SECOND}"
         )
     return error
+
+
+def _of_channels(shape: tuple[int, ...], wanted: int) -> str:
+    """What to type where the waveform has another number of channels than the model takes."""
+    if wanted == 1 and len(shape) == 3 and shape[1] > 1:
+        batch, channels, time = shape
+        return (
+            f"Give x.reshape({batch * channels}, 1, {time}) for {batch * channels} clips, or "
+            f"x.mean(1, keepdims=True) for the mean of the channels."
+        )
+    return f"Give (batch, {wanted}, time)."
 
 
 def _reshape(shape: tuple[int, ...], more: int) -> str:

@@ -102,7 +102,7 @@ class Waveform:
                 continue
             if self.mixed is None and self.given.dim() == 2 and number == 1:
                 self._check_decided(model, self.readings[2:])
-            if number == 2:
+            if number == 2 and self.mixed is None:
                 self._say_clips()
             return result, tuple(refused)
         return None, tuple(refused)
@@ -217,16 +217,28 @@ def _as_tensor(x: Any) -> Tensor:
     if isinstance(x, Tensor):
         return x.detach()
     try:
-        # NumPy makes an object array of ragged lists and of strings of objects, without an error.
+        # NumPy makes an object array of anything that is no array of numbers, without an error.
         array = np.asarray(x)
-        if array.dtype == object:
-            raise TypeError("object array")
-        return torch.from_numpy(np.ascontiguousarray(array).copy())
+        # Seismograms and FITS files are big-endian; torch knows the machine's byte order alone.
+        return torch.from_numpy(array.astype(array.dtype.newbyteorder("="), order="C"))
     except (TypeError, ValueError) as error:
         raise InputError(
-            f"The waveform is a {type(x).__name__}: expected a tensor or an array of numbers "
-            f"({error}). Read files with soundfile or deconv1d.audio.read_audio first."
+            f"The waveform is a {type(x).__name__}: expected a tensor or an array of numbers, or "
+            f"the path of a sound file. {_part_to_give(x)}"
         ) from error
+
+
+def _part_to_give(x: Any) -> str:
+    """What to type where a loader has returned a waveform together with its sample rate."""
+    parts: dict[Any, Any] = {}
+    if isinstance(x, dict):
+        parts = x
+    elif isinstance(x, tuple | list) and len(x) == 2:
+        parts = dict(enumerate(x))
+    for name, part in parts.items():
+        if isinstance(part, Tensor | np.ndarray) and part.ndim:
+            return f"It looks like samples with their rate. Give x[{name!r}]."
+    return "Read files with soundfile or deconv1d.audio.read_audio first."
 
 
 def shortest(runs: Callable[[int], bool], failing: int) -> int | None:
