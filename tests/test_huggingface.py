@@ -65,6 +65,8 @@ def test_the_command_takes_the_folder(capsys):
     assert "Wav2Vec2Model: 8000 Hz, waveforms normalised to mean 0 and variance 1" in shown.err
     assert main([*command, "--sample-rate", "16000"]) == 2
     assert "--sample-rate 16000" in capsys.readouterr().err
+    assert main([*command, "--key", "ema"]) == 2
+    assert "--key" in capsys.readouterr().err
 
 
 def test_folders_that_hold_no_such_model():

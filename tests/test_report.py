@@ -285,6 +285,21 @@ def test_the_command_writes_the_page(mined, tmp_path, capsys):
     assert "holds nothing to show" in capsys.readouterr().err
 
 
+def test_the_command_makes_the_mined_model_as_all_commands_do(mined, tmp_path, capsys):
+    """From a trainer's checkpoint; at the rate that it was mined at, if none is given."""
+    torch.save({"ema": network().model.state_dict(), "epoch": 3}, tmp_path / "run.ckpt")
+    (tmp_path / "net.py").write_text(
+        "from torch import nn\n\ndef make():\n    return nn.Sequential("
+        "nn.Conv1d(1, 4, 33), nn.ReLU(), nn.Conv1d(4, 5, 9, stride=2), nn.ReLU())\n"
+    )
+    made = ["--model", f"{tmp_path / 'net.py'}:make", "--weights", str(tmp_path / "run.ckpt")]
+    folder = tmp_path / "page"
+    code = main(["report", str(mined), *made, "--key", "ema", "--device", "cpu", "-o", str(folder)])
+    assert code == 0, capsys.readouterr().err
+    (model,) = facts_of(folder / PAGE)["models"]
+    assert model["layers"][0]["tuning"] is not None
+
+
 def test_the_example_in_the_docs_is_small_whole_and_linked():
     docs = Path(__file__).parents[1] / "docs"
     files = [path for path in (docs / "example").rglob("*") if path.is_file()]

@@ -187,6 +187,12 @@ def _refusal(path: str | Path, error: Exception) -> str:
             f"The weights {str(path)!r} are refused: expected tensors only, got a pickle that asks "
             f"for {code[1]!r}, and a pickle can run any code. Save model.state_dict() instead."
         )
+    if "TorchScript" in str(error):
+        return (
+            f"The weights {str(path)!r} cannot be used: expected a state dict, got a model as "
+            f"TorchScript. Write a factory that returns torch.jit.load({str(path)!r}), and give "
+            f"it as the model."
+        )
     return (
         f"The weights {str(path)!r} cannot be read: expected a whole file of safetensors or "
         f"torch.save, got {type(error).__name__}. Copy it again, or check its suffix: only "

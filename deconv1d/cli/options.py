@@ -41,7 +41,7 @@ def models_options(parser: argparse.ArgumentParser) -> None:
     model_alone(parser)
 
 
-def model_alone(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
+def model_alone(parser: argparse._ActionsContainer, *, required: bool = True) -> None:
     """Adds the model, without a recording."""
     parser.add_argument(
         "--model",

@@ -6,7 +6,9 @@ import argparse
 from typing import TYPE_CHECKING
 
 from deconv1d.cli.answer import Answer
-from deconv1d.cli.models import blaming, load_model
+from deconv1d.cli.models import blaming
+from deconv1d.cli.options import model_alone
+from deconv1d.cli.sonifiers import sonifier_of
 from deconv1d.errors import InputError
 from deconv1d.progress import bar
 
@@ -20,17 +22,10 @@ def report_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "other", metavar="OTHER", nargs="?", help="another one, of another model, to show beside it"
     )
-    parser.add_argument(
-        "--model",
-        metavar="FACTORY",
-        help="the mined model, as for `deconv1d mine`: adds tuning curves of all channels",
-    )
-    parser.add_argument("--weights", metavar="FILE", help="its state dict")
-    parser.add_argument("--other-model", metavar="FACTORY", help="the same for OTHER")
-    parser.add_argument("--other-weights", metavar="FILE", help="the same for OTHER")
-    parser.add_argument(
-        "--sample-rate", type=int, metavar="HZ", help="what the model was trained at"
-    )
+    given = parser.add_argument_group("tuning curves of all channels, from the mined model")
+    model_alone(given, required=False)
+    given.add_argument("--other-model", metavar="FACTORY", help="the model of OTHER")
+    given.add_argument("--other-weights", metavar="FILE", help="its weights")
     parser.add_argument(
         "--most",
         type=int,
@@ -58,7 +53,7 @@ def run_report(arguments: argparse.Namespace) -> Answer:
         arguments.mined,
         arguments.other,
         folder=arguments.output,
-        tuning=_tuning(arguments.mined, arguments.model, arguments.weights, arguments.sample_rate),
+        tuning=_tuning(arguments.mined, arguments),
         other_tuning=_other_tuning(arguments),
         most=arguments.most,
         progress=True,
@@ -67,32 +62,24 @@ def run_report(arguments: argparse.Namespace) -> Answer:
 
 
 def _other_tuning(arguments: argparse.Namespace) -> dict[str, Tuning] | None:
-    model, weights = arguments.other_model, arguments.other_weights
-    if model is not None and arguments.other is None:
+    if arguments.other_model is not None and arguments.other is None:
         raise InputError(
             "There is nothing that --other-model is the model of: expected a second folder, got "
             "one. Give deconv1d report MINED OTHER, or --model."
         )
-    return _tuning(arguments.other, model, weights, arguments.sample_rate)
+    of_other = {"model": arguments.other_model, "weights": arguments.other_weights, "key": None}
+    return _tuning(arguments.other, argparse.Namespace(**vars(arguments) | of_other))
 
 
-def _tuning(
-    mined: str, model: str | None, weights: str | None, sample_rate: int | None
-) -> dict[str, Tuning] | None:
+def _tuning(mined: str, arguments: argparse.Namespace) -> dict[str, Tuning] | None:
     """Tuning curves of the mined layers, if a model is given."""
     from deconv1d.report.mined_folder import read_mined_folder
-    from deconv1d.sonify import Sonifier
 
-    if model is None:
+    if arguments.model is None:
         return None
     source = read_mined_folder(mined)
-    rate = sample_rate or source.sample_rate
-    if rate is None:
-        raise InputError(
-            "Tuning curves need a sample rate: expected one in hertz, got none, and the mined "
-            "folder has none. Give --sample-rate 8000."
-        )
-    sonifier = Sonifier(load_model(model, weights), sample_rate=rate)
+    arguments.sample_rate = arguments.sample_rate or source.sample_rate
+    sonifier = sonifier_of(arguments)
     layers = bar([layer.name for layer in source.layers], desc="tuning", unit="layers")
-    with blaming(f"The model {model!r} on tones", "Give the model that was mined."):
+    with blaming(f"The model {arguments.model!r} on tones", "Give the model that was mined."):
         return {name: sonifier.tuning(name) for name in layers}

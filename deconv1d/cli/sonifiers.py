@@ -62,6 +62,11 @@ def load_sonifier(
     in_folder = weights is not None and Path(weights).is_dir()
     make = find_factory(factory) if in_folder else None
     if weights is not None and hasattr(make, "from_pretrained"):
+        if key is not None:
+            raise InputError(
+                f"--key {key} does not fit the folder {weights!r}: expected a checkpoint in one "
+                f"file, got a model of Hugging Face. Leave it out."
+            )
         sonifier = Sonifier.from_huggingface(weights, model_class=make)
         print(f"deconv1d: {sonifier.about}", file=sys.stderr)
         if None not in (rate, sonifier.sample_rate) and rate != sonifier.sample_rate:

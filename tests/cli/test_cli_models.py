@@ -111,6 +111,10 @@ def save_changed(**changes):
     return save
 
 
+def save_script(name):
+    torch.jit.script(factory("mono")).save(name)
+
+
 @pytest.mark.parametrize(
     ("name", "save", "words"),
     [
@@ -123,6 +127,7 @@ def save_changed(**changes):
         ("w.pt", lambda name: torch.save([1, 2], name), ("a state dict", "got a list")),
         ("w.pt", lambda name: torch.save(RunsCode(), name), ("refused", "posix.mkdir")),
         ("w.pt", lambda name: torch.save(factory("mono"), name), ("refused", "Sequential")),
+        ("w.pt", save_script, ("a model as TorchScript", "torch.jit.load('w.pt')")),
         ("w.pt", save_changed(**{"0_bias": None}), ("1 missing: '0.bias'",)),
         ("w.pt", save_changed(head=torch.ones(1)), ("1 unexpected: 'head'",)),
         ("w.pt", save_changed(**{"3_weight": torch.ones(2)}), ("1 of another shape: '3.weight'",)),
