@@ -384,7 +384,7 @@ mine(sonifier, clips(), layers=LAYERS, k=2, path=sys.argv[1], save_seconds=0)
 def test_a_killed_run_goes_on_to_the_same_file(sonifier, whole, tmp_path):
     path, here = tmp_path / "mined.parquet", Path(__file__).parent
     environment = {**os.environ, "PYTHONPATH": f"{here}{os.pathsep}{here.parent}"}
-    done = subprocess.run([sys.executable, "-c", KILLED, path], env=environment, timeout=120)
+    done = subprocess.run([sys.executable, "-c", KILLED, path], env=environment, timeout=600)
     assert done.returncode == -signal.SIGKILL
     assert len(Mined.read(f"{path}.part").clips) == 7
     mine(sonifier, waveforms().items(), layers=LAYERS, k=2, path=path)

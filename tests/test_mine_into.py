@@ -433,7 +433,7 @@ def test_a_killed_run_loses_at_most_the_shard_it_was_at(whole, folder, tmp_path)
     )
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
-        [sys.executable, "-c", code], env=environment, timeout=120, capture_output=True
+        [sys.executable, "-c", code], env=environment, timeout=600, capture_output=True
     )
     assert done.returncode != 0
     assert [p.name for p in (out / "shards").iterdir()] == ["000000.parquet"]

@@ -1,7 +1,7 @@
 """Progress on a terminal and off it."""
 
+import re
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -14,27 +14,33 @@ from deconv1d.progress import bar
 
 
 @pytest.fixture
-def fast(monkeypatch):
-    monkeypatch.setattr(progress, "EVERY", 0.05)
+def passes(monkeypatch):
+    """Lets seconds pass on the clock of progress bars, and on no other."""
+    now = [0.0]
+    monkeypatch.setattr("tqdm.std.time", lambda: now[0])
+
+    def wait(seconds):
+        now[0] += seconds
+
+    return wait
 
 
-def test_off_a_terminal_a_line_every_few_seconds_says_what_is_left(fast, capsys):
+def test_off_a_terminal_a_line_every_few_seconds_says_what_is_left(passes, capsys):
     for _ in bar(range(8), desc="card", unit="sounds"):
-        time.sleep(0.03)
+        passes(3.0)
     out, err = capsys.readouterr()
-    lines = err.splitlines()
     assert out == ""
-    assert 2 <= len(lines) <= 6
-    assert all(line.startswith("card: ") and line.endswith(" left") for line in lines)
-    assert "of 8 sounds, 00:00 left" in lines[0]
+    said = [re.fullmatch(r"card: (\d) of 8 sounds, 00:(\d\d) left", l) for l in err.splitlines()]
+    assert [int(each[1]) for each in said] == [2, 4, 6, 8]
+    assert [int(each[2]) for each in said] == pytest.approx([18, 12, 6, 0], abs=1)  # rounded down
     assert "\r" not in err
 
 
-def test_a_bar_within_a_bar_writes_lines_alone(fast, capsys):
+def test_a_bar_within_a_bar_writes_lines_alone(passes, capsys):
     with bar(total=2, desc="page", unit="steps") as outer:
         for _ in range(2):
             for _ in bar(range(4), desc="masks", unit="batches"):
-                time.sleep(0.03)
+                passes(6.0)
             outer.update()
     lines = capsys.readouterr().err.splitlines()
     assert {line.split(":")[0] for line in lines} == {"page", "masks"}

@@ -237,19 +237,19 @@ class InAnotherThread(nn.Module):
 
 def by_a_pool(work, x):
     with ThreadPool(1) as pool:
-        return pool.apply_async(work, (x,)).get(timeout=5)
+        return pool.apply_async(work, (x,)).get(timeout=60)
 
 
 def by_an_executor(work, x):
     with ThreadPoolExecutor(1) as pool:
-        return pool.submit(work, x).result(timeout=20)
+        return pool.submit(work, x).result(timeout=60)
 
 
 def by_a_thread(work, x):
     found = []
     thread = threading.Thread(target=lambda: found.append(work(x)))
     thread.start()
-    thread.join(20)
+    thread.join(60)
     return found[0]
 
 

@@ -158,10 +158,8 @@ def started(arguments: list[str], sign: str):
         command, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
         try:
-            deadline = time.monotonic() + 60
-            while not Path(sign).exists():
+            while not Path(sign).exists():  # however busy the machine is
                 assert process.poll() is None, process.stderr.read()
-                assert time.monotonic() < deadline
                 time.sleep(0.005)
             yield process
         finally:
@@ -173,8 +171,8 @@ def started(arguments: list[str], sign: str):
     [
         ("models.py:Slow", ["--layer", "conv", "-o", "out.wav"], "started"),
         (
-            "models.py:wide",
-            ["--layer", "3", "--channel", "all", "-o", "out{channel}.wav"],
+            "models.py:Halting",
+            ["--layer", "network.3", "--channel", "all", "-o", "out{channel}.wav"],
             "out0.wav",
         ),
     ],
@@ -184,7 +182,7 @@ def test_ctrl_c_leaves_whole_files(interruptible, model, names, sign):
     clip = write("clip.wav", sound(80_000))
     with started(["sonify", clip, *options(model), *names], sign) as process:
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate()
     assert process.returncode == 130
     assert (out, err) == ("", "deconv1d: interrupted\n")
     assert len(list(Path().glob("out*"))) < 40
@@ -197,9 +195,16 @@ def test_ctrl_c_leaves_whole_files(interruptible, model, names, sign):
 def test_ctrl_c_is_not_lost_in_the_sound_library(interruptible, folder, work):
     noise = sound(60 * RATE)
     write_audio("in.ogg", noise, RATE)
-    threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
-    deadline = time.monotonic() + 20
+    sent = threading.Event()
+
+    def interrupt():
+        os.kill(os.getpid(), signal.SIGINT)
+        sent.set()
+
+    threading.Timer(0.3, interrupt).start()
     with pytest.raises(KeyboardInterrupt):  # noqa: PT012  # once may take less time
-        while time.monotonic() < deadline:
+        rounds_after = 0
+        while rounds_after < 3:
+            rounds_after += sent.is_set()
             read_audio("in.ogg") if work == "read" else write_audio("out.ogg", noise, RATE)
     assert not list(folder.glob(".*.part"))
