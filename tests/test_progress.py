@@ -30,7 +30,8 @@ def test_off_a_terminal_a_line_every_few_seconds_says_what_is_left(passes, capsy
         passes(3.0)
     out, err = capsys.readouterr()
     assert out == ""
-    said = [re.fullmatch(r"card: (\d) of 8 sounds, 00:(\d\d) left", l) for l in err.splitlines()]
+    form = re.compile(r"card: (\d) of 8 sounds, 00:(\d\d) left")
+    said = [form.fullmatch(line) for line in err.splitlines()]
     assert [int(each[1]) for each in said] == [2, 4, 6, 8]
     assert [int(each[2]) for each in said] == pytest.approx([18, 12, 6, 0], abs=1)  # rounded down
     assert "\r" not in err
