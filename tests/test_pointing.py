@@ -39,6 +39,7 @@ WORKING = {
     "deconvnet in cells": in_cells(sonified()),
     "integrated gradients in cells": in_cells(integrated_gradients(steps=3)),
     "minus rivals": in_cells(integrated_gradients(steps=3, rivals=8)),
+    "mask": sonified(method="mask"),
 }
 
 

@@ -35,12 +35,16 @@ SHIFTED = f"shifted by {SHIFT} samples"
 NOISY = "in noise at -20 dB"
 DISTURBANCES = (AS_IT_IS, OTHER_STFT, SHIFTED, NOISY)
 
+Masking = Callable[["Sonifier", Tensor, str, Sequence[int]], Tensor]
+"""What makes masks: (sonifier, clip (time,), layer, channels) -> (channels, bands, columns)."""
+
 
 def disturbed_masks(
     sonifier: Sonifier,
     layers: Sequence[str],
     clips: Iterable[Tensor],
     *,
+    masks_of: Masking | None = None,
     most: int = MOST,
     random_state: int = 0,
 ) -> Identities:
@@ -52,12 +56,14 @@ def disturbed_masks(
         sonifier: Of the model, with its sample rate; it is applied to single clips, (time,).
         layers: Each as for `Sonifier.sonify`.
         clips: Each (time,).
+        masks_of: Where the masks come from, on the grid of `grid_of`; None: `method="mask"`.
         most: As for `self_identification`.
         random_state: Of the noise.
 
     Raises:
-        InputError: If the sample rate is unknown.
+        InputError: If the sample rate is unknown, or masks have another shape.
     """
+    find = masks_of or _own_masks
     scores: dict[str, dict[str, list[list[float]]]] = {
         layer: {name: [] for name in DISTURBANCES} for layer in layers
     }
@@ -67,8 +73,7 @@ def disturbed_masks(
             channels = strongest(heard[0], most)
             if len(channels) < 2:
                 continue
-            masks = sonifier.sonify(clip, layer=layer, channel=channels, method="mask").mask
-            assert masks is not None  # every sonification by this method has one
+            masks = _checked(find(sonifier, clip, layer, channels), sonifier, clip, channels)
             for name, sounds, disturb in _disturbed(sonifier, clip, masks, generator):
                 answers = answers_of(sonifier, clip, layer, channels, sounds, disturb=disturb)
                 scores[layer][name].append(answers.summary)
@@ -110,6 +115,23 @@ def through_another_stft(
     # The last frame may lie in an earlier column than with the masks' own hop, or a later one.
     nearest = torch.arange(columns, device=masks.device).clamp(max=masks.shape[-1] - 1)
     return spectrogram_of(clip, grid).masked(masks[..., nearest])
+
+
+def _own_masks(sonifier: Sonifier, clip: Tensor, layer: str, channels: Sequence[int]) -> Tensor:
+    masks = sonifier.sonify(clip, layer=layer, channel=channels, method="mask").mask
+    assert masks is not None  # every sonification by this method has one
+    return masks
+
+
+def _checked(masks: Tensor, sonifier: Sonifier, clip: Tensor, channels: Sequence[int]) -> Tensor:
+    expected = (len(channels), *grid_of(sonifier.sample_rate, clip.shape[-1]).shape)
+    if masks.shape != expected:
+        raise InputError(
+            f"These masks cannot be disturbed: expected one for each channel, of shape {expected} "
+            f"(channels, bands, columns), got {tuple(masks.shape)}. Make them on the grid that "
+            f"deconv1d.masks.grid.grid_of gives."
+        )
+    return masks
 
 
 def _disturbed(
