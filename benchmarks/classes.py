@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from benchmarks.pointing import WORDS_NET, recordings, sonifier_of
+from benchmarks.pointing_networks import WORDS_NET, recordings, sonifier_of
 from benchmarks.reporting import HERE, table, write_page
 from deconv1d import Sonifier
 from deconv1d.compare.captum_methods import GRADIENT, GUIDED, OCCLUSION, PATH

@@ -1,164 +1,45 @@
 """Which explanations point to what drives a channel: the networks that ship, and SoundNet-8.
 
-python -m benchmarks.pointing --data DIR [--count N] [NETWORK ...]
+python -m benchmarks.pointing [--data DIR] [--count N] [NETWORK ...]
 
 Some minutes a network; writes its section of POINTING.md beside this file, and a short table in
-docs/trust.md. `--data` holds `speech_commands/` and `esc10/`, laid out as published. SoundNet-8
-needs its weights (see reference_models/soundnet.py).
+docs/trust.md. What is measured in each layer is kept in `pointing/` and not measured again, until
+its settings or the weights change. Without `--data` the pages are written from what is kept.
+`--data` holds `speech_commands/` and `esc10/`, laid out as published. SoundNet-8 needs its weights
+(see reference_models/soundnet.py).
 """
 
 import argparse
-import datetime
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
 
+from benchmarks.pointing_cells import Cell, cells_of
+from benchmarks.pointing_networks import NETWORKS, Network
 from benchmarks.reporting import HERE, table
-from deconv1d import Sonifier
-from deconv1d.evaluation.disturbed import AS_IT_IS, DISTURBANCES, disturbed_masks
-from deconv1d.evaluation.explanations import captum
-from deconv1d.evaluation.identity import Identities
+from deconv1d.evaluation.disturbed import AS_IT_IS, DISTURBANCES
+from deconv1d.evaluation.identity import Identities, Identity
 from deconv1d.evaluation.intervals import Mean
-from deconv1d.evaluation.pointing import ORACLE
-from deconv1d.evaluation.recordings import PER_CLASS, read_recordings
-from deconv1d.evaluation.trust import (
-    CONTROLS,
-    GATE,
-    RANDOM_CELLS,
-    Trials,
-    Trust,
-    standard_explanations,
-    trials_of,
-    weights_hash,
-)
-from reference_models.cnn12 import CNN12, demo
-from reference_models.soundnet import SAMPLE_RATE, SCALE, SoundNet, load_soundnet
+from deconv1d.evaluation.pointing import ORACLE, Game
+from deconv1d.evaluation.recordings import PER_CLASS
+from deconv1d.evaluation.trust import CONTROLS, RANDOM_CELLS, Trials, Trust
 
-WORDS = ("backward", "eight", "happy", "left", "marvin", "seven", "sheila", "stop", "yes", "zero")
-UNTRAINED = ("deconvnet", "integrated gradients minus rivals, in cells", "mask")
-"""What is put to the test on twins that learnt nothing."""
 SHORT = {
     "CNN12, words": ("conv3", "conv5", "conv9"),
     "CNN12, contrastive": ("conv5", "conv9", "conv11"),
 }
 """What docs/trust.md shows: some layers of some networks."""
 TRUST = HERE.parent / "docs" / "trust.md"
-CAPTUM = "NeuronGuidedBackprop"
+LEAD, ERRORS = 0.15, 3
+"""How far a mask is to lead the largest control, and how many standard errors."""
 HIGH = 0.8
 """Where the largest control points better than this, the aligned form of the game decides."""
 KEPT = 0.8
 """What a disturbed mask is to keep of its in minus out."""
-
-
-@dataclass(frozen=True)
-class Network:
-    """A network and what it is tested on.
-
-    Attributes:
-        name: As the page names it.
-        model: Makes it.
-        sample_rate: In hertz.
-        layers: Which are tested.
-        folder: Of the data.
-        seconds: Length of a mixture.
-        bars: What a mask's pointing is to reach in some layers.
-        leading: Layers in which a mask is to lead the largest control.
-        explanations: What is put to the test; empty: all.
-    """
-
-    name: str
-    model: Callable[[], nn.Module]
-    sample_rate: int
-    layers: Sequence[str]
-    folder: str
-    seconds: float
-    bars: Mapping[str, float] = field(default_factory=dict)
-    leading: Sequence[str] = ()
-    explanations: Sequence[str] = ()
-
-
-def untrained(make: Callable[[], nn.Module]) -> Callable[[], nn.Module]:
-    """The same with fresh weights, always the same ones."""
-
-    def fresh() -> nn.Module:
-        with torch.random.fork_rng([]):
-            torch.manual_seed(0)
-            return make().eval()
-
-    return fresh
-
-
-def twin(network: Network, model: Callable[[], nn.Module]) -> Network:
-    """A network that learnt nothing, tested as another one is."""
-    name = f"{network.name}, untrained"
-    return replace(network, name=name, model=untrained(model), explanations=UNTRAINED)
-
-
-WORDS_NET = Network(
-    "CNN12, words",
-    demo,
-    8000,
-    [f"conv{n}" for n in (3, 5, 7, 9, 11)],
-    "speech_commands",
-    2.0,
-    {"conv3": 0.95, "conv5": 0.95, "conv7": 0.95, "conv9": 0.88},
-    ("conv9", "conv11"),
-)
-CONTRASTIVE = Network(
-    "CNN12, contrastive",
-    lambda: demo(regime="contrastive"),
-    8000,
-    [f"conv{n}" for n in (5, 7, 9, 11)],
-    "speech_commands",
-    2.0,
-    {"conv9": 0.85, "conv11": 0.85},
-    ("conv9", "conv11"),
-)
-SOUNDNET = Network(
-    "SoundNet-8",
-    lambda: load_soundnet().features,
-    SAMPLE_RATE,
-    ["conv5", "conv7"],
-    "esc10",
-    10.0,
-    {"conv5": 0.82},
-    ("conv5",),
-    ("deconvnet", "mask", *CONTROLS, RANDOM_CELLS),
-)
-NETWORKS = {
-    network.name: network
-    for network in (
-        WORDS_NET,
-        CONTRASTIVE,
-        SOUNDNET,
-        twin(WORDS_NET, lambda: CNN12(width=1 / 8)),
-        twin(CONTRASTIVE, lambda: CNN12(width=1 / 8)),
-        twin(SOUNDNET, lambda: SoundNet().features),
-    )
-}
-
-
-def recordings(network: Network, data: Path) -> dict[str, list[Tensor]]:
-    """Some recordings of each class, at the network's rate."""
-    found = read_recordings(data / network.folder, network.sample_rate)
-    return {
-        name: some
-        for name, some in found.items()
-        if network.folder != "speech_commands" or name in WORDS
-    }
-
-
-def sonifier_of(network: Network) -> Sonifier:
-    """The network as it takes mono clips of peak 1."""
-    scale = SCALE if network.sample_rate == SAMPLE_RATE else 1.0
-    return Sonifier(
-        network.model(), sample_rate=network.sample_rate, forward=lambda model, x: model(scale * x)
-    )
 
 
 @dataclass(frozen=True)
@@ -167,19 +48,26 @@ class Measured:
 
     Attributes:
         network: The network.
-        digest: The hash of its weights.
-        count: How many pairs it was asked for.
-        clips: How many mixtures serve self-identification.
-        trials: Pair by pair and clip by clip.
-        disturbed: Self-identification by disturbed masks; None: of a network that learnt nothing.
+        cells: One for each layer.
     """
 
     network: Network
-    digest: str
-    count: int
-    clips: int
-    trials: Trials
-    disturbed: Identities | None
+    cells: Sequence[Cell]
+
+    @cached_property
+    def trials(self) -> Trials:
+        """Pair by pair and clip by clip, of all layers."""
+        apart, aligned, told = (
+            {cell.layer: getattr(cell, name) for cell in self.cells}
+            for name in ("apart", "aligned", "told")
+        )
+        return Trials(Game(apart), Game(aligned), Identities(told), [])
+
+    @cached_property
+    def disturbed(self) -> list[Identity]:
+        """Self-identification by disturbed masks; none of a network that learnt nothing."""
+        found = {cell.layer: cell.disturbed for cell in self.cells if cell.disturbed}
+        return list(Identities(found).table)
 
     @cached_property
     def table(self) -> list[Trust]:
@@ -193,32 +81,6 @@ class Measured:
     def largest_control(self, layer: str, form: str) -> Trust:
         """The control that points best, in the form "pointing" or "aligned"."""
         return max((self.row(layer, c) for c in CONTROLS), key=lambda row: getattr(row, form).value)
-
-
-def measured(network: Network, data: Path, count: int) -> Measured:
-    """Plays the games of one network."""
-    sonifier = sonifier_of(network)
-    explanations = standard_explanations(sonifier)
-    if network.explanations:
-        explanations = {name: explanations[name] for name in network.explanations}
-    elif network is WORDS_NET:
-        explanations[f"Captum's {CAPTUM}"] = captum(CAPTUM)
-    clips = max(2, count // 2)
-    trials = trials_of(
-        sonifier,
-        network.layers,
-        recordings(network, data),
-        explanations,
-        count=count,
-        seconds=network.seconds,
-        clips=clips,
-        random_state=0,
-        progress=True,
-    )
-    trained = GATE in explanations
-    disturbed = disturbed_masks(sonifier, network.layers, trials.mixtures) if trained else None
-    digest = weights_hash(sonifier.model)
-    return Measured(network, digest, count, clips, trials, disturbed)
 
 
 def rows(found: Sequence[Trust]) -> Iterator[list[str]]:
@@ -241,6 +103,7 @@ def with_error(mean: Mean) -> str:
     return f"{mean.value:.2f} ± {mean.error:.2f}"
 
 
+LEADS = ("layer", "form", "largest control", "it points", "lead", "errors", "bar", "holds")
 HEAD = (
     "layer",
     "explanation",
@@ -266,12 +129,14 @@ mixture's RMS, relative to the mixture. Means and standard errors (bootstrap ove
 
 def section(found: Measured, command: str) -> str:
     """A network's part of the page."""
-    network = found.network
+    network, (cell, *_) = found.network, found.cells
     about = (
-        f"Written by `{command}` ({datetime.date.today()}; torch {torch.__version__}). Weights "
-        f"{found.digest}; mixtures of {network.seconds:g} s from `{network.folder}/`, the first "
-        f"{PER_CLASS} recordings of each of its classes; {found.clips} mixtures serve "
-        f"self-identification; random_state 0."
+        f"Written by `{command}`, from what is kept in [pointing/](pointing/) (measured "
+        f"{' and '.join(sorted({cell.made for cell in found.cells}))}). Weights "
+        f"{cell.settings['weights']}; mixtures of {network.seconds:g} s from `{network.folder}/`, "
+        f"the first {PER_CLASS} recordings of each of its classes; {cell.settings['clips']} "
+        f"mixtures serve self-identification; masks of {cell.settings['recipe']['steps']} steps; "
+        f"random_state 0."
     )
     if any(not row.pairs for row in found.table):
         about += (
@@ -279,21 +144,51 @@ def section(found: Measured, command: str) -> str:
             "two recordings: pointing is not testable there."
         )
     parts = [f"## {network.name}", about, table(HEAD, list(rows(found.table)))]
-    if found.disturbed is not None:
+    if found.disturbed:
         parts += [
             "In minus out of the mask, as it is and disturbed:",
             table(("layer", *DISTURBANCES), list(disturbed_rows(found.disturbed))),
+            f"How far the mask leads the control that points best, on the same pairs; the bar is "
+            f"at least {LEAD} and {ERRORS} standard errors where recordings lie at random, or, if "
+            f"the control is above {HIGH} there, half of what the best control lacks to 1 where "
+            f"both are loud at once. No bar is set for the other layers:",
+            table(LEADS, list(leads(found))),
             "Whether the targets hold, by means; ± is one standard error:",
             table(("layer", "what", "target", "measured", "holds"), list(targets(found))),
         ]
     return "\n\n".join(parts) + "\n"
 
 
-def disturbed_rows(disturbed: Identities) -> Iterator[list[str]]:
+def disturbed_rows(found: Sequence[Identity]) -> Iterator[list[str]]:
     """In minus out of each layer under each disturbance."""
-    found = {(row.layer, row.explanation): row.in_minus_out for row in disturbed.table}
-    for layer in disturbed.scores:
-        yield [layer, *(with_error(found[layer, name]) for name in DISTURBANCES)]
+    shown = {(row.layer, row.explanation): with_error(row.in_minus_out) for row in found}
+    for layer in dict.fromkeys(row.layer for row in found):
+        yield [layer, *(shown[layer, name] for name in DISTURBANCES)]
+
+
+def leads(found: Measured) -> Iterator[list[str]]:
+    """The lines that say how far the mask is above the largest control, in both forms."""
+    for layer in found.network.layers:
+        high = found.largest_control(layer, "pointing").pointing.value > HIGH
+        for form, game in (("pointing", found.trials.apart), ("aligned", found.trials.aligned)):
+            control = found.largest_control(layer, form)
+            value = getattr(control, form).value
+            if math.isnan(value):
+                continue
+            lead = game.advantage(layer, "mask", control.explanation)
+            barred = form == ("aligned" if high else "pointing")
+            barred = barred and (high or layer in found.network.leading)
+            bar = (1 - value) / 2 if high else max(LEAD, ERRORS * lead.error)
+            yield [
+                layer,
+                form,
+                control.explanation.removeprefix("control: "),
+                f"{value:.2f}",
+                with_error(lead),
+                f"{lead.value / lead.error:.1f}" if lead.error else "-",
+                f"{bar:.2f}" if barred else "-",
+                ("yes" if lead.value >= bar else "no") if barred else "-",
+            ]
 
 
 def targets(found: Measured) -> Iterator[list[str]]:
@@ -309,10 +204,9 @@ def _targets(found: Measured, layer: str) -> Iterator[tuple[str, str, str, bool]
     if bar is not None:
         shown = with_error(mask.pointing)
         yield "pointing", f"at least {bar}", shown, mask.pointing.value >= bar
-    if layer in found.network.leading:
-        yield _lead(found, layer)
     share = mask.within_frames.value / oracle.within_frames.value
-    yield "within frames, share of the oracle's", "at least 0.7", f"{share:.2f}", share >= 0.7
+    if not math.isnan(share):
+        yield "within frames, share of the oracle's", "at least 0.7", f"{share:.2f}", share >= 0.7
     told = identity_of(mask.identified)
     yield "identified", "at least 0.65", with_error(told), told.value >= 0.65
     control = max(identity_of(found.row(layer, c).identified).value for c in CONTROLS)
@@ -323,7 +217,7 @@ def _targets(found: Measured, layer: str) -> Iterator[tuple[str, str, str, bool]
     yield "in minus out, random masks", "at most 0", with_error(other), other.value <= 0
     kept = [
         row.in_minus_out.value
-        for row in (found.disturbed.table if found.disturbed else ())
+        for row in found.disturbed
         if row.layer == layer and row.explanation != AS_IT_IS
     ]
     least = min(kept)
@@ -334,22 +228,6 @@ def _targets(found: Measured, layer: str) -> Iterator[tuple[str, str, str, bool]
         f"{least:.2f}",
         least >= bar_kept,
     )
-
-
-def _lead(found: Measured, layer: str) -> tuple[str, str, str, bool]:
-    """How far the mask is above the largest control, on the same pairs."""
-    control = found.largest_control(layer, "pointing")
-    name = control.explanation.removeprefix("control: ")
-    if control.pointing.value <= HIGH:
-        lead = found.trials.apart.advantage(layer, "mask", control.explanation)
-        holds = lead.value >= 0.15 and lead.value >= 3 * lead.error
-        return f"lead over {name}", "at least 0.15 and 3 errors", with_error(lead), holds
-    aligned = found.largest_control(layer, "aligned")
-    lead = found.trials.aligned.advantage(layer, "mask", aligned.explanation)
-    share = lead.value / (1 - aligned.aligned.value)
-    name = aligned.explanation.removeprefix("control: ")
-    what = f"aligned lead over {name}, share of what it lacks to 1"
-    return what, "at least 0.5", f"{share:.2f}", share >= 0.5
 
 
 def identity_of(mean: Mean | None) -> Mean:
@@ -401,17 +279,19 @@ def main() -> None:
     """Writes POINTING.md, anew after each network."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("networks", nargs="*", metavar="NETWORK", help="all if none is named")
-    parser.add_argument("--data", type=Path, required=True, metavar="DIR")
+    parser.add_argument("--data", type=Path, metavar="DIR", help="measure what is not kept")
     parser.add_argument("--count", type=int, default=24, metavar="N", help="pairs in each layer")
     given = parser.parse_args()
     torch.set_num_threads(1)
     for name in given.networks or NETWORKS:
-        command = f'python -m benchmarks.pointing --data DIR --count {given.count} "{name}"'
-        found = measured(NETWORKS[name], given.data, given.count)
+        network = NETWORKS[name]
+        found = Measured(network, cells_of(network, given.data, given.count))
+        count = found.cells[0].settings["count"]
+        command = f'python -m benchmarks.pointing --data DIR --count {count} "{name}"'
         page_with({name: (text := section(found, command))})
         print(text, flush=True)
         if name in SHORT:
-            put_between(TRUST, name, short(found.network, found.table))
+            put_between(TRUST, name, short(network, found.table))
 
 
 if __name__ == "__main__":
