@@ -258,7 +258,7 @@ def test_bad_files(clip, content, words, refused):
         (["-o", "missing/out.wav"], ("'missing/out.wav' cannot be written", "no folder 'missing'")),
         (["-o", "clip.wav/out.wav"], ("cannot be written", "no folder 'clip.wav'")),
         (["--subtype", "PCM_99"], ("'PCM_99'", "PCM_16")),
-        (["--nothing"], ("unrecognized arguments: --nothing",)),
+        (["--nothing"], ("'--nothing' is no option of deconv1d sonify",)),
     ],
     ids=str,
 )
