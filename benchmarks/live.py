@@ -61,15 +61,15 @@ def work_ahead(studio: Studio, key: str) -> None:
 
 def walk(studio: Studio, taken: dict[str, Any], method: str) -> list[float]:
     """Processor time of each answer as a reader walks over layers and channels."""
-    drawn, taken_for = np.random.default_rng(0), []
+    drawn, times = np.random.default_rng(0), []
     for number in range(WALK):
         layer = taken["layers"][number % len(taken["layers"])]
         channel = int(drawn.integers(len(layer["activations"])))
         asked = {"clip": taken["clip"], "layer": layer["name"], "channel": channel}
         start = time.process_time()
         studio.hear(asked | {"method": method, "contrast": True})
-        taken_for.append(time.process_time() - start)
-    return taken_for
+        times.append(time.process_time() - start)
+    return times
 
 
 def main() -> None:

@@ -233,6 +233,7 @@ def encode_audio(samples: Samples, sample_rate: int, *, file_format: str, subtyp
 
     Raises:
         InputError: If the format cannot hold this subtype, rate or number of channels.
+        NoSpace: If the disk of temporary files is full.
     """
     import soundfile
 
@@ -272,12 +273,16 @@ def check_subtype(file_format: str, subtype: str) -> None:
         )
 
 
+class NoSpace(FileError):
+    """A sound cannot be encoded for want of space: so is every other sound then."""
+
+
 def _check_space(file: Any) -> None:
-    """Raises FileError if no more can be written to a temporary file."""
+    """Raises NoSpace if no more can be written to a temporary file."""
     try:
         file.write(bytes(2**16))
     except OSError as error:
-        raise FileError(
+        raise NoSpace(
             f"The waveform cannot be encoded: {error.strerror} in {tempfile.gettempdir()!r}, where "
             f"it is put together. Make space there, or set TMPDIR to a folder that has some."
         ) from error

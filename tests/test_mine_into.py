@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import tarfile
+import tempfile
 import time
 from functools import partial
 from pathlib import Path
@@ -22,6 +23,7 @@ from torch import nn
 
 from deconv1d import FileError, InputError, LayerError, ModelError, Sonifier
 from deconv1d.cli.commands import main
+from deconv1d.mining import hearing
 from deconv1d.mining.batches import BatchedMaps
 from deconv1d.mining.findings import read_errors, read_layers, read_winners
 from deconv1d.mining.plan import read_plan
@@ -507,7 +509,14 @@ def test_audio_that_changed_under_the_same_name_is_refused(folder, tmp_path):
         mined(tmp_path / "out", source)
 
 
-def test_a_worker_with_other_weights_is_refused(whole):
+def random_each_time():
+    return tiny(int.from_bytes(os.urandom(4)))
+
+
+def test_a_worker_with_other_weights_is_refused(whole, folder, tmp_path):
+    with pytest.raises(ModelError, match="A worker has another model"):
+        options = {"executor": "process", "workers": 1}
+        mine_into(tmp_path / "out", [str(folder)], random_each_time, **options)
     with pytest.raises(ModelError, match="A worker has another model"):
         PlanWorker(other_weights, read_plan(whole))
 
@@ -733,6 +742,38 @@ def test_a_full_disk_is_said_and_nothing_finished_is_lost(whole, folder, tmp_pat
             mined(tmp_path / "out", folder)
     assert len(list((tmp_path / "out" / "shards").iterdir())) == 2
     assert not list(tmp_path.rglob("*.part"))
+    mined(tmp_path / "out", folder)
+    assert contents(tmp_path / "out") == contents(whole)
+
+
+def test_a_disk_that_is_full_while_sounds_are_encoded_is_not_the_clip_s_fault(
+    whole, folder, tmp_path, monkeypatch
+):
+    encode, left = hearing.encode_audio, [7]
+
+    def full(*given, **options):
+        left[0] -= 1
+        if left[0] < 0:
+            monkeypatch.setattr(tempfile, "TemporaryFile", partial(open, "/dev/full", "w+b"))
+        return encode(*given, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(hearing, "encode_audio", full)
+        with pytest.raises(FileError, match="No space left on device"):
+            mined(tmp_path / "out", folder)
+    monkeypatch.undo()
+    mined(tmp_path / "out", folder)
+    assert contents(tmp_path / "out") == contents(whole)
+
+
+def test_winners_that_could_not_be_heard_are_tried_again(whole, folder, tmp_path, monkeypatch):
+    def fails(self, *given):
+        raise InputError("The clip is on a disk that is not there.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(hearing.Listener, "_hear", fails)
+        mined(tmp_path / "out", folder)
+    assert "Not sonified" in read_errors(tmp_path / "out").to_pylist()[0]["reason"]
     mined(tmp_path / "out", folder)
     assert contents(tmp_path / "out") == contents(whole)
 

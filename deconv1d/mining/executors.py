@@ -75,7 +75,15 @@ _worker: Worker | None = None
 def _start(make: Callable[[], Worker]) -> None:
     global _worker
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the parent, which ends its workers
-    _worker = make()
+    try:
+        _worker = make()
+    except Exception as error:
+        # Raised by its first task: of what fails at its start a pool tells only that it failed.
+        _worker = partial(_fail, error)
+
+
+def _fail(error: Exception, task: Any) -> None:
+    raise error
 
 
 def _call(task: Any) -> Any:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from deconv1d.audio import Samples, as_samples, encode_audio
+from deconv1d.audio import NoSpace, Samples, as_samples, encode_audio
 from deconv1d.channels import chunk_of
 from deconv1d.errors import Deconv1dError, InputError, SilenceWarning
 from deconv1d.evaluation.card import EVERYTHING, RANDOM_SEED
@@ -115,6 +115,10 @@ class Listener:
                         raise waveform
                     for stretch, won in self._stretches(waveform, places[clip.clip]):
                         self._hear(clip.clip, stretch, won, heard)
+                except (
+                    NoSpace
+                ):  # no fault of the clip: the run ends, and goes on when there is some
+                    raise
                 # Such as a file that was there when it was mined. The winner keeps its place.
                 except Deconv1dError as error:
                     heard.errors[clip.clip] = str(error)

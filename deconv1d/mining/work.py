@@ -93,7 +93,9 @@ class Work:
             places.setdefault(row["clip"], []).append(Won(*(row[name] for name in Won._fields)))
         # Winners' clips in the order of the list: the same units at each run.
         units = range(-(-len(places) // CLIPS_HEARD_AT_ONCE))
-        todo = {n for n in units if self._read_heard(n) is None}
+        # Those with errors again: what was wrong with a disk, or with space, may be over.
+        known = map(self._read_heard, units)
+        todo = {n for n, facts in enumerate(known) if facts is None or facts["errors"]}
         clips = (clip for clip in read_list(self.out / findings.CLIPS) if clip.clip in places)
         tasks = (
             (number, [(clip, places[clip.clip]) for clip in part])
