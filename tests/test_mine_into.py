@@ -514,8 +514,8 @@ def random_each_time():
 
 
 def test_a_worker_with_other_weights_is_refused(whole, folder, tmp_path):
+    options = {"executor": "process", "workers": 1}
     with pytest.raises(ModelError, match="A worker has another model"):
-        options = {"executor": "process", "workers": 1}
         mine_into(tmp_path / "out", [str(folder)], random_each_time, **options)
     with pytest.raises(ModelError, match="A worker has another model"):
         PlanWorker(other_weights, read_plan(whole))

@@ -115,9 +115,7 @@ class Listener:
                         raise waveform
                     for stretch, won in self._stretches(waveform, places[clip.clip]):
                         self._hear(clip.clip, stretch, won, heard)
-                except (
-                    NoSpace
-                ):  # no fault of the clip: the run ends, and goes on when there is some
+                except NoSpace:  # no fault of the clip; the same command goes on when there is some
                     raise
                 # Such as a file that was there when it was mined. The winner keeps its place.
                 except Deconv1dError as error:
