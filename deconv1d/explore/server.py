@@ -35,7 +35,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from deconv1d.errors import DependencyError, InputError
-from deconv1d.explore.studio import Studio, message_of
+from deconv1d.explore.studio import LARGEST_CLIP, Studio, message_of
 from deconv1d.templates import rendered
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from starlette.responses import Response
 
 LOOPBACK = "127.0.0.1"
-LARGEST_CLIP, LARGEST_REQUEST = 25 * 2**20, 4096  # bytes
+LARGEST_REQUEST = 4096  # bytes
 SECONDS_TO_END = 2
 """After Ctrl-C: so long requests have to end by themselves. One whose browser takes no answer, or
 never sends the rest of its clip, would keep the program for ever."""

@@ -30,6 +30,7 @@ from deconv1d.sonify import Sonifier
 from deconv1d.sounding import to_peak_of
 from deconv1d.table import printable
 
+LARGEST_CLIP = 25 * 2**20  # bytes; explore.js refuses the same before it sends anything
 MOST_SECONDS = 60
 CLIPS_KEPT = 8
 """So many clips are remembered; an older one is forgotten."""

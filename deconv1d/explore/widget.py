@@ -11,13 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deconv1d.errors import DependencyError, InputError
-from deconv1d.explore.studio import Studio, message_of
+from deconv1d.explore.studio import LARGEST_CLIP, Studio, message_of
 from deconv1d.templates import FOLDER
 
 if TYPE_CHECKING:
     from deconv1d.sonify import Sonifier
-
-LARGEST_CLIP = 25 * 2**20  # bytes
 
 
 def explore_widget(sonifier: Sonifier, audio: str | Path | None = None) -> Any:
