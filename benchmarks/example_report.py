@@ -46,7 +46,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         words, out = Path(folder, "words"), Path(folder, "out")
         write_words(words)
-        mine = partial(mine_into, out, [str(words)], sonifier, layers=LAYERS)
+        mine = partial(mine_into, out, [str(words)], sonifier, layers=LAYERS, name="cnn12:demo")
         print(mine(top=1, trust=True, mask=True, progress=True))
         network = sonifier()
         tuning = {f"encoder.features.{layer}": network.tuning(layer) for layer in LAYERS}
