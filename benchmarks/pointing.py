@@ -263,15 +263,39 @@ def put_between(path: Path, marker: str, text: str) -> None:
     path.write_text(f"{before}{begin}\n{text}{end}{after}", encoding="utf-8")
 
 
+def held(sections: Mapping[str, str]) -> Iterator[list[str]]:
+    """One line for each kind of target: in how many layers it holds, and where it does not."""
+    kinds: dict[str, list[tuple[str, str, bool]]] = {}
+    for name, text in sections.items():
+        for line in text.splitlines():
+            layer, *what, holds = line.strip("| ").split(" | ") if " | " in line else ("", "")
+            if holds not in ("yes", "no"):
+                continue
+            # Leads have a table of their own, whose second column is the form of the game.
+            kind = "lead over the largest control" if "lead over" in what[0] else what[0]
+            kind = "lead over the largest control" if len(what) == len(LEADS) - 2 else kind
+            kinds.setdefault(kind, []).append((name, layer, holds == "yes"))
+    for kind, found in kinds.items():
+        missed: dict[str, list[str]] = {}
+        for name, layer, holds in found:
+            if not holds:
+                missed.setdefault(name, []).append(layer)
+        where = "; ".join(f"{name} {', '.join(layers)}" for name, layers in missed.items())
+        yield [kind, f"{sum(holds for *_, holds in found)} of {len(found)}", where or "-"]
+
+
 def page_with(sections: Mapping[str, str], path: Path = HERE / "POINTING.md") -> None:
     """Writes the page, with new sections of some networks and the old ones of the others."""
     old = path.read_text(encoding="utf-8") if path.exists() else ""
-    parts = ["# Pointing: whose sound is it?", ABOUT.rstrip()]
+    texts = {}
     for name in NETWORKS:
-        begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"
-        kept = old.partition(begin)[2].partition(end)[0].strip()
+        kept = old.partition(f"<!-- {name} -->")[2].partition(f"<!-- /{name} -->")[0]
         if text := sections.get(name, kept).strip():
-            parts.append(f"{begin}\n{text}\n{end}")
+            texts[name] = text
+    parts = ["# Pointing: whose sound is it?", ABOUT.rstrip()]
+    if lines := list(held(texts)):
+        parts.append(table(("target of masks", "holds in", "not in"), lines))
+    parts += [f"<!-- {name} -->\n{text}\n<!-- /{name} -->" for name, text in texts.items()]
     path.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from benchmarks import pointing_cells
-from benchmarks.pointing import Measured, leads, section
+from benchmarks.pointing import Measured, held, leads, section
 from benchmarks.pointing_cells import Cell, cells_of, settings_of
 from benchmarks.pointing_networks import Network
 from deconv1d import InputError
@@ -107,3 +107,16 @@ def test_the_section_names_what_it_was_made_from():
     assert f"masks of {STEPS} steps" in text
     assert "| 0 | pointing | at least 0.9 | 0.95 ± 0.01 | yes |" in text
     assert "| 0 | in minus out, random masks | at most 0 | -0.10 ± 0.01 | yes |" in text
+
+
+def test_the_page_says_where_each_target_holds():
+    texts = {
+        name: section(Measured(NETWORK, [cell(mask=mask, control=0.6)]), "command")
+        for name, mask in (("good", 0.95), ("bad", 0.7))
+    }
+    found = {kind: line for kind, *line in held(texts)}
+    assert found["pointing"] == ["1 of 2", "bad 0"]
+    assert found["lead over the largest control"] == ["1 of 2", "bad 0"]
+    assert found["in minus out"] == ["2 of 2", "-"]
+    old = "| conv9 | lead over input gated by the map | at least 0.15 | 0.14 | no |"
+    assert list(held({"net": old})) == [["lead over the largest control", "0 of 1", "net conv9"]]
