@@ -194,15 +194,18 @@ def test_a_linear_channel_is_heard_through_its_adjoint():
     assert pointed(sound, *x, window=WINDOW)[0, 0] > 0.99
 
 
-def test_random_layers_point_no_better_than_their_controls():
-    """What a random layer mixes no deconvnet can tell apart; its own first layers still can."""
+def test_in_random_layers_a_mask_points_and_a_deconvnet_no_better_than_its_controls():
+    """What a random layer mixes no deconvnet can tell apart; a mask asks the channel itself."""
     sonifier = Sonifier(random_tower(3), sample_rate=RATE)
     stems = {"low": [tones(300, 1000)], "high": [tones(2200, 3200)]}
     pairs = draw_pairs(stems, seconds=0.6, sample_rate=RATE)
-    explanations = {"deconvnet": sonified(), "random map": randomly_seeded(draws())}
-    game = pointing_game(sonifier, ["9"], pairs, explanations, count=4)
-    assert game.scores["9"]["deconvnet"].shape == (4, 2)
-    assert game.advantage("9", "deconvnet", "random map").value < 0.1
+    controls = {"random map": randomly_seeded(draws()), "gate": gated}
+    explanations = {"deconvnet": sonified(), "mask": sonified(method="mask"), **controls}
+    game = pointing_game(sonifier, ["9"], pairs, explanations, count=2)
+    assert game.scores["9"]["deconvnet"].shape == (2, 2)
+    for control in controls:
+        assert game.advantage("9", "deconvnet", control).value < 0.1
+        assert game.advantage("9", "mask", control).value > 0.25
 
 
 def test_the_twin_has_the_models_maps_and_other_weights(sonifier, mixtures):
