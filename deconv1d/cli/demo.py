@@ -50,9 +50,9 @@ MASKED = (
     "the other."
 )
 POINTING = (
-    "In a test with a known answer, mixtures of two recordings, the masked recording lies where "
-    "the one is that drives the channel; in these networks’ middle and late layers the deconvnet’s "
-    "sonification does so hardly more than that of a network with shuffled weights."
+    "In a test with a known answer, mixtures of two recordings, the masked recording lies mostly "
+    "where the one is that drives the channel; in these networks’ middle and late layers the "
+    "deconvnet’s sonification does so hardly more than that of a network with shuffled weights."
 )
 LISTENING = (
     "The hop is the time from one value of the map to the next; each value reads the given "
