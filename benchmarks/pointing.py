@@ -21,6 +21,7 @@ import torch
 from benchmarks.pointing_cells import Cell, cells_of
 from benchmarks.pointing_networks import NETWORKS, Network
 from benchmarks.reporting import HERE, table
+from deconv1d.errors import InputError
 from deconv1d.evaluation.disturbed import AS_IT_IS, DISTURBANCES
 from deconv1d.evaluation.identity import Identities, Identity
 from deconv1d.evaluation.intervals import Mean
@@ -48,11 +49,16 @@ class Measured:
 
     Attributes:
         network: The network.
-        cells: One for each layer.
+        cells: One for each layer that was measured.
     """
 
     network: Network
     cells: Sequence[Cell]
+
+    @property
+    def layers(self) -> list[str]:
+        """Those that were measured."""
+        return [cell.layer for cell in self.cells]
 
     @cached_property
     def trials(self) -> Trials:
@@ -143,6 +149,8 @@ def section(found: Measured, command: str) -> str:
             " Where there are no pairs, no mixture has channels that are selective for each of its "
             "two recordings: pointing is not testable there."
         )
+    if missing := [layer for layer in network.layers if layer not in found.layers]:
+        about += f" Not measured with these weights and masks: {', '.join(missing)}."
     parts = [f"## {network.name}", about, table(HEAD, list(rows(found.table)))]
     if found.disturbed:
         parts += [
@@ -168,7 +176,7 @@ def disturbed_rows(found: Sequence[Identity]) -> Iterator[list[str]]:
 
 def leads(found: Measured) -> Iterator[list[str]]:
     """The lines that say how far the mask is above the largest control, in both forms."""
-    for layer in found.network.layers:
+    for layer in found.layers:
         high = found.largest_control(layer, "pointing").pointing.value > HIGH
         for form, game in (("pointing", found.trials.apart), ("aligned", found.trials.aligned)):
             control = found.largest_control(layer, form)
@@ -193,7 +201,7 @@ def leads(found: Measured) -> Iterator[list[str]]:
 
 def targets(found: Measured) -> Iterator[list[str]]:
     """The lines that say which targets hold."""
-    for layer in found.network.layers:
+    for layer in found.layers:
         for what, bar, shown, holds in _targets(found, layer):
             yield [layer, what, bar, shown, "yes" if holds else "no"]
 
@@ -309,7 +317,14 @@ def main() -> None:
     torch.set_num_threads(1)
     for name in given.networks or NETWORKS:
         network = NETWORKS[name]
-        found = Measured(network, cells_of(network, given.data, given.count))
+        try:
+            found = Measured(network, cells_of(network, given.data, given.count))
+        except InputError as error:
+            # Nothing is kept of this network yet: its old section stays, unless it was asked for.
+            if given.data or given.networks:
+                raise
+            print(error, flush=True)
+            continue
         count = found.cells[0].settings["count"]
         command = f'python -m benchmarks.pointing --data DIR --count {count} "{name}"'
         page_with({name: (text := section(found, command))})

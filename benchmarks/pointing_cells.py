@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.pointing_networks import Network, recordings, sonifier_of
+from benchmarks.pointing_networks import OPTIONS, Network, recordings, sonifier_of
 from benchmarks.reporting import HERE
 from deconv1d import InputError, Sonifier
 from deconv1d.evaluation.disturbed import disturbed_masks
@@ -100,30 +100,33 @@ def settings_of(network: Network, layer: str, digest: str, count: int) -> dict[s
 def cells_of(network: Network, data: Path | None, count: int) -> list[Cell]:
     """One for each layer: as kept if the settings are the same, else measured and kept.
 
+    Without data, layers of which nothing is kept are left out.
+
     Args:
         network: The network.
         data: Where its recordings are; None: only what is kept.
         count: How many pairs.
 
     Raises:
-        InputError: If there are no data, and a cell is not kept.
+        InputError: If there are no data, and nothing is kept.
     """
     sonifier = sonifier_of(network)
     digest = weights_hash(sonifier.model)
     cells = []
     for layer in network.layers:
-        path = CELLS / f"{digest}-{layer}.json"
+        path = CELLS / f"{digest}-{layer}{network.suffix}.json"
         settings = settings_of(network, layer, digest, count)
         kept = Cell.load(path) if path.exists() else None
-        if kept is None or (data is not None and kept.settings != settings):
-            if data is None:
-                raise InputError(
-                    f"Layer {layer!r} of {network.name} cannot be shown: no measurement is kept in "
-                    f"{path}. Measure it with --data DIR."
-                )
+        if data is not None and (kept is None or kept.settings != settings):
             kept = _measured(network, sonifier, data, settings)
             kept.save(path)
-        cells.append(kept)
+        if kept is not None:
+            cells.append(kept)
+    if not cells:
+        raise InputError(
+            f"{network.name} cannot be shown: no measurement is kept in {CELLS} for weights "
+            f"{digest}. Measure it with --data DIR."
+        )
     return cells
 
 
@@ -152,9 +155,8 @@ def _measured(
 
 
 def _explanations(network: Network, sonifier: Sonifier) -> dict[str, Explanation]:
-    explanations = standard_explanations(sonifier)
+    explanations = standard_explanations(sonifier) | OPTIONS
     if network.explanations:
         return {name: explanations[name] for name in network.explanations}
-    if network.captum:
-        explanations[f"Captum's {CAPTUM}"] = captum(CAPTUM)
-    return explanations
+    chosen = {name: each for name, each in explanations.items() if name not in OPTIONS}
+    return chosen | ({f"Captum's {CAPTUM}": captum(CAPTUM)} if network.captum else {})

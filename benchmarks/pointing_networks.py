@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from deconv1d import Sonifier
+from deconv1d.evaluation.explanations import sonified
 from deconv1d.evaluation.recordings import read_recordings
 from deconv1d.evaluation.trust import CONTROLS, RANDOM_CELLS
 from reference_models.cnn12 import CNN12, demo
@@ -16,6 +17,11 @@ from reference_models.soundnet import SAMPLE_RATE, SCALE, SoundNet, load_soundne
 WORDS = ("backward", "eight", "happy", "left", "marvin", "seven", "sheila", "stop", "yes", "zero")
 UNTRAINED = ("deconvnet", "integrated gradients minus rivals, in cells", "mask")
 """What is put to the test on twins that learnt nothing."""
+OPTIONS = {
+    f"deconvnet, {name}={value!r}": sonified(**{name: value})
+    for name, value in (("seed", "ones"), ("seed", "peak"), ("low_cut", 50))
+}
+"""Options of the deconvnet."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +39,7 @@ class Network:
         leading: Layers in which a mask is to lead the largest control.
         explanations: What is put to the test; empty: all.
         captum: Whether one of Captum's methods is too.
+        suffix: Of the names of its files, where the same weights are tested more than once.
     """
 
     name: str
@@ -45,6 +52,7 @@ class Network:
     leading: Sequence[str] = ()
     explanations: Sequence[str] = ()
     captum: bool = False
+    suffix: str = ""
 
 
 def untrained(make: Callable[[], nn.Module]) -> Callable[[], nn.Module]:
@@ -62,6 +70,12 @@ def twin(network: Network, model: Callable[[], nn.Module]) -> Network:
     """A network that learnt nothing, tested as another one is."""
     name = f"{network.name}, untrained"
     return replace(network, name=name, model=untrained(model), explanations=UNTRAINED)
+
+
+def with_options(network: Network) -> Network:
+    """The same weights, heard by the deconvnet with each of its options."""
+    name, explanations = f"{network.name}, options", ("deconvnet", *OPTIONS)
+    return replace(network, name=name, explanations=explanations, captum=False, suffix="-options")
 
 
 WORDS_NET = Network(
@@ -102,6 +116,8 @@ NETWORKS = {
         WORDS_NET,
         CONTRASTIVE,
         SOUNDNET,
+        with_options(WORDS_NET),
+        with_options(CONTRASTIVE),
         twin(WORDS_NET, lambda: CNN12(width=1 / 8)),
         twin(CONTRASTIVE, lambda: CNN12(width=1 / 8)),
         twin(SOUNDNET, lambda: SoundNet().features),

@@ -1,5 +1,7 @@
 """POINTING.md's cells: kept, read again, and put beside their bars."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -64,7 +66,7 @@ def test_a_kept_cell_is_measured_again_only_if_its_settings_changed(tmp_path, mo
         torch.manual_seed(0)
         model = NETWORK.model()
     network = Network("net", lambda: model, 8000, ["0"], "folder", 0.5)
-    with pytest.raises(InputError, match=r"no measurement is kept.*--data DIR"):
+    with pytest.raises(InputError, match=r"net cannot be shown: no measurement.*--data DIR"):
         cells_of(network, None, COUNT)
     digest, measured = weights_hash(model), []
 
@@ -104,6 +106,7 @@ def test_a_lead_has_the_bar_of_its_form(points, form, bar, holds):
 def test_the_section_names_what_it_was_made_from():
     text = section(Measured(NETWORK, [cell(mask=0.95, control=0.6)]), "command")
     assert "Weights abc" in text
+    assert "Not measured" not in text
     assert f"masks of {STEPS} steps" in text
     assert "| 0 | pointing | at least 0.9 | 0.95 ± 0.01 | yes |" in text
     assert "| 0 | in minus out, random masks | at most 0 | -0.10 ± 0.01 | yes |" in text
@@ -120,3 +123,9 @@ def test_the_page_says_where_each_target_holds():
     assert found["in minus out"] == ["2 of 2", "-"]
     old = "| conv9 | lead over input gated by the map | at least 0.15 | 0.14 | no |"
     assert list(held({"net": old})) == [["lead over the largest control", "0 of 1", "net conv9"]]
+
+
+def test_layers_that_were_not_measured_are_named():
+    network = replace(NETWORK, layers=["0", "1"])
+    text = section(Measured(network, [cell(mask=0.95, control=0.6)]), "command")
+    assert "Not measured with these weights and masks: 1." in text
