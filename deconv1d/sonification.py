@@ -231,7 +231,9 @@ def channels_in_words(channel: int | list[int] | None) -> str:
     if isinstance(channel, int):
         return f"channel {channel}"
     more = f" and {len(channel) - LISTED} more" if len(channel) > LISTED else ""
-    return f"channels {', '.join(map(str, channel[:LISTED]))}{more}"
+    return (
+        f"channel{'s' if len(channel) != 1 else ''} {', '.join(map(str, channel[:LISTED]))}{more}"
+    )
 
 
 def needed_rate(sample_rate: int | None, purpose: str) -> int:

@@ -359,7 +359,9 @@ def test_records_with_arrays_are_one_short_line_as_well():
         (mined.rankings["0"], "Ranking(2 places of 4 channels)"),
         (tuning, "Tuning(layer '0', channels 0, 1, 2 and 1 more, tones, "),
         (sonifier.all_maps(x, layers=["2"])[0], "LayerMaps(layer '2', shape (1, 4, "),
-        (sonifier.ablate(x, "0", 2), "Ablated(layer '0', channels 2, change "),
+        (sonifier.ablate(x, "0", 2), "Ablated(layer '0', channel 2, change "),
+        (sonifier.prepare(x, layer="2"), "Program(layer '2', shape (3000,), deconvnet)"),
+        (sonifier.programs, "Programs(Sonifier(Sequential: 500 Hz), 0 prepared, 0 refused)"),
     )
     for record, start in shown:
         assert repr(record).startswith(start)

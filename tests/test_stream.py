@@ -227,6 +227,10 @@ def test_what_is_interrupted_leaves_the_file_that_was_there(
 def test_wrong_output_and_missing_rate_are_said_before_any_work(recording, tmp_path):
     with pytest.raises(InputError, match="suffix"):
         float32("padded").stream(recording, out=tmp_path / "out.xyz", layer="3", channel=2)
+    before = recording.read_bytes()
+    with pytest.raises(InputError, match="is the recording itself"):
+        float32("padded").stream(recording, out=recording, layer="3", channel=2)
+    assert recording.read_bytes() == before
     unknown = Sonifier(padded().eval())
     with pytest.raises(InputError, match="sample rate"):
         unknown.stream(recording, out=tmp_path / "out.wav", layer="3", channel=2)

@@ -67,6 +67,10 @@ class Program:
         waveform = forward_pass.waveform(x)
         self._given = waveform.read_as(self._traced(waveform).shape).given
 
+    def __repr__(self) -> str:
+        layer, shape = self._options["layer"], tuple(self._given.shape)
+        return f"Program(layer {layer!r}, shape {shape}, {self._options['method']})"
+
     def __call__(
         self, x: Any, *, channel: Any = "most_active", seed: Seed | None = None
     ) -> Sonification:

@@ -42,6 +42,10 @@ class Programs:
         self._sonifier = sonifier
         self._known: OrderedDict[Any, tuple[Verified | None, Program | None]] = OrderedDict()
 
+    def __repr__(self) -> str:
+        prepared = sum(program is not None for _, program in self._known.values())
+        return f"Programs({self._sonifier}, {prepared} prepared, {len(self.refused)} refused)"
+
     def __reduce__(self) -> tuple[type[Programs], tuple[Sonifier]]:
         # A copy, or what is unpickled, has none yet: they would hold another model's weights.
         return Programs, (self._sonifier,)

@@ -153,6 +153,11 @@ def stream(
     """Sonifies a recording of any length into a sound file; see `Sonifier.stream`."""
     rate = whole_rate(needed_rate(sonifier.sample_rate, "a stream"))
     format_of(out)  # before hours of work, not after
+    if isinstance(source, str | Path) and os.path.realpath(source) == os.path.realpath(out):
+        raise InputError(
+            f"{str(out)!r} is the recording itself: expected a name for the sound, got one that "
+            f"would replace what is listened to. Give another name or folder."
+        )
     check_channel(channel)
     total, blocks = opened(source, rate)
     part = _beside(out)
