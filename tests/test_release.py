@@ -9,6 +9,7 @@ import yaml
 
 import deconv1d
 from benchmarks.figures import FOLDER, SHOWN, carried_back
+from benchmarks.site import dead_links, to_pages
 from deconv1d.rules.table import LAWS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -46,6 +47,27 @@ def test_versions_agree(name, pattern):
     found = re.search(pattern, text(name), re.MULTILINE)
     assert found
     assert found[1] == deconv1d.__version__
+
+
+def test_links_of_a_built_site_lead_somewhere(tmp_path):
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "mine page.html").write_text("mined")
+    (tmp_path / "index.html").write_text(
+        '<a href="docs/mine%20page.html#top">here</a> <a href="#top">this page</a>'
+        '<a href="https://example.org/gone">elsewhere</a> <img src="docs/gone.png">'
+        '<a href="docs/mine.md">source</a>'
+    )
+    assert dead_links(tmp_path) == ["index.html: docs/gone.png", "index.html: docs/mine.md"]
+
+
+def test_links_of_notebooks_lead_to_built_pages():
+    links = ["../mine.md", "ecg.ipynb#rate", "https://x.org/a.md"]
+    written = "".join(f'<a href="{link}">see</a>' for link in links)
+    assert re.findall('href="([^"]+)"', to_pages(written)) == [
+        "../mine.html",
+        "ecg.html#rate",
+        "https://x.org/a.md",
+    ]
 
 
 def test_every_page_is_in_the_sites_menu():
