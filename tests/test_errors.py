@@ -74,7 +74,8 @@ SHORT = (
     rf"too short .*: expected at least {SHORTEST} samples, got {{}}\. Give a longer one, or pad it"
 )
 CHANNELS = (
-    r"channels does not fit layer 'conv1' \(.*:\d+\): expected 1, got {}.*Give \(batch, 1, time"
+    r"channels does not fit layer 'conv1' \(.*:\d+\): expected 1, got {}.*"
+    r"Give x\.reshape\({}, 1, 60\) for"
 )
 RANK = (
     r"rank does not fit layer 'conv1' \(.*:\d+\): expected rank 3, .*got shape \({}\).*"
@@ -113,7 +114,7 @@ WAVEFORMS = {
     "one sample": (torch.ones(1), SHORT.format(1)),
     "too short": (torch.ones(2, 1, SHORTEST - 1), SHORT.format(SHORTEST - 1)),
     "too short mono": (torch.ones(SHORTEST - 1), SHORT.format(SHORTEST - 1)),
-    "stereo": (torch.ones(1, 2, 60), CHANNELS.format(2)),
+    "stereo": (torch.ones(1, 2, 60), CHANNELS.format(2, 2)),
     "clips too short": (torch.ones(3, SHORTEST - 1), SHORT.format(SHORTEST - 1)),
     "rank 4": (torch.ones(1, 1, 1, 60), RANK.format("1, 1, 1, 60")),
 }
