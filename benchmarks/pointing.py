@@ -137,7 +137,7 @@ def section(found: Measured, command: str) -> str:
     """A network's part of the page."""
     network, (cell, *_) = found.network, found.cells
     about = (
-        f"Written by `{command}`, from what is kept in [pointing/](pointing/) (measured "
+        f"Written by `{command}`, from what is kept in `pointing/` (measured "
         f"{' and '.join(sorted({cell.made for cell in found.cells}))}). Weights "
         f"{cell.settings['weights']}; mixtures of {network.seconds:g} s from `{network.folder}/`, "
         f"the first {PER_CLASS} recordings of each of its classes; {cell.settings['clips']} "
