@@ -119,7 +119,8 @@ def one_channel(jobs: dict[str, Job], *, rounds: int = 9) -> str:
 
 def _bare(job: Job) -> None:
     """What no program can do without: forward to the map, and the transposed convolutions."""
-    _up_to_map(job.model, job.x, job.module)
+    with torch.inference_mode():
+        _up_to(job.model, job.x, job.module)
     _bare_transposes(job.model, job.x, job.layer)
 
 
@@ -168,23 +169,21 @@ def _retained_graph(model: nn.Module, x: Tensor, channels: Sequence[int]) -> lis
     return [torch.autograd.grad(seed, waveform, retain_graph=True)[0] for seed in seeds]
 
 
-def _up_to(model: nn.Module, x: Tensor, module: str) -> Tensor:
-    names = [name for name, _ in model.features.named_children()]  # type: ignore[union-attr,operator]
-    return model.features[: names.index(module.removeprefix("features.")) + 1](x)  # type: ignore[index,operator,no-any-return]
-
-
 class _Reached(Exception):
     """The map is there: the rest of the model need not run."""
 
 
-def _up_to_map(model: nn.Module, x: Tensor, module: str) -> None:
+def _up_to(model: nn.Module, x: Tensor, module: str) -> Tensor:
     """The plain forward pass of any model as far as the module that returns a map."""
+    maps: list[Tensor] = []
 
-    def stop(*_: object) -> None:
+    def stop(_: nn.Module, __: object, output: Tensor) -> None:
+        maps.append(output)
         raise _Reached
 
     with model.get_submodule(module).register_forward_hook(stop), suppress(_Reached):
-        _forward(model, x)
+        model(x)
+    return maps[0]
 
 
 class _Transpose(NamedTuple):
@@ -227,9 +226,10 @@ def _transposed(model: nn.Module, x: Tensor, layer: str) -> list[_Transpose]:
             found.append(_Transpose(output.clone(), module))
 
     with ExitStack() as hooks:
+        hooks.enter_context(torch.inference_mode())
         for module in model.modules():
             hooks.enter_context(module.register_forward_hook(keep))
-        _up_to_map(model, x, layer)
+        _up_to(model, x, layer)
     return found
 
 

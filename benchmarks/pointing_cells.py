@@ -13,6 +13,7 @@ from torch import Tensor
 from benchmarks.pointing_networks import OPTIONS, Network, recordings, sonifier_of
 from benchmarks.reporting import HERE
 from deconv1d import InputError, Sonifier
+from deconv1d.audio import write_whole
 from deconv1d.evaluation.disturbed import disturbed_masks
 from deconv1d.evaluation.explanations import captum
 from deconv1d.evaluation.pointing import Explanation
@@ -63,9 +64,7 @@ class Cell:
             for name, value in vars(self).items()
         }
         path.parent.mkdir(exist_ok=True)
-        part = path.with_suffix(".part")
-        part.write_text(json.dumps(facts) + "\n", encoding="utf-8")
-        part.rename(path)
+        write_whole(path, (json.dumps(facts) + "\n").encode())
 
     @classmethod
     def load(cls, path: Path) -> "Cell":
