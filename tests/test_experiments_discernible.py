@@ -11,7 +11,7 @@ pytest.importorskip("pyarrow")
 from deconv1d import Sonifier
 from reference_models.cnn12 import CNN12
 from reference_models.experiments import discernible
-from reference_models.experiments.discernible import ESC10, UNTRAINED, WORDS
+from reference_models.experiments.discernible import DEEP, ESC10, UNTRAINED, WORDS
 from reference_models.experiments.study import (
     LAYERS,
     PRESETS,
@@ -44,7 +44,7 @@ def test_a_listener_s_accuracy_by_hand(study):
     clips = torch.randn(3, 1, 1, 4000, generator=torch.Generator().manual_seed(0))
     heard = [(x, loud(limit)) for x, limit in zip(clips, (0.0, 0.2, 9.0), strict=True)]
     found = discernible.discernible(study, WORDS, lambda _: heard, 0.25)
-    assert len(found.rows) == 3 * 2 * len(LAYERS)
+    assert len(found.rows) == 3 * 2 * (len(LAYERS) + len(DEEP))
     encoder = study.encoder(untrained())
     right = []
     for x, is_right in heard:
@@ -55,16 +55,31 @@ def test_a_listener_s_accuracy_by_hand(study):
         right.append(bool(s.gain > 0) and is_right(x.abs().max() * sound / sound.abs().max()))
     row = next(r for r in found.rows if (r["regime"], r["layer"]) == (UNTRAINED, "conv6"))
     assert row["accuracy"] == pytest.approx(sum(right) / 3)
+    assert found.n.startswith("2 networks of each regime; 3 clips (1 through masks)")
     (gate,) = found.gates
     assert gate.name == "listener, words network"
     assert gate.unmet == "3 clips, expected 300 or more"
-    assert found.figures[WORDS] is not None
+    assert set(found.figures) == {f"{WORDS}-deconvnet", f"{WORDS}-mask"}
+    assert [claim.of for claim in found.claims] == [
+        "words network, deconvnet",
+        "words network, mask",
+    ]
+
+
+def test_through_a_mask_each_deep_layer_is_heard_by_itself(study):
+    x = torch.randn(1, 1, 4000, generator=torch.Generator().manual_seed(1))
+    sonifier = Sonifier(study.encoder(untrained()), sample_rate=8000)
+    sounds = discernible.sounds_of(sonifier, x, ["conv8", "conv11"], "mask")
+    for sound, layer in zip(sounds, ("conv8", "conv11"), strict=True):
+        alone = sonifier.sonify(x, layer=layer, method="mask")
+        assert sound.method == "mask"
+        assert torch.allclose(sound.waveform, alone.waveform, atol=1e-5)
 
 
 def test_silence_is_not_named(study):
     silent = [(torch.zeros(1, 1, 4000), lambda sound: True)]
     network = pretrained("contrastive")
-    assert discernible.accuracy(study, network, "conv8", "deconvnet", silent) == 0
+    assert discernible.accuracies(study, network, ["conv8"], "deconvnet", silent) == [0]
 
 
 def rows(contrastive: float, supervised: float, drawn: float) -> list[dict]:

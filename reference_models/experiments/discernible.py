@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from deconv1d import Sonifier
+from deconv1d import Sonification, Sonifier
 from deconv1d.audio import read_audio
 from deconv1d.sounding import to_peak_of
 from reference_models.cnn12 import SHORTEST
@@ -37,7 +37,7 @@ from reference_models.experiments.finding import (
     part,
 )
 from reference_models.experiments.gates import ENOUGH, TIMES
-from reference_models.experiments.hearing import DEEP, every_network, listen, sonified
+from reference_models.experiments.hearing import DEEP, every_network, listen, masked, sonified
 from reference_models.experiments.soundnet import (
     KINDS_OF_ESC10,
     PROBES,
@@ -67,8 +67,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 WORDS, ESC10 = "discernible-words", "discernible-esc10"
-METHODS = ("deconvnet",)
-"""Ways to sonify that are heard, by their names in `Sonifier.sonify`; each adds a claim."""
+METHODS = {"deconvnet": LAYERS, "mask": DEEP}
+"""Ways to sonify that are heard, and in which layers; each adds a claim."""
+MASKED = 5
+"""One clip in so many is heard through masks, which take some ten times as long."""
 UNTRAINED = "untrained"
 ORIGINAL = "original"
 BATCH = 16
@@ -96,54 +98,62 @@ def discernible(study: Study, name: str, hear: Hear, least: float) -> Finding:
     """
     heard = hear(study)
     originals = part(study, name, ORIGINAL, lambda: [right(x) for x, right in heard])
+    few = [heard[n] for n in every_nth(heard, max(study.preset.clips // MASKED, 1))]
+    clips = {"deconvnet": heard, "mask": few}
     rows: list[Row] = []
-    for method in METHODS:
+    for method, layers in METHODS.items():
         for regime in (*REGIMES, UNTRAINED):
             for random_state in random_states(study.preset):
-                for layer in LAYERS:
-                    place = {
-                        "method": method,
-                        "regime": regime,
-                        "random_state": random_state,
-                        "layer": layer,
-                    }
-                    key = "-".join(map(str, place.values()))
-                    network = _network(regime, random_state)
-                    compute = partial(accuracy, study, network, layer, method, heard)
-                    rows.append({**place, "accuracy": part(study, name, key, compute)})
+                network = _network(regime, random_state)
+                compute = partial(accuracies, study, network, layers, method, clips[method])
+                place = {"method": method, "regime": regime, "random_state": random_state}
+                found = part(study, name, "-".join(map(str, place.values())), compute)
+                rows += [
+                    {**place, "layer": layer, "accuracy": accuracy}
+                    for layer, accuracy in zip(layers, found, strict=True)
+                ]
     return Finding(
         rows,
         claims=[central_claim(name, method, rows) for method in METHODS],
         gates=[listener_gate(name, originals, least)],
         numbers=numbers_of(rows, ("method", "regime", "layer"), {"accuracy": "accuracy"}),
-        figures={name: _picture(rows, fmean(originals))},
-        n=f"{study.preset.runs} networks of each regime; {len(heard)} clips, the most active map "
-        f"of each; chance {least:.2f}, the recordings themselves {fmean(originals):.2f}",
+        figures={f"{name}-{m}": _picture(rows, m, fmean(originals)) for m in METHODS},
+        n=f"{study.preset.runs} networks of each regime; {len(heard)} clips ({len(few)} through "
+        f"masks), the most active map of each; chance {least:.2f}, the recordings themselves "
+        f"{fmean(originals):.2f}",
         differs=f"{differences(study, 'audioset')} The paper's authors listened. The listeners "
         "here were trained on recordings alone. Untrained encoders are those that the networks "
         "started from.",
     )
 
 
-def accuracy(
-    study: Study, network: Network, layer: str, method: str, heard: Sequence[Clip]
-) -> float:
-    """The share of the clips whose sonification is named rightly; silence is not.
+def accuracies(
+    study: Study, network: Network, layers: Sequence[str], method: str, heard: Sequence[Clip]
+) -> list[float]:
+    """By layer, the share of the clips whose sonification is named rightly; silence is not.
 
     What lies below 50 Hz, where people hear next to nothing, is taken out before.
     """
     sonifier = listen(study, network)
-    return fmean(_is_named(sonifier, layer, method, x, right) for x, right in heard)
+    named = [
+        [_is_named(x, sound, right) for sound in sounds_of(sonifier, x, layers, method)]
+        for x, right in heard
+    ]
+    return [fmean(of_layer) for of_layer in zip(*named, strict=True)]
 
 
-def _is_named(
-    sonifier: Sonifier,
-    layer: str,
-    method: str,
-    x: Tensor,
-    right: Callable[[Tensor], bool],
-) -> bool:
-    sonification = sonified(sonifier, x, layer=layer, channel="most_active", method=method)
+def sounds_of(
+    sonifier: Sonifier, x: Tensor, layers: Sequence[str], method: str
+) -> list[Sonification]:
+    """The most active map of each layer, made audible."""
+    if method == "mask":  # the batch of masks serves all layers
+        return masked(sonifier, x, layers=layers, channel="most_active")
+    return [
+        sonified(sonifier, x, layer=layer, channel="most_active", method=method) for layer in layers
+    ]
+
+
+def _is_named(x: Tensor, sonification: Sonification, right: Callable[[Tensor], bool]) -> bool:
     sound, _ = to_peak_of(x, audible(sonification.waveform, SAMPLE_RATE))
     return bool(sonification.gain > 0) and right(sound)
 
@@ -188,16 +198,15 @@ def listener_gate(name: str, originals: Sequence[bool], least: float) -> Gate:
     )
 
 
-def _picture(rows: Sequence[Row], level: float) -> "Figure":
-    def curve(method: str, regime: str) -> list[Interval]:
-        own = [row for row in rows if (row["method"], row["regime"]) == (method, regime)]
-        return [over_runs([r["accuracy"] for r in own if r["layer"] == layer]) for layer in LAYERS]
+def _picture(rows: Sequence[Row], method: str, level: float) -> "Figure":
+    layers = METHODS[method]
 
-    panels = {
-        method: {regime: curve(method, regime) for regime in (*REGIMES, UNTRAINED)}
-        for method in METHODS
-    }
-    return plot_curves(panels, LAYERS, "sonifications named rightly", dict.fromkeys(panels, level))
+    def curve(regime: str) -> list[Interval]:
+        own = [row for row in rows if (row["method"], row["regime"]) == (method, regime)]
+        return [over_runs([r["accuracy"] for r in own if r["layer"] == layer]) for layer in layers]
+
+    curves = {regime: curve(regime) for regime in (*REGIMES, UNTRAINED)}
+    return plot_curves({method: curves}, layers, "sonifications named rightly", {method: level})
 
 
 # --- words ---------------------------------------------------------------------------------------

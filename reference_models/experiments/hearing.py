@@ -1,6 +1,8 @@
 """Listening to a study's networks: test clips, and what their filters make of them."""
 
 import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor
@@ -65,6 +67,20 @@ def sonified(
     sonifier: Sonifier, x: Any, *, layer: str, channel: Any, method: str = "deconvnet"
 ) -> Sonification:
     """A sonification in which dead maps are silent without a warning."""
+    with _silence():
+        return sonifier.programs.sonify(x, layer=layer, channel=channel, method=method)
+
+
+def masked(
+    sonifier: Sonifier, x: Any, *, layers: Sequence[str], channel: Any
+) -> list[Sonification]:
+    """Masked recordings of several layers, silent without a warning where a map is dead."""
+    with _silence():
+        return sonifier.listen(x, layers=layers, channel=channel, progress=False)
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", SilenceWarning)
-        return sonifier.programs.sonify(x, layer=layer, channel=channel, method=method)
+        yield
