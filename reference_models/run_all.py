@@ -261,13 +261,8 @@ def _begin(jobs: int, log: Path) -> None:
     sys.stdout = log.open("a", buffering=1)
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Does what the command line says; a user's error ends in one line and exit code 2."""
-    parser = argparse.ArgumentParser(
-        prog="python -m reference_models.run_all",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def add_study_options(parser: argparse.ArgumentParser) -> None:
+    """The options that say which study: `study_of` reads them."""
     parser.add_argument(
         "--preset", choices=PRESETS, default="small", help="its size; default: %(default)s"
     )
@@ -290,6 +285,25 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=Path("results"), metavar="DIR")
     devices = ["cuda", "cpu"] if torch.cuda.is_available() else ["cpu"]
     parser.add_argument("--device", default=devices[0], choices=devices)
+
+
+def study_of(given: argparse.Namespace) -> Study:
+    """The study that the command line says.
+
+    Raises:
+        SystemExit: `--source recordings` without a folder that holds them.
+    """
+    return Study(given.out, preset_of(given.preset, given.source), _sources(given), given.device)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Does what the command line says; a user's error ends in one line and exit code 2."""
+    parser = argparse.ArgumentParser(
+        prog="python -m reference_models.run_all",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_study_options(parser)
     parser.add_argument("--jobs", type=int, metavar="N", help="processes (default: one a core)")
     parser.add_argument(
         "--without",
@@ -301,7 +315,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "than half of all hours. %(choices)s",
     )
     given = parser.parse_args(argv)
-    study = Study(given.out, preset_of(given.preset, given.source), _sources(given), given.device)
+    study = study_of(given)
     jobs = given.jobs or (1 if given.device == "cuda" else os.cpu_count() or 1)
     try:
         report = run_all(study, jobs=jobs, without=given.without)

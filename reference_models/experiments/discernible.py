@@ -104,7 +104,7 @@ def discernible(study: Study, name: str, hear: Hear, least: float) -> Finding:
     for method, layers in METHODS.items():
         for regime in (*REGIMES, UNTRAINED):
             for random_state in random_states(study.preset):
-                network = _network(regime, random_state)
+                network = network_of(regime, random_state)
                 compute = partial(accuracies, study, network, layers, method, clips[method])
                 place = {"method": method, "regime": regime, "random_state": random_state}
                 found = part(study, name, "-".join(map(str, place.values())), compute)
@@ -158,7 +158,8 @@ def _is_named(x: Tensor, sonification: Sonification, right: Callable[[Tensor], b
     return bool(sonification.gain > 0) and right(sound)
 
 
-def _network(regime: str, random_state: int) -> Network:
+def network_of(regime: str, random_state: int) -> Network:
+    """The encoder of a regime, or the one that both started from."""
     if regime == UNTRAINED:
         return untrained(random_state)
     return pretrained("contrastive" if regime == "contrastive" else "supervised", random_state)

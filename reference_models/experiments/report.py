@@ -62,7 +62,7 @@ def write_report(study: Study, experiments: Sequence[Experiment]) -> Path:
         "left_out": [_left_out(study, e) for e in experiments if e.name not in by_name],
     }
     for name in ("report.md", "report.html"):
-        write_whole(study.folder / name, _render(name, content).encode())
+        write_whole(study.folder / name, render(name, content).encode())
     results = results_of(facts, by_name, lines)
     text = json.dumps(results, indent=1, allow_nan=False) + "\n"
     write_whole(study.folder / "results.json", text.encode())
@@ -199,7 +199,8 @@ def _spelled_out(value: Any) -> Any:
     return re.sub(r"\bfonly\b", HEAD_ONLY, value) if type(value) is str else value
 
 
-def _render(template: str, content: dict[str, Any]) -> str:
+def render(template: str, content: dict[str, Any]) -> str:
+    """Fills a template that lies beside this file; in HTML every text is escaped."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     pages = Environment(
