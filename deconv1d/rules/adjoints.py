@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from itertools import accumulate
 from math import prod
 from typing import Any
 
@@ -85,11 +84,13 @@ def pool_switches(
     if padding or reach > x.shape[-1]:
         x = F.pad(x, (padding, reach - padding - x.shape[-1]), value=float("-inf"))
     # The switch counts the places up to which everything has been below the maximum.
-    starts = range(0, (kernel - 1) * dilation, dilation)
     length = (pooled.shape[-1] - 1) * stride + 1
-    below = (x[..., start : start + length : stride] < pooled for start in starts)
-    counts = [so_far.view(torch.uint8) for so_far in accumulate(below, torch.logical_and)]
-    return sum(counts[1:], counts[0]) if counts else torch.zeros_like(pooled, dtype=torch.uint8)
+    below = x[..., :length:stride] < pooled
+    switches = below.view(torch.uint8)
+    for start in range(dilation, (kernel - 1) * dilation, dilation):
+        below = below & (x[..., start : start + length : stride] < pooled)
+        switches = switches + below
+    return switches
 
 
 def unpool(
@@ -105,12 +106,14 @@ def unpool(
     Source: paper, section 3.2 (3 i). `torch.nn.functional.max_unpool1d` keeps only one of the
     values that meet where windows overlap; the adjoint of pooling is their sum.
     """
-    starts = torch.arange(switches.shape[-1], device=switches.device) * stride - padding
+    windows = switches.shape[-1]
+    starts = torch.arange(-padding, windows * stride - padding, stride, device=switches.device)
     # Switches count taps; with dilation, taps lie that many samples apart.
     places = starts + (switches if dilation == 1 else switches.long() * dilation)
     if padding:  # a window that lies in the padding alone
         places.clamp_(0, size - 1)
-    return unpool_at(signal, places, (size,))
+    full = signal.new_zeros(*signal.shape[:-1], size)
+    return full.scatter_add_(-1, places.expand_as(signal), signal)
 
 
 def unpool_pairs(signal: Tensor, switches: Tensor, size: int) -> Tensor:
@@ -122,7 +125,7 @@ def unpool_pairs(signal: Tensor, switches: Tensor, size: int) -> Tensor:
     if signal.dtype not in (torch.float32, torch.float64):
         return unpool(signal, switches, 2, 0, 1, size)
     # Each value and a zero, in the order that its switch says, written as one complex number.
-    second = signal * switches.to(signal.dtype)
+    second = signal * switches
     pairs = torch.view_as_real(torch.complex(signal - second, second)).flatten(-2)
     rest = size - pairs.shape[-1]
     return F.pad(pairs, (0, rest)) if rest else pairs
