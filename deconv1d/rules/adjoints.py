@@ -26,37 +26,26 @@ def conv_transpose(
     padding: Sequence[int],
     dilation: Sequence[int],
     groups: int,
-    size: Sequence[int],
+    dropped: Sequence[int],
 ) -> Tensor:
-    """The transpose of a convolution, with its own weight and to its input's exact `size`."""
+    """The transpose of a convolution, with its own weight.
+
+    A stride drops samples at the end: with as many as were `dropped`, the input's size comes back.
+    """
     if weight.shape[1] == groups == 1 and len(stride) == 1 and stride[0] == 1:
-        return _conv_transpose_to_mono(signal, weight, padding[0], dilation[0], size[0])
-    # A stride drops samples at the end: of all inputs with this output, `size` is the one meant.
-    extra = [
-        n - ((out - 1) * s - 2 * p + d * (k - 1) + 1)
-        for n, out, s, p, d, k in zip(
-            size, signal.shape[2:], stride, padding, dilation, weight.shape[2:], strict=True
-        )
-    ]
-    return torch.ops.aten.convolution(  # type: ignore[no-any-return]  # ops are untyped
-        signal, weight, None, stride, padding, dilation, True, extra, groups
-    )
+        return _conv_transpose_to_mono(signal, weight, padding[0], dilation[0])
+    return torch.convolution(signal, weight, None, stride, padding, dilation, True, dropped, groups)
 
 
-def _conv_transpose_to_mono(
-    signal: Tensor, weight: Tensor, padding: int, dilation: int, size: int
-) -> Tensor:
+def _conv_transpose_to_mono(signal: Tensor, weight: Tensor, padding: int, dilation: int) -> Tensor:
     """One product for all taps, then each tap's row added at its delay: faster than torch's."""
     rows = weight[:, 0].mT @ signal
-    full = signal.new_zeros(*signal.shape[:-2], 1, max(size + padding, _span(rows, dilation)))
-    for tap in range(rows.shape[-2]):
+    taps, length = rows.shape[-2:]
+    full = signal.new_zeros(*signal.shape[:-2], 1, length + (taps - 1) * dilation)
+    for tap in range(taps):
         start = tap * dilation
-        full[..., 0, start : start + rows.shape[-1]] += rows[..., tap, :]
-    return full[..., padding : padding + size]
-
-
-def _span(rows: Tensor, dilation: int) -> int:
-    return (rows.shape[-2] - 1) * dilation + rows.shape[-1]
+        full[..., 0, start : start + length] += rows[..., tap, :]
+    return full[..., padding : full.shape[-1] - padding]
 
 
 def conv_of_transpose(

@@ -264,13 +264,18 @@ GRADIENT = _gradient(batched=False, singular=True)
 
 
 def _convolve_back(op: Op, signal: Node, emit: Emit) -> Signals:
-    back = adjoints.conv_of_transpose if op["transposed"] else adjoints.conv_transpose
-    size = shape_of(op["input"])[2:]
+    weight, size = op["weight"], shape_of(op["input"])[2:]
     # One number may stand for all axes: Conv2d(padding="valid") gives [0].
-    each = (
+    each = [
         [*op[name]] * (len(size) // len(op[name])) for name in ("stride", "padding", "dilation")
-    )
-    yield op["input"], emit(back, signal, emit.value(op["weight"]), *each, op["groups"], size)
+    ]
+    back: Callable[..., Tensor] = adjoints.conv_of_transpose
+    end = [*size]
+    if not op["transposed"]:
+        axes = zip(size, shape_of(weight)[2:], *each, strict=True)
+        back = adjoints.conv_transpose
+        end = [(n + 2 * p - d * (k - 1) - 1) % s for n, k, s, p, d in axes]
+    yield op["input"], emit(back, signal, emit.value(weight), *each, op["groups"], end)
 
 
 def _convolution(op: Op) -> Rule:
