@@ -10,7 +10,7 @@ for which that is not certain is refused, with the reason.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from operator import attrgetter, getitem
 from typing import TYPE_CHECKING, Any
@@ -33,6 +33,13 @@ if TYPE_CHECKING:
 
 aten = torch.ops.aten
 
+DIRECT: Mapping[Any, Callable[..., Any]] = {
+    aten.batch_norm.default: torch.batch_norm,
+    aten.convolution.default: torch.convolution,
+    aten.max_pool1d.default: torch.max_pool1d,
+}
+"""The same ops by another entry of torch's, which reads lists of numbers in less time."""
+
 
 @dataclass(frozen=True)
 class Forward:
@@ -47,7 +54,7 @@ class Forward:
     def __call__(self, x: Tensor) -> tuple[Any, ...]:
         """Runs it, without gradients."""
         with quiet(x.device):
-            values: tuple[Any, ...] = self.module(x)
+            values: tuple[Any, ...] = self.module.forward(x)
             return values
 
 
@@ -94,6 +101,8 @@ def generate_forward(captured: Capture, wanted: Sequence[Wanted]) -> Forward:
     graph.output(tuple(written[want] for want in wanted))
     graph.eliminate_dead_code()
     rectify_in_place(graph, aten.relu.default, aten.relu_.default, makes_memory)
+    for node in graph.nodes:
+        node.target = DIRECT.get(node.target, node.target)
     return Forward(Generated(weights, graph, class_name="Forward"))
 
 
@@ -157,7 +166,7 @@ class PreparedMirror:
         """The mirror of one forward pass, given what it recorded: seeds -> raw sonifications."""
 
         def run(seed: Tensor) -> Tensor:
-            raw: Tensor = self._module(seed, *held)
+            raw: Tensor = self._module.forward(seed, *held)
             return raw
 
         return lambda seed: carry_seeds(run, seed, self)
