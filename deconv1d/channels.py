@@ -91,9 +91,12 @@ def ranked(maps: Tensor, count: int) -> Tensor:
 
 def only(values: Tensor, channel: Channel) -> Tensor:
     """Returns the seed with every channel set to zero but one."""
+    kept = torch.zeros_like(values)
+    if isinstance(channel, int):
+        kept[:, channel] = values[:, channel]
+        return kept
     # For "most_active" `channel` holds another number for each example: index pairs select
     # (example, channel of that example).
-    kept = torch.zeros_like(values)
     examples = torch.arange(len(values), device=values.device)
     kept[examples, channel] = values[examples, channel]
     return kept
@@ -118,14 +121,19 @@ def carry_back(
     Returns:
         (channels, *waveform shape), and the levels that it has to be multiplied by, of its rank.
     """
-    carried: Tensor | None = None
-    levels: list[Tensor] = []
+
     # The deconvnet takes several seeds along a leading axis and runs each op once for all of them;
     # a chunk is as many as fit into the memory that `chunk_of` allows.
-    for start in range(0, len(channels), chunk):
-        some = channels[start : start + chunk]
+    def together(some: Sequence[Channel]) -> tuple[Tensor, Tensor]:
         seeds = torch.stack([layout.unsorted(only(values, channel)) for channel in some])
-        raw, level = carry_leveled(carry, seeds, layout)
+        return carry_leveled(carry, seeds, layout)
+
+    if len(channels) <= chunk:
+        return together(channels)
+    carried: Tensor | None = None
+    levels: list[Tensor] = []
+    for start in range(0, len(channels), chunk):
+        raw, level = together(channels[start : start + chunk])
         # Small results that stay between large ones that go would scatter the heap: the raw ones
         # are kept together, and levels that repeat (all but those of half precision) once.
         if carried is None:
@@ -161,19 +169,22 @@ def carry_leveled(
     Returns:
         (seeds, *waveform shape), and what it has to be multiplied by, of its rank.
     """
-    levels = torch.ones(1, 1, device=seeds.device)
-    if seeds.dtype in HALF:
-        if layout.batch is None:
-            whole = seeds.reshape(len(seeds), -1).abs().float().amax(1)
-            levels, scale = whole[:, None], whole.reshape(-1, *[1] * (seeds.dim() - 1))
-        else:
-            levels = _levels(carry, seeds, layout.batch + 1)
-            scale = levels.movedim(1, layout.batch + 1)
-        scale = scale.to(seeds.dtype)
-        seeds = torch.where(scale > 0, seeds / scale, 0)
-    raw = carry(seeds) if len(seeds) > 1 else carry(seeds[0])[None]
-    levels = levels.reshape(*levels.shape[:2], *[1] * (raw.dim() - 2))
-    return raw, levels.expand(len(seeds), *levels.shape[1:])
+    if seeds.dtype not in HALF:
+        raw = _carry_all(carry, seeds)
+        return raw, raw.new_ones(len(raw), *[1] * (raw.dim() - 1))
+    if layout.batch is None:
+        whole = seeds.reshape(len(seeds), -1).abs().float().amax(1)
+        levels, scale = whole[:, None], whole.reshape(-1, *[1] * (seeds.dim() - 1))
+    else:
+        levels = _levels(carry, seeds, layout.batch + 1)
+        scale = levels.movedim(1, layout.batch + 1)
+    scale = scale.to(seeds.dtype)
+    raw = _carry_all(carry, torch.where(scale > 0, seeds / scale, 0))
+    return raw, levels.reshape(*levels.shape[:2], *[1] * (raw.dim() - 2))
+
+
+def _carry_all(carry: Callable[[Tensor], Tensor], seeds: Tensor) -> Tensor:
+    return carry(seeds) if len(seeds) > 1 else carry(seeds[0])[None]
 
 
 def _levels(carry: Callable[[Tensor], Tensor], seeds: Tensor, batch: int) -> Tensor:

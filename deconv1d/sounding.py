@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import starmap
+from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from deconv1d.channels import (
+    HALF,
     Channel,
     carry_back,
     carry_leveled,
@@ -98,15 +99,16 @@ def sonify_map(
     if chosen is None:
         raw, level = carry_leveled(reached.carry_back, layout.unsorted(values)[None], layout)
         raw, level = raw[0], level[0]
-        silent = _silent_seed(values, raw)
+        silent = _silent_seed(lambda: values, raw)
     else:
         maps = layout.sorted(activation)
         # "most_active" is another channel for each example: a tensor of numbers, (batch,).
         channels: list[Channel] = [*chosen] if isinstance(chosen, list) else [most_active(maps)]
         carry = partial(carry_back, reached.carry_back, values, layout, chunk=reached.chunk)
         raw, level = carry(channels)
-        seeds = ((only(values, c), one) for c, one in zip(channels, raw, strict=True))
-        silent = next((s for s in starmap(_silent_seed, seeds) if s is not None), None)
+        sounds = zip(channels, raw, strict=True)
+        lost = (_silent_seed(partial(only, values, c), sound) for c, sound in sounds)
+        silent = next((s for s in lost if s is not None), None)
         # One channel was asked for, not a list of one: its sound has no leading axis.
         if isinstance(chosen, str):
             raw, level, heard = raw[0], level[0], one_form(torch.as_tensor(channels[0]).tolist())
@@ -123,12 +125,14 @@ def sonify_map(
     return _finish(reached, raw, level, heard, leading, sample_rate, low_cut, why)
 
 
-def _silent_seed(seed: Tensor, raw: Tensor) -> Tensor | None:
+def _silent_seed(make_seed: Callable[[], Tensor], raw: Tensor) -> Tensor | None:
     """The part of a seed that is not zero and gave silence: of some examples, batch first."""
-    if len(seed) != len(raw):
-        return None
+    # The seed is made only where something is silent.
     dead = ~raw.reshape(len(raw), -1).any(1)
-    if not dead.any() or not (lost := seed[dead]).any():
+    if not dead.any():
+        return None
+    seed = make_seed()
+    if len(seed) != len(raw) or not (lost := seed[dead]).any():
         return None
     return torch.zeros_like(seed).masked_scatter(_like(dead, seed), lost)
 
@@ -151,10 +155,12 @@ def _finish(
     # At least float32: the peak of a raw sonification can be beyond what half precision holds.
     wide = torch.promote_types(given.dtype, torch.float32)
     raw = raw.to(given.device, wide)
-    if (level != 1).any():
+    if reached.activation.dtype in HALF:
         raw = raw * level.to(given.device)
     raw = raw.reshape(*leading, *given.shape)
-    if not torch.isfinite(_peak(raw, _within_a_clip(given)).to(given)).all():
+    axes = _within_a_clip(given)
+    raw_peak = _peak(raw, axes)
+    if not isfinite(raw_peak.to(given).max()):
         raise ModelError(
             f"The sonification of layer {reached.layer!r} is not finite: expected numbers within "
             f"{given.dtype}'s range. Give the waveform in float32, or "
@@ -162,7 +168,9 @@ def _finish(
         )
     if low_cut is not None:
         raw = cut_lows(raw, low_cut, sample_rate)
-    scaled, gain = to_peak_of(given.to(wide), raw)
+        raw_peak = _peak(raw, axes)
+    scaled, gain = _scaled(raw, raw_peak, _peak(given.to(wide), axes))
+    gain = gain.squeeze(axes)
     if (gain == 0).any():
         warn(_silence(reached.layer, gain, channel, given, why), SilenceWarning)
     return Sonification(
@@ -225,16 +233,22 @@ def to_peak_of(x: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
     Source: paper, section 3.2 (4).
     """
     axes = _within_a_clip(x)
-    peak, raw_peak = _peak(x, axes), _peak(raw, axes)
-    gain = torch.where(raw_peak > 0, peak / raw_peak, 0)
-    # The peak of a raw sonification may be so small that the quotient overflows: it is silent.
-    gain = torch.where(torch.isfinite(gain), gain, 0)
+    scaled, gain = _scaled(raw, _peak(raw, axes), _peak(x, axes))
+    return scaled, gain.squeeze(axes)
+
+
+def _scaled(raw: Tensor, raw_peak: Tensor, peak: Tensor) -> tuple[Tensor, Tensor]:
+    """Raw sonifications scaled from their own peaks to others, and what they were multiplied by."""
+    # Of silence the quotient is infinite or NaN. So it may be of a peak that is nearly 0, which is
+    # silent, too.
+    gain = (peak / raw_peak).nan_to_num_(0, 0, 0)
+    silent, fits = gain == 0, gain == 1
     # Divided first: the largest sample is then the input's peak exactly; and as it is where it has
     # that peak already. All in one new tensor: many channels' sounds fill much of the memory.
-    scaled = raw / torch.where((gain > 0) & (gain != 1), raw_peak, 1)
-    scaled *= torch.where(gain == 1, 1, peak)
-    scaled.masked_fill_(gain == 0, 0)
-    return scaled, gain.squeeze(axes)
+    scaled = raw / raw_peak.masked_fill(silent | fits, 1)
+    scaled *= peak.masked_fill(fits, 1)
+    scaled.masked_fill_(silent, 0)
+    return scaled, gain
 
 
 def _within_a_clip(x: Tensor) -> list[int]:
