@@ -19,8 +19,8 @@ from __future__ import annotations
 import random
 import sys
 from array import array
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterable
 from copy import copy
 from dataclasses import is_dataclass
 from functools import partial
@@ -36,6 +36,9 @@ Restore = Callable[[], Any]
 
 PLAIN = frozenset({bool, int, float, complex, str, bytes, type(None)})
 """Most attributes are of these types, which cannot change."""
+CONTAINERS = frozenset({dict, OrderedDict, list, set, deque})
+"""What can be filled and emptied. A module has a dozen that are empty, for hooks of every kind."""
+LIBRARIES = sys.stdlib_module_names | {"torch", "numpy"}
 
 
 def restorers(modules: Iterable[nn.Module]) -> list[Restore]:
@@ -47,42 +50,43 @@ def restorers(modules: Iterable[nn.Module]) -> list[Restore]:
     Returns:
         Functions that put it back.
     """
-    empty: list[dict[Any, Any]] = []
+    empty: list[Any] = []
     found: list[Restore] = [partial(_empty, empty)]
     known: dict[int, Any] = {}  # keeps what it has seen, so that no id is used twice
     waiting = [vars(m) for m in modules if not isinstance(m, torch.jit.ScriptModule)]
     while waiting:
         value = waiting.pop()
-        if type(value) in PLAIN or id(value) in known:
+        if id(value) in known:
             continue
         known[id(value)] = value
-        if isinstance(value, dict) and not value:
-            empty.append(value)  # a module has a dozen of these, for hooks of every kind
-            continue
         restore = _restorer(value)
-        if restore is not None:
-            found.append(restore)
-            waiting += _parts(value)
+        if restore is None:
+            continue
+        found.append(restore)
+        for part in _parts(value):
+            if type(part) in CONTAINERS and not part:
+                empty.append(part)
+            elif type(part) not in PLAIN:
+                waiting.append(part)
     return found
 
 
-def _empty(containers: list[dict[Any, Any]]) -> None:
+def _empty(containers: list[Any]) -> None:
     """Empties what was empty."""
     for container in containers:
         if container:
             container.clear()
 
 
-def _parts(value: Any) -> Iterator[Any]:
+def _parts(value: Any) -> Iterable[Any]:
     """What a container holds; modules are looked at by themselves."""
     if isinstance(value, dict):
-        yield from value.values()
-    elif isinstance(value, (list, tuple, set, frozenset, deque)):
-        yield from value
-    elif _has_fields(value):
-        yield vars(value)
-    elif slots := _slots(value):
-        yield from (getattr(value, name) for name in slots)
+        return value.values()
+    if isinstance(value, (list, tuple, set, frozenset, deque)):
+        return value
+    if _has_fields(value):
+        return (vars(value),)
+    return [getattr(value, name) for name in _slots(value)]
 
 
 def _restorer(value: Any) -> Restore | None:
@@ -97,6 +101,8 @@ def _restorer(value: Any) -> Restore | None:
         return _set(value)
     if isinstance(value, (tuple, frozenset)) or _has_fields(value):
         return _nothing
+    if isinstance(value, nn.Module):
+        return None
     if slots := _slots(value):
         return partial(_set_slots, value, {name: getattr(value, name) for name in slots})
     if isinstance(value, (bytearray, array)):
@@ -113,24 +119,24 @@ def _nothing() -> None:
 def is_record(value: Any) -> bool:
     """Plain records: a dataclass or a namespace."""
     record = is_dataclass(value) or isinstance(value, SimpleNamespace)
-    return record and not isinstance(value, type | nn.Module) and hasattr(value, "__dict__")
+    return record and not isinstance(value, (type, nn.Module)) and hasattr(value, "__dict__")
 
 
 def _has_fields(value: Any) -> bool:
     """Records, and objects of the model's own classes; of a library's nobody knows what it does."""
-    if isinstance(value, type | nn.Module) or not hasattr(value, "__dict__"):
+    if isinstance(value, (type, nn.Module)) or not hasattr(value, "__dict__"):
         return False
     return is_record(value) or _is_own(value)
 
 
 def _is_own(value: Any) -> bool:
     root = type(value).__module__.partition(".")[0]
-    return root not in sys.stdlib_module_names | {"torch", "numpy"}
+    return root not in LIBRARIES
 
 
 def _slots(value: Any) -> list[str]:
     """The attributes of an object of the model's own classes that has no dictionary."""
-    if isinstance(value, type | nn.Module) or hasattr(value, "__dict__") or not _is_own(value):
+    if isinstance(value, (type, nn.Module)) or hasattr(value, "__dict__") or not _is_own(value):
         return []
     names = [getattr(kind, "__slots__", ()) for kind in type(value).__mro__]
     flat = [name for own in names for name in ([own] if isinstance(own, str) else own)]

@@ -116,6 +116,10 @@ SETTINGS: tuple[tuple[Callable[[], Any], Callable[[Any], Any]], ...] = (
 """Settings of the process that a forward pass may change: how to read one, and how to set it."""
 
 
+FLAGS = [name for name in vars(dispatch) if name.startswith("_is_in_")]
+"""What torch notes of the modes that it is in."""
+
+
 class _State:
     """All that a forward pass changes, as it was before."""
 
@@ -123,7 +127,7 @@ class _State:
         modules = list(model.modules())
         self.training = [m for m in modules if getattr(m, "training", False)]
         self.belongings = restorers(modules)
-        devices = {x.device for x in (*model.parameters(), *model.buffers()) if x.is_cuda}
+        devices = _gpus(model) if torch.cuda.is_initialized() else set()
         self.drawn: dict[Any, Tensor] = {d: torch.cuda.get_rng_state(d) for d in devices}
         self.torch, self.python, self.numpy = (
             torch.get_rng_state(),
@@ -135,7 +139,7 @@ class _State:
         self.collecting, self.gradients = gc.isenabled(), torch.is_grad_enabled()
         self.settings = [(read, set_to, read()) for read, set_to in SETTINGS]
         self.depth = _len_torch_dispatch_stack()
-        self.flags = {k: v for k, v in vars(dispatch).items() if k.startswith("_is_in_")}
+        self.flags = {name: getattr(dispatch, name) for name in FLAGS}
         self.hooks = [(hooks, dict(hooks)) for hooks in _global_hooks()]
         self.stance = _stance()
 
@@ -178,6 +182,11 @@ class _State:
         np.random.set_state(self.numpy)
         if self.collecting:
             gc.enable()
+
+
+def _gpus(model: nn.Module) -> set[torch.device]:
+    """The GPUs that a model is on: each has a random state of its own."""
+    return {x.device for x in (*model.parameters(), *model.buffers()) if x.is_cuda}
 
 
 def _global_hooks() -> list[dict[int, Any]]:
