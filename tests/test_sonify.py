@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from deconv1d import Deconvnet, Sonifier, channels
+from deconv1d.sounding import to_peak_of
 
 SAMPLES = 101
 
@@ -392,3 +393,13 @@ def test_the_model_is_stopped_at_the_map_if_its_call_is_named(model, sonifier, x
     ran.clear()
     assert torch.equal(sonifier.sonify(x, layer="conv2#1", channel=4).raw, first)
     assert not ran
+
+
+def test_silence_and_what_is_nearly_silent_scale_to_exactly_nothing():
+    x, smallest = torch.ones(3, 5, dtype=torch.float64), 5e-324
+    raw = torch.stack([torch.zeros(5), torch.ones(5), torch.full((5,), 3.0)]).double()
+    raw[0, 2] = smallest  # 1 / 5e-324 overflows
+    scaled, gain = to_peak_of(x[:, None], torch.stack([raw, 0 * raw])[:, :, None])
+    assert gain.tolist() == [[0, 1, 1 / 3], [0, 0, 0]]
+    assert torch.equal(scaled[0, :, 0], torch.stack([0 * raw[0], raw[1], raw[1]]))
+    assert not scaled[1].any()
