@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from operator import getitem
 from typing import TYPE_CHECKING
@@ -42,10 +42,11 @@ def find_module(model: nn.Module, name: str) -> Layer | None:
     Raises:
         LayerError: If the name means several modules.
     """
-    name, call = call_number(_without_wrappers(model, name))
+    found = list(model.named_modules(remove_duplicate=False))
     # A module that is registered twice runs under its first name; the others are aliases of it.
-    paths = {module: path for path, module in reversed(list(model.named_modules()))}
-    every = {p: paths[m] for p, m in model.named_modules(remove_duplicate=False) if p}
+    paths = {module: path for path, module in reversed(found)}
+    name, call = call_number(_without_wrappers(paths.values(), name))
+    every = {p: paths[m] for p, m in found if p}
     # Compiled submodules keep their name with a prefix that the user never wrote.
     every = {**{alias.replace("_orig_mod.", ""): path for alias, path in every.items()}, **every}
     path = _meant(name, every)
@@ -76,8 +77,7 @@ def call_number(name: str) -> tuple[str, int | None]:
     return (base, int(number)) if mark and number.isdigit() else (name, None)
 
 
-def _without_wrappers(model: nn.Module, name: str) -> str:
-    paths = {path for path, _ in model.named_modules()}
+def _without_wrappers(paths: Collection[str], name: str) -> str:
     while name.split("#")[0] not in paths and name.startswith(WRAPPERS):
         name = name.split(".", 1)[1]
     return name
