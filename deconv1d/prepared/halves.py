@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 aten = torch.ops.aten
 
+# No rules: each is called as itself, by another name.
 DIRECT: Mapping[Any, Callable[..., Any]] = {
     aten.batch_norm.default: torch.batch_norm,
     aten.convolution.default: torch.convolution,
