@@ -85,8 +85,7 @@ def test_scores_by_hand():
 
 
 def test_answers_to_another_test_are_refused(tmp_path):
-    for name in ("one", "two"):
-        (tmp_path / name).mkdir()
+    (tmp_path / "one").mkdir()
     sound = {"clip": "", "kind": "Rain", "method": "original"}
     (tmp_path / "one" / "key.json").write_text(json.dumps({"listener": 1, "sounds": [sound]}))
     with pytest.raises(FileNotFoundError, match=r"holds no answers\.json.*move it"):

@@ -70,7 +70,7 @@ WORDS, ESC10 = "discernible-words", "discernible-esc10"
 METHODS = {"deconvnet": LAYERS, "mask": DEEP}
 """Ways to sonify that are heard, and in which layers; each adds a claim."""
 MASKED = 5
-"""One clip in so many is heard through masks, which take some ten times as long."""
+"""One clip in so many of `Preset.clips` is heard through masks, which take ten times as long."""
 UNTRAINED = "untrained"
 ORIGINAL = "original"
 BATCH = 16
