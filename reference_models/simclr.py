@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from reference_models.augment import AUGMENTATIONS, Augmentation, augment
 from reference_models.batches import Batches, ahead, crop_samples, full_batches, seeded
+from reference_models.channels_last import quick
 from reference_models.cnn12 import CNN12, projection_head
 from reference_models.command_line import run_program
 from reference_models.data import SAMPLE_RATE, ClipSet
@@ -150,7 +151,7 @@ def fit(model: nn.Sequential, clips: ClipSet, settings: Settings, run: Run) -> N
     total, warmup = settings.epochs * len(batches), round(settings.warmup_epochs * len(batches))
     optimizer = torch.optim.Adam(model.parameters(), weight_decay=settings.weight_decay)
     first = run.resume(model, optimizer)
-    replica = replicate(model).train()
+    replica = replicate(quick(model)).train()
 
     def draw(step: int) -> tuple[Tensor, Tensor]:
         generator = seeded("cpu", "crops", settings.random_state, step, rank())
