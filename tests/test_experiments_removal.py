@@ -167,7 +167,7 @@ def test_figure_6_recomputed_by_hand(study):
     row = next(r for r in rows if (r["mode"], r["layer"]) == ("full", "conv3"))
     test = study.clips("fsd50k").subset("test")
     numbers = range(len(test))  # all of them
-    network = study.classifier(removal.recogniser(0, "full"))
+    network = study.classifier(removal.recogniser("fsd50k", 0, "full"))
     heard = {"baseline": [], "as in the paper": [], "as in the paper, re-normalised": []}
     heard["sonification"] = []
     for number in numbers:
@@ -185,6 +185,24 @@ def test_figure_6_recomputed_by_hand(study):
         expected = average_precision_score(labels[:, counted], scores[:, counted], average="macro")
         assert float(row[name]) == pytest.approx(expected, abs=1e-6)
     assert (study.folder / "figure-6" / "figure-6.png").stat().st_size > 10_000
+
+
+def test_figure_6_of_words(study, monkeypatch):
+    """Where what stands in for FSD50K has too few clips, the recognisers are of words."""
+    of_words = replace(study, preset=replace(study.preset, recognised="words"))
+    networks = REMOVAL.networks(of_words.preset)
+    assert {network.data for network in networks} == {"words"}
+    for network in networks:
+        of_words.train(network)
+    monkeypatch.setattr(removal, "NAME", "figure-6-of-words")
+    monkeypatch.setattr(removal, "LAYERS", LAYERS[2:4])
+    finding = removal.figure_6(of_words)
+    assert {number.unit for number in finding.numbers} == {"accuracy"}
+    for row in finding.rows:
+        network = next(n for n in networks if n.frozen is (row["mode"] == "fonly"))
+        assert row["baseline"] == of_words.result(network)["test"]["accuracy"]
+    assert "FSD50K, these of Speech Commands" in finding.differs
+    assert "these of" not in (study.folder / "figure-6" / "finding.json").read_text()
 
 
 def planted(drop, control, runs=3):

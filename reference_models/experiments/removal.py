@@ -13,7 +13,7 @@ from reference_models.cnn12 import SHORTEST
 from reference_models.data import ClipSet
 from reference_models.data.index import SAMPLE_RATE
 from reference_models.evaluate import metrics, over_runs
-from reference_models.experiments.comparison import differences, metric_of
+from reference_models.experiments.comparison import NAMES, differences, metric_of
 from reference_models.experiments.control_sounds import (
     CONTROLS,
     SONIFICATION,
@@ -32,14 +32,13 @@ from reference_models.experiments.finding import (
     paired,
     part,
 )
-from reference_models.experiments.gates import MODES, recogniser
+from reference_models.experiments.gates import MODES, recogniser, recognisers
 from reference_models.experiments.hearing import listen
 from reference_models.experiments.study import (
     LAYERS,
     Network,
     Preset,
     Study,
-    random_states,
 )
 
 if TYPE_CHECKING:
@@ -56,13 +55,11 @@ Change = Callable[[Tensor], Mapping[str, Tensor]]
 
 def networks(preset: Preset) -> list[Network]:
     """Each mode's network of every run."""
-    return [
-        recogniser(random_state, mode) for random_state in random_states(preset) for mode in MODES
-    ]
+    return [network for mode in MODES for network in recognisers(preset, mode)]
 
 
 def figure_6(study: Study) -> Finding:
-    """The mAP without each layer's sonifications, and without as much of four other sounds."""
+    """Recognition without each layer's sonifications, and without as much of four other sounds."""
     runs = range(study.preset.runs)
     rows = [
         _row(study, random_state, mode, layer)
@@ -70,7 +67,9 @@ def figure_6(study: Study) -> Finding:
         for mode in MODES
         for layer in LAYERS
     ]
-    clips, unit = len(_test(study)), metric_of(study, "fsd50k")
+    data = study.preset.recognised
+    clips, unit = len(_test(study)), metric_of(study, data)
+    other = f"The paper's networks are of FSD50K, these of {NAMES[data]}. "
     return Finding(
         rows=rows,
         claims=[*claims_a(rows, unit), *claims_l(rows, unit), claim_g(rows, unit)],
@@ -78,9 +77,11 @@ def figure_6(study: Study) -> Finding:
         figures={NAME: _picture(rows, unit)},
         n=f"{len(runs)} networks of each mode; all {clips} test clips, whole; an mAP is the mean "
         "over the classes that some of them have and others have not",
-        differs=f"{differences(study, 'audioset', 'fsd50k')} The paper subtracts sonifications at "
-        f"the input's peak and has no controls: its way is '{PAPER}', and with the residual at the "
-        "input's peak again '" + LOUD + "'. In the other curves sounds are subtracted above 50 Hz "
+        differs=f"{differences(study, 'audioset', data)} {'' if data == 'fsd50k' else other}"
+        f"The paper subtracts sonifications at the input's peak and has no controls: its way is "
+        f"'{PAPER}', and with the residual at the input's peak again '"
+        + LOUD
+        + "'. In the other curves sounds are subtracted above 50 Hz "
         "by least squares, every control as strongly as the sonification, and all rests of a clip "
         "are equally loud.",
     )
@@ -173,7 +174,7 @@ def claim_g(rows: Sequence[Row], unit: str) -> Claim:
 
 
 def _drops(rows: Sequence[Row]) -> list[list[float]]:
-    """The mAP lost without the sonification, by run and layer."""
+    """What is lost without the sonification, by run and layer."""
     random_states = sorted({row["random_state"] for row in rows})
     return [
         [r[BASELINE] - r[SONIFICATION] for r in rows if r["random_state"] == random_state]
@@ -182,32 +183,31 @@ def _drops(rows: Sequence[Row]) -> list[list[float]]:
 
 
 def _row(study: Study, random_state: int, mode: str, layer: str) -> Row:
-    """One layer of one network: mAP on the clips, and without each sound."""
+    """One layer of one network: recognition of the clips, and without each sound."""
     run = f"{mode}-s{random_state}"
     place = study, random_state, mode
-    unchanged = part(study, NAME, run, lambda: _mean_precision(*place, _as_it_is))
+    unchanged = part(study, NAME, run, lambda: _metric(*place, _as_it_is))
     without = part(study, NAME, f"{run}-{layer}", partial(_without, *place, layer))
     return {"mode": mode, "random_state": random_state, "layer": layer, **unchanged, **without}
 
 
 def _without(study: Study, random_state: int, mode: str, layer: str) -> dict[str, float]:
     draws = torch.Generator().manual_seed(random_state)
-    sonifier = listen(study, recogniser(random_state, mode))
+    sonifier = listen(study, recogniser(study.preset.recognised, random_state, mode))
     twin = twin_of(sonifier, draws)
 
     def change(x: Tensor) -> dict[str, Tensor]:
         return residuals(x, sounds(sonifier, twin, x, layer=layer, draws=draws), SAMPLE_RATE)
 
-    precisions = _mean_precision(study, random_state, mode, change)
-    return {name: precisions[name] for name in WITHOUT}
+    metrics_found = _metric(study, random_state, mode, change)
+    return {name: metrics_found[name] for name in WITHOUT}
 
 
-def _mean_precision(study: Study, random_state: int, mode: str, change: Change) -> dict[str, float]:
-    """The mAP of a network on changed clips, by the change's name."""
-    clips, metric = _test(study), metric_of(study, "fsd50k")
-    outputs = scores(
-        study.classifier(recogniser(random_state, mode)), clips, range(len(clips)), change
-    )
+def _metric(study: Study, random_state: int, mode: str, change: Change) -> dict[str, float]:
+    """The metric of a network on changed clips, by the change's name."""
+    clips, metric = _test(study), metric_of(study, study.preset.recognised)
+    network = recogniser(study.preset.recognised, random_state, mode)
+    outputs = scores(study.classifier(network), clips, range(len(clips)), change)
     labels = clips.labels()
     return {name: metrics(heard, labels)[metric] for name, heard in outputs.items()}
 
@@ -217,7 +217,7 @@ def _as_it_is(x: Tensor) -> dict[str, Tensor]:
 
 
 def _test(study: Study) -> ClipSet:
-    return study.clips("fsd50k").subset("test")
+    return study.clips(study.preset.recognised).subset("test")
 
 
 def _picture(rows: Sequence[Row], unit: str) -> "Figure":
