@@ -37,7 +37,7 @@ from reference_models.data import ClipSet
 from reference_models.experiments import EXPERIMENTS
 from reference_models.experiments.finding import Experiment, is_finished, perform
 from reference_models.experiments.report import write_report
-from reference_models.experiments.study import PRESETS, SOURCES, Network, Study, preset_of
+from reference_models.experiments.study import ORIGINS, PRESETS, SOURCES, Network, Study, preset_of
 from reference_models.soundnet import installed_weights
 
 DATA = ("audioset", "balanced", "fsd50k", "words")
@@ -268,8 +268,8 @@ def add_study_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--source",
-        choices=["rendered", "recordings"],
-        default="rendered",
+        choices=ORIGINS,
+        default=ORIGINS[0],
         help="what to train on; default: %(default)s",
     )
     parser.add_argument(

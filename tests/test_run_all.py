@@ -30,12 +30,14 @@ from reference_models.experiments.finding import (
 )
 from reference_models.experiments.report import NO_EVIDENCE, write_report
 from reference_models.experiments.study import (
+    ORIGINS,
     PRESETS,
     Network,
     Study,
     finetuned,
     preset_of,
     pretrained,
+    size_of,
     untrained,
 )
 from reference_models.run_all import Stage, chosen, main, needed, planned, run_all
@@ -217,6 +219,13 @@ def test_the_paper_s_preset_trains_on_everything():
     assert preset.supervised["audioset"].splits == ("train", "val")
     assert preset.supervised["fsd50k"].splits == ("train",)  # has a validation set of its own
     assert preset_of("paper", "recordings") == preset
+
+
+def test_a_report_names_the_size_of_its_preset():
+    for size in PRESETS:
+        for source in ORIGINS:
+            assert size_of(preset_of(size, source)) == size
+    assert size_of(replace(PRESETS["small"], runs=4)) == "one of its own"
 
 
 def test_the_source_is_a_choice_beside_the_size():

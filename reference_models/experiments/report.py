@@ -15,7 +15,7 @@ from reference_models.experiments.claims import CLAIMS
 from reference_models.experiments.comparison import NAMES
 from reference_models.experiments.finding import Experiment, read_rows
 from reference_models.experiments.results import results_of
-from reference_models.experiments.study import PRESETS, Study
+from reference_models.experiments.study import Study, size_of
 from reference_models.experiments.verdicts import Judged, findings, judged, read_gates, takes_of
 from reference_models.statistics import MARGINS, Verdict, verdict_of
 
@@ -110,13 +110,12 @@ def _facts(study: Study) -> dict[str, str]:
     """Date, commit, versions and sizes."""
     preset = study.preset
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in PACKAGES)
-    names = [name for name, known in PRESETS.items() if known == preset]
     rendered = [DATA[name] for name in DATA if study.is_rendered(name)]
     return {
         "date": str(datetime.date.today()),
         "commit": _commit(),
         "versions": f"Python {platform.python_version()}, {versions}",
-        "preset": names[0] if names else "one of its own",
+        "preset": size_of(preset),
         "source": f"rendered in place of {', '.join(rendered)}" if rendered else "recordings",
         "width": f"{preset.width:g} of the paper's CNN12",
         "pretraining": f"{preset.contrastive.epochs} epochs, "

@@ -195,6 +195,8 @@ _RECORDED = {
 }
 _SHORT = {"contrastive": 6, "audioset": 6, "balanced": 6, "fsd50k": 20, "words": 20}
 """Epochs of the size "small"."""
+ORIGINS = ("rendered", "recordings")
+"""Where the audio that a study trains on may come from."""
 SOURCES = {
     "arabic": "arabic_commands",
     "fsd50k": "esc10_as_fsd50k",
@@ -204,8 +206,8 @@ SOURCES = {
 """Recordings that a machine without AudioSet can train on, by what they stand in for: folders."""
 
 
-def preset_of(size: str, source: Literal["rendered", "recordings"]) -> Preset:
-    """The preset of a size, with the recipes that fit where the audio comes from."""
+def preset_of(size: str, source: str) -> Preset:
+    """The preset of a size, with the recipes that fit where the audio comes from (`ORIGINS`)."""
     preset = PRESETS[size]
     if source == "rendered" or size not in ("small", "thorough"):
         return preset
@@ -222,6 +224,12 @@ def preset_of(size: str, source: Literal["rendered", "recordings"]) -> Preset:
         contrastive=sized(simclr.PRESETS["arabic-commands"], "contrastive"),
         supervised={name: sized(settings, name) for name, settings in _RECORDED.items()},
     )
+
+
+def size_of(preset: Preset) -> str:
+    """Which size a preset is of, wherever its audio comes from."""
+    known = {size: [preset_of(size, source) for source in ORIGINS] for size in PRESETS}
+    return next((size for size, its in known.items() if preset in its), "one of its own")
 
 
 @dataclass(frozen=True)
