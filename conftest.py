@@ -20,6 +20,10 @@ from typing import Any
 from sybil import Example, Sybil
 from sybil.parsers.markdown import CodeBlockParser, PythonCodeBlockParser, SkipParser
 
+# Before NumPy is imported, and for commands that tests start: with a process for each core, threads
+# of BLAS only wait for each other, in busy loops.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 ROOT = Path(__file__).resolve().parent
 LINKED = ("reference_models", "examples", "benchmarks", "tests", "pyproject.toml")
 """What commands of the pages read in the repository; what they write goes elsewhere."""

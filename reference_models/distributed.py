@@ -6,6 +6,7 @@ from contextlib import contextmanager
 
 import torch
 import torch.distributed as dist
+from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -29,6 +30,16 @@ def processes(device: str) -> Iterator[torch.device]:
         yield named
     finally:
         dist.destroy_process_group()
+
+
+def use_threads(count: int) -> None:
+    """Limits the threads of this process, torch's and those of BLAS.
+
+    SciPy's optimisers call BLAS with short vectors. Its threads wait for each other in busy loops:
+    where several processes have more of them than there are cores, a fit takes 60 times as long.
+    """
+    torch.set_num_threads(count)
+    threadpool_limits(count)
 
 
 def rank() -> int:

@@ -34,6 +34,7 @@ from reference_models.checkpoint import (
 )
 from reference_models.cnn12 import CNN12, classifier
 from reference_models.data import SAMPLE_RATE
+from reference_models.distributed import use_threads
 from reference_models.evaluate import over_runs
 from reference_models.experiments.study import (
     REGIMES,
@@ -73,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     sources = {name: path for name, path in named.items() if path}
     preset = replace(RECORDINGS, runs=given.runs)
     study = Study(given.out, preset, sources, given.device)
-    torch.set_num_threads(given.threads)
+    use_threads(given.threads)
     try:
         if given.plan:
             print(plan(study))

@@ -34,6 +34,7 @@ from tqdm import tqdm
 
 from deconv1d.errors import FileError
 from reference_models.data import ClipSet
+from reference_models.distributed import use_threads
 from reference_models.experiments import EXPERIMENTS
 from reference_models.experiments.finding import Experiment, is_finished, perform
 from reference_models.experiments.report import write_report
@@ -256,7 +257,7 @@ def _finish(
 
 def _begin(jobs: int, log: Path) -> None:
     """Before a process' first stage: its share of the cores; what it prints goes into the log."""
-    torch.set_num_threads(max(1, (os.cpu_count() or 1) // jobs))
+    use_threads(max(1, (os.cpu_count() or 1) // jobs))
     warnings.simplefilter("ignore")
     sys.stdout = log.open("a", buffering=1)
 

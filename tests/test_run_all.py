@@ -2,11 +2,13 @@
 
 import csv
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +16,8 @@ import pytest
 import torch
 
 pytest.importorskip("pyarrow")
+
+from threadpoolctl import threadpool_info
 
 from deconv1d.errors import FileError
 from reference_models import run_all as run_all_module
@@ -208,6 +212,18 @@ def test_a_folder_that_is_no_data_set_is_one_line(tmp_path, capsys):
     error = capsys.readouterr().err
     assert "FSD50K" in error
     assert str(tmp_path) in error
+
+
+def test_processes_share_the_cores(tmp_path, monkeypatch):
+    """Torch's threads and BLAS's: with more than there are cores a fit takes minutes."""
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    jobs = os.cpu_count()
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, spawn, run_all_module._begin, (jobs, tmp_path / "log.txt")) as pool:
+        libraries = pool.submit(threadpool_info).result()
+        assert pool.submit(torch.get_num_threads).result() == 1
+    assert {library["user_api"] for library in libraries} >= {"blas"}
+    assert [library["num_threads"] for library in libraries] == [1] * len(libraries)
 
 
 # --- presets -------------------------------------------------------------------------------------
