@@ -62,9 +62,28 @@ def test_a_gate_that_nobody_measured_is_not_passed():
 def test_what_a_gate_takes_is_enough():
     """With the spread of the networks as it is, so many of them would decide."""
     spread = [0.3, -0.1, 0.2]
-    assert takes_of("one", passing("one", spread)).startswith("about 12 networks")
+    assert takes_of({"one": passing("one", spread)}).startswith("about 12 networks")
     assert passing("one", 4 * spread).passed
     assert not passing("one", 2 * spread).passed
+
+
+def test_what_several_gates_take_is_said_once():
+    few = "160 test clips, expected 300 or more"
+    gates = {
+        "a": passing("a", [0.3, -0.1, 0.2], few),
+        "b": passing("b", [0.2, 0.1, 0.25], few),
+        "c": passing("c", AGAINST),
+        "d": passing("d"),
+        "e": None,
+    }
+    assert takes_of({"b": gates["b"]}).startswith("more than 160 test clips, about 4 networks")
+    assert takes_of(gates) == (
+        "the gate 'e' to be measured, more than 160 test clips, about 12 networks of each regime, "
+        "longer training (`--preset thorough`)"
+    )
+    assert takes_of({"d": gates["d"]}) == ""
+    one_alone = gates | {"a": passing("a", [0.1])}
+    assert "160 test clips, more networks, longer training" in takes_of(one_alone)
 
 
 def test_an_order_between_any_gate_and_a_claim_s_own():

@@ -100,7 +100,7 @@ def _gates(findings_by_name: Mapping[str, Mapping[str, Any]]) -> list[dict[str, 
             "text": gate.text,
             "passed": "passed" if gate.passed else "not passed",
             "evidence": "; ".join(filter(None, [*map(str, gate.comparisons), gate.unmet])),
-            "takes": "" if gate.passed else takes_of(gate.name, gate),
+            "takes": takes_of({gate.name: gate}),
         }
         for gate in read_gates(findings_by_name).values()
     ]

@@ -28,7 +28,7 @@ def results_of(
                 "passed": gate.passed,
                 "verdict": str(judge(gate.comparisons)),
                 "unmet": gate.unmet,
-                "takes": "" if gate.passed else takes_of(gate.name, gate),
+                "takes": takes_of({gate.name: gate}),
                 "comparisons": [_comparison(one) for one in gate.comparisons],
             }
             for gate in read_gates(findings).values()

@@ -18,9 +18,6 @@ from reference_models.statistics import (
     verdict_of,
 )
 
-MORE_TRAINING = "networks that have learnt more: longer training, `--preset thorough`"
-MORE_NETWORKS = "more networks, `--preset thorough`"
-
 
 @dataclass(frozen=True)
 class Judged:
@@ -108,8 +105,8 @@ def judge_claim(experiment: str, claim: Claim, gates: Mapping[str, Gate]) -> Jud
     """
     names = CLAIMS[claim.letter].gates if claim.gates is None else claim.gates
     passed = {name: name in gates and gates[name].passed for name in names}
-    takes = [takes_of(name, gates.get(name)) for name, open_ in passed.items() if not open_]
-    verdict = Verdict.UNTESTABLE if takes else judge(claim.comparisons)
+    takes = takes_of({name: gates.get(name) for name in names})
+    verdict = judge(claim.comparisons) if all(passed.values()) else Verdict.UNTESTABLE
     return Judged(
         claim.letter,
         experiment,
@@ -117,26 +114,34 @@ def judge_claim(experiment: str, claim: Claim, gates: Mapping[str, Gate]) -> Jud
         verdict,
         corrected(claim.comparisons),
         passed,
-        "; ".join(dict.fromkeys(takes)),
+        takes,
     )
 
 
-def takes_of(name: str, gate: Gate | None) -> str:
-    """What it would take to pass a gate, in a few words."""
-    if gate is None:
-        return f"the gate '{name}' to be measured"
-    wanting = [f"more than {gate.unmet.partition(',')[0]}"] if gate.unmet else []
-    for comparison in corrected(gate.comparisons):
-        if verdict_of(comparison) is Verdict.HOLDS:
-            continue
-        needed = networks_needed(comparison)
-        if comparison.estimate.mean <= 0:
-            wanting.append(MORE_TRAINING)
-        elif needed is None:
-            wanting.append(MORE_NETWORKS)
-        else:
-            wanting.append(f"about {needed} networks (at '{comparison.name}')")
-    return "; ".join(dict.fromkeys(wanting))
+def takes_of(gates: Mapping[str, Gate | None]) -> str:
+    """What it would take to pass gates, in one line; nothing where all of them are passed.
+
+    Args:
+        gates: By name; None for one that was not measured.
+    """
+    closed = {name: gate for name, gate in gates.items() if gate is None or not gate.passed}
+    measured = [gate for gate in closed.values() if gate]
+    open_ = [
+        comparison
+        for gate in measured
+        for comparison in corrected(gate.comparisons)
+        if verdict_of(comparison) is not Verdict.HOLDS
+    ]
+    wanting = [f"the gate '{name}' to be measured" for name, gate in closed.items() if not gate]
+    wanting += [f"more than {gate.unmet.partition(',')[0]}" for gate in measured if gate.unmet]
+    training = [comparison for comparison in open_ if comparison.estimate.mean <= 0]
+    if networks := [networks_needed(c) for c in open_ if c.estimate.mean > 0]:
+        count = None if None in networks else max(filter(None, networks))
+        wanting.append(f"about {count} networks of each regime" if count else "more networks")
+    if training:
+        wanting.append("longer training")
+    how = " (`--preset thorough`)" if networks or training else ""
+    return ", ".join(dict.fromkeys(wanting)) + how
 
 
 def _claim(held: Mapping[str, Any]) -> Claim:
