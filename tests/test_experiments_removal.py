@@ -1,6 +1,7 @@
 """Figures 6, 7 and B.3, the strided twin and SoundNet-8: their numbers, controls and claims."""
 
 import csv
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -421,3 +422,11 @@ def test_panels_of_the_same_curves_share_a_legend():
     assert legends[0] is None
     shown = [[text.get_text() for text in legend.get_texts()] for legend in legends[1:]]
     assert shown == [["a", "b"], ["a", "c"]]
+
+
+def test_curves_frame_a_picture_and_not_their_intervals():
+    curves = {"a": [Interval(0.2, 9.0, 2), Interval(math.nan, math.nan, 0)]}
+    figure = plot_curves({"one": curves | {"b": 2 * [Interval(0.4, 0.1, 2)]}}, ["1", "2"], "mAP")
+    assert figure.axes[0].get_ylim() == pytest.approx((0.1, 0.5))
+    alone = plot_curves({"one": curves}, ["1", "2"], "mAP", {"one": 0.6})
+    assert alone.axes[0].get_ylim() == pytest.approx((0.0, 0.8))

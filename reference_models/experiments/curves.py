@@ -1,7 +1,7 @@
 """Pictures of a number by layer: one curve a series, with its intervals."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from reference_models.evaluate import Interval
@@ -13,12 +13,14 @@ if TYPE_CHECKING:
 Curves = Mapping[str, Sequence[Interval]]
 FIRST = {"color": "black", "linewidth": 2}
 """The first curve is the one that the others are compared with."""
+SIDESTEP = 0.07
+"""Of a layer's place, from one curve to the next, so that each interval can be seen."""
 
 
 def plot_curves(
     panels: Mapping[str, Curves], layers: Sequence[str], unit: str, dashed: Mapping[str, float] = {}
 ) -> "Figure":
-    """A row of panels over the layers.
+    """A row of panels over the layers, framed by their curves: wide intervals end at the frame.
 
     Args:
         panels: By title the curves by name, one interval for each layer.
@@ -40,8 +42,17 @@ def plot_curves(
     names = [list(curves) for curves in panels.values()]
     for axes, own, following in zip(rooms, names, [*names[1:], None], strict=True):
         if own != following:  # one legend for neighbours that have the same curves
-            axes.legend(fontsize=8)
+            axes.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
+    rooms[0].set_ylim(*_frame(panels, dashed.values()))
     return figure
+
+
+def _frame(panels: Mapping[str, Curves], levels: Iterable[float]) -> tuple[float, float]:
+    """Half as much room below and above the means as there is between them."""
+    means = [p.mean for curves in panels.values() for points in curves.values() for p in points]
+    shown = [*levels, *filter(math.isfinite, means)] or [0.0]
+    room = max((max(shown) - min(shown)) / 2, 0.01)
+    return min(shown) - room, max(shown) + room
 
 
 def _draw(axes: "Axes", curves: Curves) -> None:
@@ -49,4 +60,6 @@ def _draw(axes: "Axes", curves: Curves) -> None:
         style = {"linewidth": 1} if number else FIRST
         means = [point.mean for point in points]
         spread = [point.half_width if math.isfinite(point.half_width) else 0 for point in points]
-        axes.errorbar(range(len(means)), means, spread, label=name, capsize=2, **style)
+        aside = SIDESTEP * (number - (len(curves) - 1) / 2)
+        places = [layer + aside for layer in range(len(means))]
+        axes.errorbar(places, means, spread, label=name, capsize=2, **style)

@@ -48,6 +48,7 @@ NAME = "figure-6"
 BASELINE = "baseline"
 PAPER, LOUD = "as in the paper", "as in the paper, re-normalised"
 WITHOUT = (SONIFICATION, *CONTROLS, PAPER, LOUD)
+TITLES = {"fonly": "head only", "full": "full"}
 BATCH = 8
 
 Change = Callable[[Tensor], Mapping[str, Tensor]]
@@ -224,11 +225,12 @@ def _picture(rows: Sequence[Row], unit: str) -> "Figure":
     panels, levels = {}, {}
     for mode in MODES:
         own = [row for row in rows if row["mode"] == mode]
-        panels[mode] = {
+        title = TITLES[mode]
+        panels[title] = {
             name: [over_runs([r[name] for r in own if r["layer"] == layer]) for layer in LAYERS]
             for name in WITHOUT
         }
-        levels[mode] = fmean(row[BASELINE] for row in own)
+        levels[title] = fmean(row[BASELINE] for row in own)
     return plot_curves(panels, LAYERS, unit, levels)
 
 
