@@ -53,10 +53,12 @@ class ChannelsLast(nn.Module):
             match module:
                 case nn.Conv1d():
                     maps = _convolved(maps, module)
-                case nn.MaxPool1d():
+                case nn.MaxPool1d(kernel_size=2):
                     maps = _LargerOfTwo.apply(maps)
-                case _:
+                case nn.ReLU():
                     maps = module(maps)
+                case _:
+                    raise TypeError(f"cannot compute {module} channels last: CNN12 has none")
         return maps.transpose(1, 2)
 
 

@@ -76,6 +76,14 @@ def test_what_is_trained_is_the_model():
     torch.testing.assert_close(twin.eval()(x), model.eval()(x))
 
 
+@pytest.mark.parametrize("other", [nn.MaxPool1d(3), nn.Sigmoid()])
+def test_other_blocks_than_cnn12_s_are_refused(other):
+    model = nn.Module()
+    model.features = nn.Sequential(nn.Conv1d(1, 2, 3), nn.ReLU(), other)
+    with pytest.raises(TypeError, match="channels last"):
+        quick(model).features(torch.randn(1, 1, 20))
+
+
 def test_elsewhere_the_model_is_its_own_twin():
     with torch.device("meta"):
         model = classifier(CNN12(width=1 / 64), classes=3)

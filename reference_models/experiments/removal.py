@@ -79,12 +79,10 @@ def figure_6(study: Study) -> Finding:
         n=f"{len(runs)} networks of each mode; all {clips} test clips, whole; an mAP is the mean "
         "over the classes that some of them have and others have not",
         differs=f"{differences(study, 'audioset', data)} {'' if data == 'fsd50k' else other}"
-        f"The paper subtracts sonifications at the input's peak and has no controls: its way is "
-        f"'{PAPER}', and with the residual at the input's peak again '"
-        + LOUD
-        + "'. In the other curves sounds are subtracted above 50 Hz "
-        "by least squares, every control as strongly as the sonification, and all rests of a clip "
-        "are equally loud.",
+        "The paper subtracts sonifications at the input's peak and has no controls: its way is "
+        f"'{PAPER}', and with the residual at the input's peak again '{LOUD}'. In the other curves "
+        "sounds are subtracted above 50 Hz by least squares, every control as strongly as the "
+        "sonification, and all rests of a clip are equally loud.",
     )
 
 
