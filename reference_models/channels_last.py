@@ -2,7 +2,7 @@
 
 torch keeps waveforms as (batch, channels, time). Its 1D pooling searches such maps one window at a
 time, and its convolutions copy them into another order and back. In the order (batch, time,
-channels) neither is needed: a training step of a narrow network takes about half as long.
+channels) neither is needed. At width 1/8 training takes half to three quarters of the time.
 """
 
 import copy
