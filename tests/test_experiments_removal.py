@@ -168,7 +168,7 @@ def test_figure_6_recomputed_by_hand(study):
     row = next(r for r in rows if (r["mode"], r["layer"]) == ("full", "conv3"))
     test = study.clips("fsd50k").subset("test")
     numbers = range(len(test))  # all of them
-    network = study.classifier(removal.recogniser("fsd50k", 0, "full"))
+    network = study.classifier(removal.recogniser(study.preset, 0, "full"))
     heard = {"baseline": [], "as in the paper": [], "as in the paper, re-normalised": []}
     heard["sonification"] = []
     for number in numbers:

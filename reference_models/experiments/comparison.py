@@ -16,6 +16,8 @@ STAND_INS = {
     "fsd50k": "rendered events of group B",
     "words": "rendered words",
 }
+HEAD_ONLY = "head only"
+"""What readers see where tables have the paper's word fonly: the encoder is frozen."""
 
 
 def metric_of(study: Study, data: str) -> str:

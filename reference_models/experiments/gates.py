@@ -51,14 +51,13 @@ def networks(preset: Preset) -> list[Network]:
 
 def recognisers(preset: Preset, mode: str) -> list[Network]:
     """The classifiers of `Preset.recognised` that figure 6 listens to, from contrastive weights."""
-    return [
-        recogniser(preset.recognised, random_state, mode) for random_state in random_states(preset)
-    ]
+    return [recogniser(preset, random_state, mode) for random_state in random_states(preset)]
 
 
-def recogniser(data: str, random_state: int, mode: str) -> Network:
+def recogniser(preset: Preset, random_state: int, mode: str) -> Network:
     """One of them."""
-    return finetuned(data, pretrained("contrastive", random_state), frozen=MODES[mode])
+    start = pretrained("contrastive", random_state)
+    return finetuned(preset.recognised, start, frozen=MODES[mode])
 
 
 def gates(study: Study) -> Finding:

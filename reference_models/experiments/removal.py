@@ -13,7 +13,7 @@ from reference_models.cnn12 import SHORTEST
 from reference_models.data import ClipSet
 from reference_models.data.index import SAMPLE_RATE
 from reference_models.evaluate import metrics, over_runs
-from reference_models.experiments.comparison import NAMES, differences, metric_of
+from reference_models.experiments.comparison import HEAD_ONLY, NAMES, differences, metric_of
 from reference_models.experiments.control_sounds import (
     CONTROLS,
     SONIFICATION,
@@ -48,7 +48,6 @@ NAME = "figure-6"
 BASELINE = "baseline"
 PAPER, LOUD = "as in the paper", "as in the paper, re-normalised"
 WITHOUT = (SONIFICATION, *CONTROLS, PAPER, LOUD)
-TITLES = {"fonly": "head only", "full": "full"}
 BATCH = 8
 
 Change = Callable[[Tensor], Mapping[str, Tensor]]
@@ -192,7 +191,7 @@ def _row(study: Study, random_state: int, mode: str, layer: str) -> Row:
 
 def _without(study: Study, random_state: int, mode: str, layer: str) -> dict[str, float]:
     draws = torch.Generator().manual_seed(random_state)
-    sonifier = listen(study, recogniser(study.preset.recognised, random_state, mode))
+    sonifier = listen(study, recogniser(study.preset, random_state, mode))
     twin = twin_of(sonifier, draws)
 
     def change(x: Tensor) -> dict[str, Tensor]:
@@ -205,7 +204,7 @@ def _without(study: Study, random_state: int, mode: str, layer: str) -> dict[str
 def _metric(study: Study, random_state: int, mode: str, change: Change) -> dict[str, float]:
     """The metric of a network on changed clips, by the change's name."""
     clips, metric = _test(study), metric_of(study, study.preset.recognised)
-    network = recogniser(study.preset.recognised, random_state, mode)
+    network = recogniser(study.preset, random_state, mode)
     outputs = scores(study.classifier(network), clips, range(len(clips)), change)
     labels = clips.labels()
     return {name: metrics(heard, labels)[metric] for name, heard in outputs.items()}
@@ -223,7 +222,7 @@ def _picture(rows: Sequence[Row], unit: str) -> "Figure":
     panels, levels = {}, {}
     for mode in MODES:
         own = [row for row in rows if row["mode"] == mode]
-        title = TITLES[mode]
+        title = HEAD_ONLY if MODES[mode] else mode
         panels[title] = {
             name: [over_runs([r[name] for r in own if r["layer"] == layer]) for layer in LAYERS]
             for name in WITHOUT

@@ -12,7 +12,7 @@ from typing import Any
 
 from deconv1d.audio import write_whole
 from reference_models.experiments.claims import CLAIMS
-from reference_models.experiments.comparison import NAMES
+from reference_models.experiments.comparison import HEAD_ONLY, NAMES
 from reference_models.experiments.finding import Experiment, read_rows
 from reference_models.experiments.results import results_of
 from reference_models.experiments.study import Study, size_of
@@ -21,8 +21,6 @@ from reference_models.statistics import MARGINS, Verdict, verdict_of
 
 PACKAGES = ("deconv1d", "torch", "numpy", "scipy")
 DATA = {name: NAMES[name] for name in ("audioset", "fsd50k", "words")}
-HEAD_ONLY = "head only"
-"""What readers see where tables have the paper's word fonly: the encoder is frozen."""
 SHOWN = 60
 """Rows of a table in the report; the CSV file has all."""
 NO_EVIDENCE = (
