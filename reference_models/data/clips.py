@@ -101,9 +101,18 @@ class ClipSet:
             For a multi-label set multi-hot rows, float32, (batch, classes); else class numbers,
             int64, (batch,).
         """
+        if self.multilabel:
+            return self.multi_hot(indices)
         chosen = [self._labels[i] for i in self._numbers(indices)]
-        if not self.multilabel:
-            return torch.tensor([label for (label,) in chosen], dtype=torch.int64)
+        return torch.tensor([label for (label,) in chosen], dtype=torch.int64)
+
+    def multi_hot(self, indices: Indices | None = None) -> torch.Tensor:
+        """Labels of some clips (default: all), whether a clip may have several or has one.
+
+        Returns:
+            float32, (batch, classes), 1 where a clip has the class, else 0.
+        """
+        chosen = [self._labels[i] for i in self._numbers(indices)]
         rows = np.zeros((len(chosen), len(self.classes)), dtype=np.float32)
         for row, labels in zip(rows, chosen, strict=True):
             row[labels] = 1.0

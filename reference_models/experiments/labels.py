@@ -48,7 +48,7 @@ def labels_of_strongest(study: Study) -> Finding:
     """The entropy of each layer and regime beside those of random triples."""
     clips = heard_clips(study)
     mined = every_nth(clips, study.preset.mined)
-    random = random_entropy(clips.labels(mined), torch.ones(len(mined)))
+    random = random_entropy(clips.multi_hot(mined), torch.ones(len(mined)))
     rows = []
     for regime in REGIMES:
         for random_state in random_states(study.preset):
@@ -102,7 +102,7 @@ def _labels(clips: ClipSet, ranking: Ranking) -> tuple[Tensor, float | None]:
         [[number[name] for name in ranking.clip[channel]] for channel in answering(ranking)],
         dtype=torch.int64,
     ).reshape(-1, ranking.clip.shape[1])
-    labels = clips.labels()
+    labels = clips.multi_hot()
     among = chosen.flatten().bincount(minlength=len(clips)).double()
     return labels[chosen], random_entropy(labels, among) if len(chosen) else None
 

@@ -106,7 +106,7 @@ def _row(regime: str, layer: str, found: Sequence[Candidate], clips: ClipSet) ->
 
 def _labels(clips: ClipSet, clip: str) -> str:
     """The names of a clip's classes."""
-    held = clips.labels([clips.ids.index(clip)])[0]
+    held = clips.multi_hot([clips.ids.index(clip)])[0]
     return "; ".join(clips.classes[number] for number in held.nonzero()[:, 0].tolist())
 
 
