@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import scipy.signal
+import soundfile
 import torch
 
 pytest.importorskip("pyarrow")
@@ -67,6 +68,23 @@ def dead(study, tmp_path_factory) -> Study:
     return planted
 
 
+@pytest.fixture(scope="module")
+def of_words(study, tmp_path_factory) -> Study:
+    """The same, heard on recordings that have one label each: two words of six speakers."""
+    root = tmp_path_factory.mktemp("words")
+    noise = np.random.default_rng(0)
+    for word in ("cancel", "start"):
+        (root / "data" / word).mkdir(parents=True)
+        for speaker in range(6):
+            path = root / "data" / word / f"{speaker}_nohash_0.wav"
+            soundfile.write(path, noise.uniform(-0.5, 0.5, 8000), 8000)
+    for name, speakers in (("validation_list.txt", (0,)), ("testing_list.txt", (1, 2, 3))):
+        held = [f"{word}/{i}_nohash_0.wav" for word in ("cancel", "start") for i in speakers]
+        (root / "data" / name).write_text("\n".join(held))
+    shutil.copytree(study.folder / "networks", root / "study" / "networks")
+    return replace(study, folder=root / "study", sources={"arabic": root / "data"})
+
+
 def numbers(study: Study, name: str) -> list[dict[str, str]]:
     return read_rows(study.folder / name / "numbers.csv")
 
@@ -96,6 +114,17 @@ def test_an_experiment_writes_what_it_found(study, experiment):
 def test_dead_maps_are_counted_not_an_error(dead, experiment):
     perform(experiment, dead)
     assert "nan" not in (dead.folder / experiment.name / "numbers.csv").read_text().lower()
+
+
+@pytest.mark.parametrize("experiment", FIGURES, ids=lambda experiment: experiment.name)
+def test_recordings_with_one_label_each(of_words, experiment):
+    perform(experiment, of_words)
+    assert numbers(of_words, experiment.name)
+    if experiment is LABELS:
+        entropies = [float(row["entropy_bits"]) for row in numbers(of_words, experiment.name)]
+        assert 0 < max(entropies) <= 1  # of two words
+    if experiment is PAIRS_TO_HEAR:
+        assert {row["labels"] for row in numbers(of_words, experiment.name)} <= {"cancel", "start"}
 
 
 # --- figure 1 ------------------------------------------------------------------------------------
