@@ -79,7 +79,7 @@ def test_what_several_gates_take_is_said_once():
     assert takes_of({"b": gates["b"]}).startswith("more than 160 test clips, about 4 networks")
     assert takes_of(gates) == (
         "the gate 'e' to be measured, more than 160 test clips, about 12 networks of each regime, "
-        "longer training (--preset thorough)"
+        "longer training"
     )
     assert takes_of({"d": gates["d"]}) == ""
     one_alone = gates | {"a": passing("a", [0.1])}

@@ -140,8 +140,7 @@ def takes_of(gates: Mapping[str, Gate | None]) -> str:
         wanting.append(f"about {count} networks of each regime" if count else "more networks")
     if training:
         wanting.append("longer training")
-    how = " (--preset thorough)" if networks or training else ""
-    return ", ".join(dict.fromkeys(wanting)) + how
+    return ", ".join(dict.fromkeys(wanting))
 
 
 def _claim(held: Mapping[str, Any]) -> Claim:
