@@ -26,6 +26,7 @@ from reference_models.channels_last import quick
 from reference_models.cnn12 import CNN12, projection_head
 from reference_models.command_line import run_program
 from reference_models.data import SAMPLE_RATE, ClipSet
+from reference_models.denormals import denormals_as_zeros
 from reference_models.distributed import rank, replicate
 from reference_models.initialisation import initialise
 from reference_models.nt_xent import nt_xent
@@ -105,6 +106,7 @@ PRESETS = {
 }
 
 
+@denormals_as_zeros()
 def train(
     clips: ClipSet, settings: Settings, folder: str | Path, *, device: str | torch.device = "cpu"
 ) -> dict[str, Any]:

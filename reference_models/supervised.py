@@ -27,6 +27,7 @@ from reference_models.checkpoint import load_encoder
 from reference_models.cnn12 import CNN12, classifier, probe
 from reference_models.command_line import run_program
 from reference_models.data import ClipSet
+from reference_models.denormals import denormals_as_zeros
 from reference_models.distributed import rank, replicate
 from reference_models.evaluate import metrics, predict
 from reference_models.initialisation import initialise
@@ -120,6 +121,7 @@ PRESETS = {
 }
 
 
+@denormals_as_zeros()
 def train(
     clips: ClipSet, settings: Settings, folder: str | Path, *, device: str | torch.device = "cpu"
 ) -> dict[str, Any]:

@@ -23,7 +23,12 @@ from reference_models import simclr, supervised
 from reference_models.augment import augment, mixup
 from reference_models.batches import Batches, seeded
 from reference_models.channels_last import quick
-from reference_models.checkpoint import load_checkpoint, load_classifier, load_encoder
+from reference_models.checkpoint import (
+    load_checkpoint,
+    load_classifier,
+    load_encoder,
+    save_checkpoint,
+)
 from reference_models.cnn12 import CNN12, classifier, projection_head
 from reference_models.data import Clip, ClipIndex, ClipSet, build_cache, open_cache
 from reference_models.initialisation import initialise
@@ -34,6 +39,9 @@ SUPERVISED = supervised.Settings(
     width=1 / 64, seconds=0.3, batch_size=4, epochs=2, warmup_epochs=0.5
 )
 CONTRASTIVE = simclr.Settings(width=1 / 64, seconds=0.3, batch_size=4, epochs=2, warmup_epochs=0.5)
+needs_flushing = pytest.mark.skipif(
+    not torch.set_flush_denormal(False), reason="the processor cannot count tiny numbers as 0"
+)
 PROGRAMS = {"supervised": (supervised, SUPERVISED), "simclr": (simclr, CONTRASTIVE)}
 
 
@@ -338,6 +346,47 @@ def test_full_fine_tuning_starts_from_the_encoder(clips, tmp_path):
     for name, weight in load_encoder(weights).state_dict().items():
         assert torch.equal(first[name], weight)
         assert not torch.equal(last[name], weight)
+
+
+TINY = torch.finfo(torch.float32).tiny / 1000
+
+
+@needs_flushing
+def test_a_filter_that_died_ends_as_zeros(clips, tmp_path):
+    """Its weights would stay numbers that a processor needs many times as long for."""
+    supervised.train(clips, SUPERVISED, tmp_path / "a")
+    weights, about = load_checkpoint(tmp_path / "a" / "epoch-002.safetensors")
+    weights["encoder.features.conv11.weight"][0] = TINY
+    weights["encoder.features.conv11.bias"][0] = -1.0  # no input makes it positive
+    save_checkpoint(tmp_path / "dying.safetensors", weights, about)
+    settings = replace(SUPERVISED, encoder=str(tmp_path / "dying.safetensors"))
+    supervised.train(clips, settings, tmp_path / "b")
+    first, last = (
+        load_checkpoint(tmp_path / "b" / f"epoch-00{epoch}.safetensors")[0] for epoch in (0, 2)
+    )
+    assert (first["encoder.features.conv11.weight"][0] == TINY).all()
+    assert (last["encoder.features.conv11.weight"][0] == 0).all()
+
+
+@needs_flushing
+@pytest.mark.parametrize("before", [False, True])
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_denormals_are_zeros_in_training_alone(name, before, clips, tmp_path, monkeypatch):
+    program, settings = PROGRAMS[name]
+    seen = []
+    monkeypatch.setattr(program, "fit", lambda *_: seen.append(count_as_zeros()) or 1 / 0)
+    torch.set_flush_denormal(before)
+    try:
+        with pytest.raises(ZeroDivisionError):
+            program.train(clips, settings, tmp_path)
+        assert (seen, count_as_zeros()) == ([True], before)
+    finally:
+        torch.set_flush_denormal(False)
+
+
+def count_as_zeros() -> bool:
+    """Whether numbers that are too small for full precision count as 0 now."""
+    return bool(torch.full((), TINY) == 0)
 
 
 def test_training_that_diverges_says_so(clips, tmp_path):

@@ -70,7 +70,7 @@ def write_report(study: Study, experiments: Sequence[Experiment]) -> Path:
 def _counts(lines: Sequence[Judged]) -> str:
     """How often each verdict is given, as one sentence's list."""
     counts = {verdict: sum(line.verdict is verdict for line in lines) for verdict in Verdict}
-    return ", ".join(f"{count} {verdict}" for verdict, count in counts.items() if count)
+    return ", ".join(f"{verdict} {count}" for verdict, count in counts.items() if count)
 
 
 def _seen(letter: str, lines: Sequence[Judged]) -> bool:
