@@ -424,6 +424,13 @@ def test_panels_of_the_same_curves_share_a_legend():
     assert shown == [["a", "b"], ["a", "c"]]
 
 
+def test_panels_of_two_units_have_two_axes():
+    low, high = ({"a": [Interval(mean, 0.0, 2)] * 2} for mean in (0.1, 100.0))
+    figure = plot_curves({"one": low, "two": high}, ["1", "2"], ("share", "hertz"))
+    assert [axes.get_ylabel() for axes in figure.axes] == ["share", "hertz"]
+    assert figure.axes[0].get_ylim()[1] < 1 < figure.axes[1].get_ylim()[0]
+
+
 def test_curves_frame_a_picture_and_not_their_intervals():
     curves = {"a": [Interval(0.2, 9.0, 2), Interval(math.nan, math.nan, 0)]}
     figure = plot_curves({"one": curves | {"b": 2 * [Interval(0.4, 0.1, 2)]}}, ["1", "2"], "mAP")

@@ -18,38 +18,43 @@ SIDESTEP = 0.07
 
 
 def plot_curves(
-    panels: Mapping[str, Curves], layers: Sequence[str], unit: str, dashed: Mapping[str, float] = {}
+    panels: Mapping[str, Curves],
+    layers: Sequence[str],
+    unit: str | Sequence[str],
+    dashed: Mapping[str, float] = {},
 ) -> "Figure":
     """A row of panels over the layers, framed by their curves: wide intervals end at the frame.
 
     Args:
         panels: By title the curves by name, one interval for each layer.
         layers: Names of the layers.
-        unit: Of the vertical axis.
+        unit: Of the vertical axis that the panels share, or one for each panel.
         dashed: By title of a panel a level to draw across it.
     """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(5.5 * len(panels), 4), dpi=110, layout="constrained")
-    rooms = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    shared = isinstance(unit, str)
+    rooms = figure.subplots(1, len(panels), sharey=shared, squeeze=False)[0]
     for axes, (title, curves) in zip(rooms, panels.items(), strict=True):
         axes.set(title=title, xlabel="layer")
         axes.set_xticks(range(len(layers)), [layer.removeprefix("conv") for layer in layers])
         if title in dashed:
             axes.axhline(dashed[title], color="black", linestyle="--", label="baseline")
         _draw(axes, curves)
-    rooms[0].set_ylabel(unit)
+        axes.set_ylim(*_frame(panels.values() if shared else [curves], dashed.values()))
+    for axes, label in zip(rooms, [unit] if shared else unit, strict=False):
+        axes.set_ylabel(label)
     names = [list(curves) for curves in panels.values()]
     for axes, own, following in zip(rooms, names, [*names[1:], None], strict=True):
         if own != following:  # one legend for neighbours that have the same curves
             axes.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
-    rooms[0].set_ylim(*_frame(panels, dashed.values()))
     return figure
 
 
-def _frame(panels: Mapping[str, Curves], levels: Iterable[float]) -> tuple[float, float]:
+def _frame(panels: Iterable[Curves], levels: Iterable[float]) -> tuple[float, float]:
     """Half as much room below and above the means as there is between them."""
-    means = [p.mean for curves in panels.values() for points in curves.values() for p in points]
+    means = [p.mean for curves in panels for points in curves.values() for p in points]
     shown = [*levels, *filter(math.isfinite, means)] or [0.0]
     room = max((max(shown) - min(shown)) / 2, 0.01)
     return min(shown) - room, max(shown) + room

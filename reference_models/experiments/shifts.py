@@ -277,7 +277,7 @@ def _curves(rows: Sequence[Row]) -> "Figure":
         return [_interval([v for v in values if v is not None]) for values in by_layer]
 
     panels = {column: {name: curve(name, column) for name in POOLINGS} for column in COLUMNS}
-    return plot_curves(panels, LAYERS, "over the peak; mean top-5 coherence")
+    return plot_curves(panels, LAYERS, ("share of the peak", "mean top-5 coherence"))
 
 
 def twins(preset: Preset) -> list[Network]:
