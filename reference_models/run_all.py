@@ -154,18 +154,19 @@ def needed(experiments: Iterable[Experiment], study: Study) -> list[Network]:
 
 
 def planned(study: Study, stages: Sequence[Stage]) -> str:
-    """How long the networks that are left will train, in one sentence.
+    """How long what is left will take, in one sentence.
 
-    By the rates of `RATES`, measured on two cores and interpolated; the experiments come on top.
+    By the rates of `RATES`, interpolated; experiments, whose times differ, by `Preset.looking`.
     """
-    left = [stage for stage in stages if not stage.done and stage.is_network]
+    left = [stage for stage in stages if not stage.done]
     widths, rates = zip(*RATES, strict=True)
-    logarithm = np.interp(np.log(study.preset.width), np.log(widths), np.log(rates))
-    hours = sum(stage.cost for stage in left) / float(np.exp(logarithm)) / 3600
+    rate = float(np.exp(np.interp(np.log(study.preset.width), np.log(widths), np.log(rates))))
+    training = [stage.cost / rate / 3600 for stage in left if stage.is_network]
+    looking = [stage.cost / rate / 3600 for stage in left if not stage.is_network]
     return (
-        f"{len(left)} networks to train, about {hours:.1f} hours on two cores, at most "
-        f"{max((stage.cost for stage in left), default=0) / float(np.exp(logarithm)) / 3600:.1f} "
-        "for one. Stopped, the same command goes on."
+        f"{len(training)} networks to train, about {sum(training):.1f} hours on two cores, at most "
+        f"{max(training, default=0):.1f} for one; {len(looking)} experiments with them, about "
+        f"{sum(looking):.1f} hours more. Stopped, the same command goes on."
     )
 
 

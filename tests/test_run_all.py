@@ -306,10 +306,14 @@ def test_the_hours_are_told_beforehand():
         Stage("one", print, False, (), 900 * 3600.0, True),
         Stage("two", print, False, (), 450 * 3600.0, True),
         Stage("done", print, True, (), 9e9, True),
-        Stage("experiment", print, False, (), 9e9),
+        Stage("experiment", print, False, (), 1800 * 3600.0),
+        Stage("known", print, True, (), 9e9),
     ]
     said = planned(study, stages)
-    assert said.startswith("2 networks to train, about 1.5 hours on two cores, at most 1.0 for one")
+    assert said.startswith(
+        "2 networks to train, about 1.5 hours on two cores, at most 1.0 for one; 1 experiments "
+        "with them, about 2.0 hours more."
+    )
 
 
 def test_a_second_run_in_the_same_folder_says_so(tmp_path, monkeypatch):
