@@ -187,8 +187,8 @@ def test_table_a2_by_hand(study):
     assert facts["n"].startswith("1 or 2 or 3 networks a row, 16 test clips")
     (claim,) = facts["claims"]
     assert [c["name"] for c in claim["comparisons"]] == [
-        "CNN12, True, False over CNN12, False",
-        "CNN12, False over CNN12, True, True",
+        "CNN12, pretraining True, fonly False over CNN12, pretraining False",
+        "CNN12, pretraining False over CNN12, pretraining True, fonly True",
     ]
 
 

@@ -45,8 +45,12 @@ class Line:
 
     @property
     def name(self) -> str:
-        """Its settings as one text."""
-        return ", ".join(text for text in self.settings.values() if text not in ("NA", DASH))
+        """Its settings as one text, with the column of what says nothing by itself."""
+        return ", ".join(
+            f"{column} {text}" if text in ("True", "False", "None") else text
+            for column, text in self.settings.items()
+            if text not in ("NA", DASH)
+        )
 
 
 Lines = Callable[[Preset], Sequence[Line]]
