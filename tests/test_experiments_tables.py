@@ -403,12 +403,12 @@ def test_the_probes_of_figure_4_are_drawn_with_their_networks_interval():
     full = [row | {"trained": "full"} for row in rows if row["blocks"] in (2, 6, 11, "whole")]
     panel = transfer.draw([*rows, *(r for r in full if r["random_state"] == 0)]).axes[0]
     curves = {line.get_label(): list(line.get_ydata()) for line in panel.get_lines()}
-    assert curves["contrastive, fonly"] == pytest.approx([k / 20 + 0.01 for k in range(1, 12)])
+    assert curves["contrastive, head only"] == pytest.approx([k / 20 + 0.01 for k in range(1, 12)])
     assert curves["supervised, full"] == pytest.approx([0.1, 0.3, 0.55])
     assert curves["supervised, full, whole encoder"] == pytest.approx([0.6, 0.6])
     dashes = {line.get_label(): line.get_linestyle() for line in panel.get_lines()}
     assert dashes["contrastive, full, whole encoder"] == "--"
-    assert dashes["contrastive, fonly, whole encoder"] == ":"
+    assert dashes["contrastive, head only, whole encoder"] == ":"
 
 
 # --- comparisons ---------------------------------------------------------------------------------
