@@ -1,5 +1,6 @@
 """What the numbers of a study are compared with, and what sets it apart from the paper."""
 
+import re
 from collections.abc import Sequence
 
 from reference_models.experiments.study import Network, Study
@@ -16,8 +17,11 @@ STAND_INS = {
     "fsd50k": "rendered events of group B",
     "words": "rendered words",
 }
-HEAD_ONLY = "head only"
-"""What readers see where tables have the paper's word fonly: the encoder is frozen."""
+
+
+def spelled_out(text: str) -> str:
+    """Text as readers see it: "head only", the encoder frozen, for the paper's word fonly."""
+    return re.sub(r"\bfonly\b", "head only", text)
 
 
 def metric_of(study: Study, data: str) -> str:

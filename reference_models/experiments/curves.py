@@ -36,15 +36,14 @@ def plot_curves(
     figure = Figure(figsize=(5.5 * len(panels), 4), dpi=110, layout="constrained")
     shared = isinstance(unit, str)
     rooms = figure.subplots(1, len(panels), sharey=shared, squeeze=False)[0]
-    for axes, (title, curves) in zip(rooms, panels.items(), strict=True):
-        axes.set(title=title, xlabel="layer")
+    labels = [unit, *[""] * (len(panels) - 1)] if isinstance(unit, str) else unit
+    for axes, label, (title, curves) in zip(rooms, labels, panels.items(), strict=True):
+        axes.set(title=title, xlabel="layer", ylabel=label)
         axes.set_xticks(range(len(layers)), [layer.removeprefix("conv") for layer in layers])
         if title in dashed:
             axes.axhline(dashed[title], color="black", linestyle="--", label="baseline")
         _draw(axes, curves)
         axes.set_ylim(*_frame(panels.values() if shared else [curves], dashed.values()))
-    for axes, label in zip(rooms, [unit] if shared else unit, strict=False):
-        axes.set_ylabel(label)
     names = [list(curves) for curves in panels.values()]
     for axes, own, following in zip(rooms, names, [*names[1:], None], strict=True):
         if own != following:  # one legend for neighbours that have the same curves

@@ -13,7 +13,7 @@ from reference_models.cnn12 import SHORTEST
 from reference_models.data import ClipSet
 from reference_models.data.index import SAMPLE_RATE
 from reference_models.evaluate import metrics, over_runs
-from reference_models.experiments.comparison import HEAD_ONLY, NAMES, differences, metric_of
+from reference_models.experiments.comparison import NAMES, differences, metric_of, spelled_out
 from reference_models.experiments.control_sounds import (
     CONTROLS,
     SONIFICATION,
@@ -222,7 +222,7 @@ def _picture(rows: Sequence[Row], unit: str) -> "Figure":
     panels, levels = {}, {}
     for mode in MODES:
         own = [row for row in rows if row["mode"] == mode]
-        title = HEAD_ONLY if MODES[mode] else mode
+        title = spelled_out(mode)
         panels[title] = {
             name: [over_runs([r[name] for r in own if r["layer"] == layer]) for layer in LAYERS]
             for name in WITHOUT

@@ -4,7 +4,6 @@ import datetime
 import importlib.metadata
 import json
 import platform
-import re
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 
 from deconv1d.audio import write_whole
 from reference_models.experiments.claims import CLAIMS
-from reference_models.experiments.comparison import HEAD_ONLY, NAMES
+from reference_models.experiments.comparison import NAMES, spelled_out
 from reference_models.experiments.finding import Experiment, read_rows
 from reference_models.experiments.results import results_of
 from reference_models.experiments.study import Study, size_of
@@ -193,7 +192,7 @@ def _left_out(study: Study, experiment: Experiment) -> str:
 def _spelled_out(value: Any) -> Any:
     """What a template shows, with the paper's abbreviations in words."""
     # Text that is HTML already is left alone: Jinja escapes a str that comes out of here.
-    return re.sub(r"\bfonly\b", HEAD_ONLY, value) if type(value) is str else value
+    return spelled_out(value) if type(value) is str else value
 
 
 def render(template: str, content: dict[str, Any]) -> str:

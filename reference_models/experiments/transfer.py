@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from reference_models.evaluate import metrics, over_runs, predict
-from reference_models.experiments.comparison import HEAD_ONLY, differences, metric_of
+from reference_models.experiments.comparison import differences, metric_of, spelled_out
 from reference_models.experiments.finding import (
     Claim,
     Experiment,
@@ -217,7 +217,7 @@ def _draw_regime(axes: "Axes", rows: Sequence[Row], regime: str) -> None:
         points = [over_runs([r["value"] for r in own if r["blocks"] == block]) for block in blocks]
         whole = fmean(row["value"] for row in own if row["blocks"] == "whole")
         means = [point.mean for point in points]
-        name = f"{regime}, {HEAD_ONLY if trained == 'fonly' else trained}"
+        name = spelled_out(f"{regime}, {trained}")
         axes.plot(blocks, means, marker=marker, label=name, **style)
         line = "--" if trained == "full" else ":"
         axes.axhline(whole, linestyle=line, label=f"{name}, whole encoder", **style)
