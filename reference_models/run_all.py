@@ -164,9 +164,9 @@ def planned(study: Study, stages: Sequence[Stage]) -> str:
     training = [stage.cost / rate / 3600 for stage in left if stage.is_network]
     looking = [stage.cost / rate / 3600 for stage in left if not stage.is_network]
     return (
-        f"{len(training)} networks to train, about {sum(training):.1f} hours on two cores, at most "
-        f"{max(training, default=0):.1f} for one; {len(looking)} experiments with them, about "
-        f"{sum(looking):.1f} hours more. Stopped, the same command goes on."
+        f"Networks to train: {len(training)}, about {sum(training):.1f} hours on two cores, at "
+        f"most {max(training, default=0):.1f} for one; experiments with them: {len(looking)}, "
+        f"about {sum(looking):.1f} hours more. Stopped, the same command goes on."
     )
 
 

@@ -311,8 +311,8 @@ def test_the_hours_are_told_beforehand():
     ]
     said = planned(study, stages)
     assert said.startswith(
-        "2 networks to train, about 1.5 hours on two cores, at most 1.0 for one; 1 experiments "
-        "with them, about 2.0 hours more."
+        "Networks to train: 2, about 1.5 hours on two cores, at most 1.0 for one; experiments "
+        "with them: 1, about 2.0 hours more."
     )
 
 
