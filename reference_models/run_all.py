@@ -313,8 +313,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         default=(),
         choices=[experiment.name for experiment in EXPERIMENTS],
         metavar="NAME",
-        help="experiments to leave out, with the networks that only they need; table-a1 needs more "
-        "than half of all hours. %(choices)s",
+        help="experiments to leave out, with the networks that only they need; those of table-a1 "
+        "are about half of a thorough study's training. %(choices)s",
     )
     given = parser.parse_args(argv)
     study = study_of(given)

@@ -153,7 +153,9 @@ def test_table_a1_by_hand(study):
     (claim,) = facts["claims"]
     assert claim["letter"] == "j"
     first = claim["comparisons"][0]
-    assert first["name"].startswith("+ gaussiannoise, 0.1, fonly over CNN12 with randomgain, 0.1")
+    assert first["name"] == (
+        "+ gaussiannoise, tau 0.1, fonly over CNN12 with randomgain, tau 0.1, fonly"
+    )
     assert first["estimate"]["mean"] == pytest.approx(by_hand - float(rows[2]["mean"]))
     assert (len(claim["comparisons"]), first["estimate"]["n"]) == (10, 1)
     assert "rendered events of group A (60 clips) in place of AudioSet" in facts["differs"]

@@ -47,7 +47,7 @@ class Line:
     def name(self) -> str:
         """Its settings as one text, with the column of what says nothing by itself."""
         return ", ".join(
-            f"{column} {text}" if text in ("True", "False", "None") else text
+            f"{column} {text}" if column == "tau" or text in ("True", "False", "None") else text
             for column, text in self.settings.items()
             if text not in ("NA", DASH)
         )
