@@ -25,6 +25,8 @@ from reference_models.statistics import DRAWS, Estimate, compare, over_clips, ov
 EVENTS = ("mAP", "mAUC", "dprime")
 WAYS = (("fonly", True), ("full", False))
 DASH = "-"
+BARE = re.compile(r"True|False|None|[\d.]+")
+"""Settings that say nothing without the name of their column."""
 
 
 @dataclass(frozen=True)
@@ -45,9 +47,9 @@ class Line:
 
     @property
     def name(self) -> str:
-        """Its settings as one text, with the column of what says nothing by itself."""
+        """Its settings as one text, with the column of what is `BARE`."""
         return ", ".join(
-            f"{column} {text}" if column == "tau" or text in ("True", "False", "None") else text
+            f"{column} {text}" if BARE.fullmatch(text) else text
             for column, text in self.settings.items()
             if text not in ("NA", DASH)
         )
