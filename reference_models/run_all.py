@@ -257,8 +257,12 @@ def _finish(
 
 
 def _begin(jobs: int, log: Path) -> None:
-    """Before a process' first stage: its share of the cores; what it prints goes into the log."""
-    use_threads(max(1, (os.cpu_count() or 1) // jobs))
+    """Before a process' first stage: its share of the threads; what it prints goes into the log.
+
+    A new process has torch's own number, the cores or `OMP_NUM_THREADS`, which says that others
+    work here too: a thread more than there are free cores makes a stage ten times as long.
+    """
+    use_threads(max(1, torch.get_num_threads() // jobs))
     warnings.simplefilter("ignore")
     sys.stdout = log.open("a", buffering=1)
 
