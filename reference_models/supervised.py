@@ -67,7 +67,7 @@ class Settings:
     peak_rate: float = 1e-3
     """Highest learning rate of Adam."""
     weight_decay: float = 1e-3
-    """L2 penalty in Adam."""
+    """L2 penalty in Adam; our presets for small machines have none (`benchmarks/WEIGHT_DECAY.md`)."""
     augmentations: tuple[Augmentation, ...] = ("gain", "noise", "time_mask")
     """What to do to the crops."""
     mixup: float = 0.3
@@ -89,12 +89,15 @@ PRESETS = {
     "audioset-balanced": Settings(seconds=5.0, batch_size=128),
     "fsd50k": Settings(seconds=2.5, batch_size=64),
     "speech-commands": Settings(seconds=1.0, batch_size=128),
-    "events": Settings(width=1 / 8, seconds=2.5, batch_size=32, epochs=20, warmup_epochs=4),
+    "events": Settings(
+        width=1 / 8, seconds=2.5, batch_size=32, epochs=20, warmup_epochs=4, weight_decay=0.0
+    ),
     "arabic-commands": Settings(
         width=1 / 8,
         batch_size=32,
         epochs=30,
         warmup_epochs=3,
+        weight_decay=0.0,
         augmentations=tuple(AUGMENTATIONS),
         keep_every=30,
         sonify_every=0,
@@ -104,6 +107,7 @@ PRESETS = {
         batch_size=32,
         epochs=20,
         warmup_epochs=2,
+        weight_decay=0.0,
         augmentations=tuple(AUGMENTATIONS),
         keep_every=20,
         sonify_every=0,
@@ -114,10 +118,13 @@ PRESETS = {
         batch_size=32,
         epochs=40,
         warmup_epochs=4,
+        weight_decay=0.0,
         keep_every=40,
         sonify_every=0,
     ),
-    "words": Settings(width=1 / 8, seconds=1.0, batch_size=32, epochs=20, warmup_epochs=4),
+    "words": Settings(
+        width=1 / 8, seconds=1.0, batch_size=32, epochs=20, warmup_epochs=4, weight_decay=0.0
+    ),
 }
 
 

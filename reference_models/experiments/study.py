@@ -94,7 +94,10 @@ def _preset(
         more = {"warmup_epochs": epochs / 5, "keep_every": epochs, "sonify_every": 0}
         return {"width": width} | more | own
 
-    chosen = {name: supervised.Settings(**whole(own)) for name, own in supervised_.items()}
+    chosen = {
+        name: supervised.Settings(weight_decay=0.0, **whole(own))
+        for name, own in supervised_.items()
+    }
     return Preset(simclr.Settings(**whole(contrastive)), chosen, **sizes)
 
 
