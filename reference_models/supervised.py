@@ -67,7 +67,7 @@ class Settings:
     peak_rate: float = 1e-3
     """Highest learning rate of Adam."""
     weight_decay: float = 1e-3
-    """L2 penalty in Adam; our presets for small machines have none (`benchmarks/WEIGHT_DECAY.md`)."""
+    """L2 penalty in Adam; see `benchmarks/WEIGHT_DECAY.md` for what it does on few clips."""
     augmentations: tuple[Augmentation, ...] = ("gain", "noise", "time_mask")
     """What to do to the crops."""
     mixup: float = 0.3

@@ -18,6 +18,7 @@ from reference_models.experiments import tables, transfer
 from reference_models.experiments.comparison import chance, differences
 from reference_models.experiments.finding import FINDING, perform, read_rows
 from reference_models.experiments.gates import GATES
+from reference_models.experiments.report import write_report
 from reference_models.experiments.study import PRESETS, Study, finetuned, pretrained, untrained
 from reference_models.experiments.tables import TABLES
 from reference_models.experiments.transfer import TRANSFER, probe_scores
@@ -423,4 +424,17 @@ def test_what_sets_a_study_apart(study):
         "A share of the rendered events of group A (60 clips) in place of AudioSet's balanced "
         "list; Speech Commands is what lies in 'speech' (60 clips); networks of width 0.015625 "
         "after 1 epochs."
+    )
+
+
+def test_a_report_says_the_weight_decay_that_its_networks_had(study, tmp_path):
+    """Not that of presets, which may have changed since; of networks to come, the preset's."""
+    own = Study(tmp_path, replace(study.preset, evidence=False))
+    trained = tmp_path / "networks" / pretrained("supervised", 0).name / "result.json"
+    trained.parent.mkdir(parents=True)
+    trained.write_text(json.dumps({"settings": {"weight_decay": 0.25}}))
+    write_report(own, [])
+    facts = json.loads((tmp_path / "results.json").read_text())["study"]
+    assert facts["weight decay"] == (
+        "0.001 (contrastive) and 0.25 (supervised); the paper's is 0.001"
     )

@@ -14,7 +14,7 @@ from reference_models.experiments.claims import CLAIMS
 from reference_models.experiments.comparison import NAMES, spelled_out
 from reference_models.experiments.finding import Experiment, read_rows
 from reference_models.experiments.results import results_of
-from reference_models.experiments.study import Study, size_of
+from reference_models.experiments.study import REGIMES, Regime, Study, pretrained, size_of
 from reference_models.experiments.verdicts import Judged, findings, judged, read_gates, takes_of
 from reference_models.statistics import MARGINS, Verdict, verdict_of
 
@@ -117,8 +117,18 @@ def _facts(study: Study) -> dict[str, str]:
         "width": f"{preset.width:g} of the paper's CNN12",
         "pretraining": f"{preset.contrastive.epochs} epochs, "
         f"2 x {preset.contrastive.seconds:g} s, batches of {preset.contrastive.batch_size}",
+        "weight decay": " and ".join(f"{_weight_decay(study, r):g} ({r})" for r in REGIMES)
+        + "; the paper's is 0.001",
         "networks": f"{preset.runs} of each regime, {preset.sweep} of each setting of table A.1",
     }
+
+
+def _weight_decay(study: Study, regime: Regime) -> float:
+    """The L2 penalty with which a regime's encoders were trained, or will be."""
+    network = pretrained(regime, 0)
+    if study.is_trained(network):
+        return float(study.result(network)["settings"]["weight_decay"])
+    return float(study.settings(network).weight_decay)
 
 
 def _commit() -> str:
