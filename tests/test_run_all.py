@@ -237,6 +237,17 @@ def test_the_paper_s_preset_trains_on_everything():
     assert preset_of("paper", "recordings") == preset
 
 
+@pytest.mark.parametrize("source", ORIGINS)
+def test_only_the_paper_s_preset_has_its_penalty_on_networks_of_labels(source):
+    """On few clips it outweighs the loss: benchmarks/WEIGHT_DECAY.md."""
+    found = {
+        size: {own.weight_decay for own in preset_of(size, source).supervised.values()}
+        for size in PRESETS
+    }
+    assert found.pop("paper") == {1e-3}
+    assert all(penalties == {0.0} for penalties in found.values())
+
+
 def test_a_report_names_the_size_of_its_preset():
     for size in PRESETS:
         for source in ORIGINS:
