@@ -12,6 +12,7 @@ import argparse
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from statistics import fmean
 
 import torch
 
@@ -19,12 +20,11 @@ from benchmarks.reporting import HERE, table, write_page
 from reference_models import supervised
 from reference_models.checkpoint import load_classifier
 from reference_models.data import ClipSet, build_cache, fsd50k, speech_commands
-from reference_models.probing import block_means
+from reference_models.probing import BLOCKS, block_means
 from reference_models.statistics import compare, over_networks
 
 PENALTIES = (1e-3, 0.0)
 RANDOM_STATES = range(3)
-DEEPEST = 11
 DATA = {
     "ESC-10 mixtures": ("esc10_as_fsd50k", fsd50k, supervised.PRESETS["esc10"], "mAP"),
     "Speech Commands": (
@@ -67,16 +67,16 @@ def compared(name: str, data: Path, runs: Path) -> Iterator[list[str]]:
             last = run / f"epoch-{settings.epochs:03d}.safetensors"
             dead.append(silent(last, clips.subset("test")))
         reached[penalty] = found
-        cells = [f"{penalty:g}", str(over_networks(found)), f"{sum(dead) / len(dead):.2f}"]
+        cells = [f"{penalty:g}", str(over_networks(found)), f"{fmean(dead):.2f}"]
         yield [f"{name}, {metric}", *cells]
     with_it, without = (reached[penalty] for penalty in PENALTIES)
     gained = compare("without", metric, without, with_it, margin=0)
-    yield [f"{name}, {metric}", "without minus with", f"{gained.estimate}", ""]
+    yield [f"{name}, {metric}", "without minus with", str(gained.estimate), ""]
 
 
 def silent(checkpoint: Path, clips: ClipSet) -> float:
     """The share of the last block's filters that answer no clip at all."""
-    features = block_means(load_classifier(checkpoint).encoder, clips)[DEEPEST]
+    features = block_means(load_classifier(checkpoint).encoder, clips)[BLOCKS[-1]]
     return float((features == 0).all(dim=0).double().mean())
 
 

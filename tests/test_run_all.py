@@ -214,10 +214,14 @@ def test_a_folder_that_is_no_data_set_is_one_line(tmp_path, capsys):
     assert str(tmp_path) in error
 
 
-@pytest.mark.parametrize(("threads", "jobs"), [("6", 6), ("2", 3), ("1", 1)])
+@pytest.mark.parametrize(
+    ("threads", "jobs"), [(None, os.cpu_count()), ("6", 6), ("2", 3), ("1", 1)]
+)
 def test_processes_share_the_threads(tmp_path, monkeypatch, threads, jobs):
     """Torch's threads and BLAS's: with more than there are free cores a fit takes minutes."""
-    monkeypatch.setenv("OMP_NUM_THREADS", threads)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if threads:
+        monkeypatch.setenv("OMP_NUM_THREADS", threads)
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, spawn, run_all_module._begin, (jobs, tmp_path / "log.txt")) as pool:
         libraries = pool.submit(threadpool_info).result()
