@@ -36,6 +36,7 @@ from reference_models.cnn12 import CNN12, classifier
 from reference_models.data import SAMPLE_RATE
 from reference_models.distributed import use_threads
 from reference_models.evaluate import over_runs
+from reference_models.experiments.learning import RULE, curve_of
 from reference_models.experiments.study import (
     REGIMES,
     Network,
@@ -54,12 +55,6 @@ DRAWS = 3  # untrained encoders
 PROBED = ("audioset", "words", "fsd50k")  # what both regimes are pretrained on, near, far
 FINETUNED = ("words", "fsd50k")
 SHIPPED_BLOCKS = (11, WHOLE)
-SETTLED = 0.01
-
-RULE = (
-    "trained long enough: the best validation metric of the last fifth of the epochs is at most "
-    f"{SETTLED} above the best of those before; for the contrastive loss, at most {SETTLED} below"
-)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -141,7 +136,7 @@ def measure(study: Study, network: Network) -> dict[str, Any]:
         "name": network.name,
         "regime": network.regime,
         "rule": RULE,
-        "settled": settled(found["history"]),
+        "settled": curve_of(found["history"]).settled,
         "sha256": hashlib.sha256(study.checkpoint(network).read_bytes()).hexdigest(),
     }
     if network.start is None and network.data == "audioset":
@@ -158,18 +153,6 @@ def measure_untrained(study: Study, draw: int) -> dict[str, Any]:
         "settings": {"width": study.preset.width, "random_state": draw},
         "probes": _probes(study, encoder, (*BLOCKS, WHOLE)),
     }
-
-
-def settled(history: Sequence[Mapping[str, float]]) -> bool:
-    """Whether a run was long enough, by `RULE`."""
-    name, sign = next(
-        (name, sign)
-        for name, sign in (("accuracy", 1), ("mAP", 1), ("val_loss", -1))
-        if name in history[0]
-    )
-    values = [sign * epoch[name] for epoch in history]
-    last = max(1, len(values) // 5)
-    return len(values) > last and max(values[-last:]) - max(values[:-last]) <= SETTLED
 
 
 def _probes(study: Study, encoder: CNN12, blocks: Sequence[int]) -> dict[str, dict[int, Any]]:

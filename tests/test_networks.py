@@ -169,17 +169,6 @@ def test_every_network_is_measured_once(tmp_path, monkeypatch):
     assert re.search(r"- supervised, words: block 11 \d\.\d+ \(N=1\)", text)
 
 
-def test_a_run_was_long_enough_if_its_end_brought_nothing():
-    rising = [{"loss": 1.0, "accuracy": 0.05 * epoch} for epoch in range(10)]
-    flat = [{"loss": 1.0, "accuracy": min(0.3, 0.05 * epoch)} for epoch in range(10)]
-    assert not networks.settled(rising)
-    assert networks.settled(flat)
-    falling = [{"loss": 1.0, "val_loss": 3 - 0.1 * epoch} for epoch in range(10)]
-    assert not networks.settled(falling)
-    assert networks.settled(falling + 10 * falling[-1:])
-    assert not networks.settled(flat[:1])
-
-
 def test_the_plan_names_every_network(tmp_path, monkeypatch):
     clips = tones(tmp_path / "cache")
     monkeypatch.setattr(Study, "clips", lambda *_: clips)

@@ -5,6 +5,7 @@ from reference_models.experiments.discernible import DISCERNIBLE
 from reference_models.experiments.evolution import EVOLUTION
 from reference_models.experiments.gates import GATES
 from reference_models.experiments.labels import LABELS
+from reference_models.experiments.learning import LEARNING
 from reference_models.experiments.pairs import PAIRS_TO_HEAR
 from reference_models.experiments.removal import REMOVAL
 from reference_models.experiments.shifts import SHIFTS, STRIDED
@@ -16,6 +17,7 @@ from reference_models.experiments.transfer import TRANSFER
 
 EXPERIMENTS = (
     GATES,
+    LEARNING,
     *DISCERNIBLE,
     *TABLES,
     ACTIVITY,

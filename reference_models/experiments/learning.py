@@ -1,0 +1,133 @@
+"""Learning curves: whether the networks that claims are tested on were trained long enough."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from reference_models.experiments.comparison import NAMES, differences
+from reference_models.experiments.finding import Experiment, Finding, Row, numbers_of
+from reference_models.experiments.gates import recognisers
+from reference_models.experiments.hearing import every_network
+from reference_models.experiments.study import Network, Preset, Study
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+NAME = "learning-curves"
+SETTLED = 0.01
+RULE = (
+    "trained long enough: the best validation metric of the last fifth of the epochs is at most "
+    f"{SETTLED} above the best of those before; for the contrastive loss, at most {SETTLED} below"
+)
+METRICS = {"accuracy": 1, "mAP": 1, "val_loss": -1}
+"""What validation says of an epoch, and whether more of it is better."""
+SPELLED_OUT = {"val_loss": "contrastive loss"}
+
+
+class Curve(NamedTuple):
+    """How a network did on the validation clips.
+
+    Attributes:
+        metric: Of `METRICS`.
+        values: After each epoch.
+    """
+
+    metric: str
+    values: Sequence[float]
+
+    @property
+    def last(self) -> int:
+        """How many epochs are the last fifth."""
+        return max(1, len(self.values) // 5)
+
+    @property
+    def gained(self) -> float | None:
+        """How much better the best of the last fifth is; None: there are no epochs before."""
+        good = [METRICS[self.metric] * value for value in self.values]
+        before, after = good[: -self.last], good[-self.last :]
+        return max(after) - max(before) if before else None
+
+    @property
+    def settled(self) -> bool:
+        """Whether training was long enough, by `RULE`."""
+        return self.gained is not None and self.gained <= SETTLED
+
+
+def curve_of(history: Sequence[Mapping[str, float]]) -> Curve:
+    """The curve of a run's history, by the metric that its kind of network has."""
+    metric = next(name for name in METRICS if name in history[0])
+    return Curve(metric, [epoch[metric] for epoch in history])
+
+
+def networks(preset: Preset) -> list[Network]:
+    """Both regimes' networks, and the recognisers that are fine-tuned as a whole."""
+    return every_network(preset) + recognisers(preset, "full")
+
+
+def learning(study: Study) -> Finding:
+    """The curve of every network, and whether its last fifth of epochs still gained anything."""
+    curves: dict[str, dict[int, Curve]] = {}
+    for network in networks(study.preset):
+        curve = curve_of(study.result(network)["history"])
+        curves.setdefault(_kind(network), {})[network.random_state] = curve
+    rows_by_kind = {
+        kind: [_row(kind, random_state, curve) for random_state, curve in of_kind.items()]
+        for kind, of_kind in curves.items()
+    }
+    rows = [row for of_kind in rows_by_kind.values() for row in of_kind]
+    enough = sum(row["long_enough"] == "yes" for row in rows)
+    return Finding(
+        rows,
+        numbers=[
+            number
+            for of_kind in rows_by_kind.values()
+            for number in numbers_of(
+                of_kind, ("networks",), dict.fromkeys(("last", "gained"), str(of_kind[0]["metric"]))
+            )
+        ],
+        figures={NAME: _picture(curves)},
+        n=f"{study.preset.runs} networks of each kind; {enough} of {len(rows)} were {RULE}",
+        differs=f"{differences(study, 'audioset', study.preset.recognised)} The paper shows no "
+        "learning curves. Where the held-out clips are trained on too, as with the preset paper, "
+        "they say little. The dashed line is where the last fifth begins.",
+    )
+
+
+def _row(kind: str, random_state: int, curve: Curve) -> Row:
+    return {
+        "networks": kind,
+        "random_state": random_state,
+        "metric": SPELLED_OUT.get(curve.metric, curve.metric),
+        "epochs": len(curve.values),
+        "first": curve.values[0],
+        "last": curve.values[-1],
+        "gained": curve.gained,
+        "long_enough": "yes" if curve.settled else "no",
+    }
+
+
+def _kind(network: Network) -> str:
+    data = NAMES[network.data]
+    if network.start:
+        return f"fine-tuned on {data}, from {network.start.regime}"
+    return f"{network.regime}, {data}"
+
+
+def _picture(curves: Mapping[str, Mapping[int, Curve]]) -> "Figure":
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4.5 * len(curves), 3.6), dpi=110, layout="constrained")
+    rooms = figure.subplots(1, len(curves), squeeze=False)[0]
+    for axes, (kind, of_kind) in zip(rooms, curves.items(), strict=True):
+        for random_state, curve in of_kind.items():
+            epochs = range(1, len(curve.values) + 1)
+            axes.plot(epochs, curve.values, linewidth=1.2, label=f"network {random_state}")
+        axes.axvline(len(curve.values) - curve.last + 0.5, color="black", linestyle="--")
+        metric = SPELLED_OUT.get(curve.metric, curve.metric)
+        axes.set(title=kind, xlabel="epoch", ylabel=f"{metric}, validation clips")
+    rooms[-1].legend(fontsize=8, frameon=False)
+    return figure
+
+
+LEARNING = Experiment(
+    NAME, "Learning curves: were the networks trained long enough?", networks, learning
+)
