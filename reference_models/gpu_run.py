@@ -6,7 +6,7 @@
 `pack` makes one file of a cache, small enough to be moved to another machine in one piece (9,000
 clips of a second: 48 MB, or with `--bits 10` 33 MB). `train` needs nothing but that folder and a
 GPU: CNN12 at full width, supervised for 50 epochs (79 seconds on an H200 that tests shared) and by
-SimCLR, then a fitted probe on every block of both and of an untrained encoder. Everything it finds
+SimCLR, then a fitted probe on every block of both and of untrained encoders. Everything it finds
 is in `results.json`. Killed, it goes on where it was when started again.
 """
 
@@ -28,6 +28,7 @@ from reference_models import simclr, supervised
 from reference_models.augment import AUGMENTATIONS
 from reference_models.checkpoint import load_encoder, write_json
 from reference_models.data import SAMPLE_RATE, Clip, ClipIndex, ClipSet, build_cache, open_cache
+from reference_models.experiments.study import UNTRAINED
 from reference_models.probing import probe_blocks, untrained
 
 BITS = 12  # of each sample that `pack` keeps: noise 74 dB below the peak that every clip has
@@ -108,7 +109,7 @@ def train(
     contrastive: simclr.Settings = CONTRASTIVE,
     device: str = "cuda",
 ) -> dict[str, Any]:
-    """Trains both regimes, probes them beside an untrained encoder, and writes `results.json`.
+    """Trains both regimes, probes them beside untrained encoders, and writes `results.json`.
 
     Args:
         clips: What both are trained and probed on.
@@ -118,8 +119,9 @@ def train(
         device: Where everything runs.
 
     Returns:
-        What `results.json` holds: "device", "seconds" (of all calls), and for "supervised",
-        "contrastive" and "untrained" the result of the run and the "probes" by block.
+        What `results.json` holds: "device", "seconds" (of all calls), for "supervised" and
+        "contrastive" the result of the run and the "probes" by block, and these for "untrained-s0"
+        and so on.
     """
     folder, started = Path(folder), time.monotonic()
     torch.backends.cudnn.benchmark = True  # crops have one length
@@ -134,9 +136,11 @@ def train(
         weights = folder / regime / f"epoch-{settings.epochs:03d}.safetensors"
         found[regime] = result | {"probes": probe_blocks(load_encoder(weights).to(device), clips)}
         write_json(path, found)
-    if "untrained" not in found:
-        encoder = untrained(own.width, own.random_state).to(device)
-        found["untrained"] = {"probes": probe_blocks(encoder, clips)}
+    for draw in range(UNTRAINED):
+        if (name := f"untrained-s{draw}") not in found:
+            encoder = untrained(own.width, draw).to(device)
+            found[name] = {"probes": probe_blocks(encoder, clips)}
+            write_json(path, found)
     found["seconds"] = round(found.get("seconds", 0) + time.monotonic() - started, 1)
     write_json(path, found)
     return json.loads(path.read_text())

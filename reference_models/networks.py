@@ -36,6 +36,7 @@ from reference_models.cnn12 import CNN12, classifier
 from reference_models.data import SAMPLE_RATE
 from reference_models.distributed import use_threads
 from reference_models.evaluate import over_runs
+from reference_models.experiments.comparison import chance, metric_of
 from reference_models.experiments.learning import RULE, curve_of
 from reference_models.experiments.study import (
     REGIMES,
@@ -44,6 +45,8 @@ from reference_models.experiments.study import (
     finetuned,
     preset_of,
     pretrained,
+    random_states,
+    untrained_random_states,
 )
 from reference_models.probing import BLOCKS, WHOLE, best_block, probe_blocks, untrained
 from reference_models.supervised import score
@@ -51,7 +54,6 @@ from reference_models.supervised import score
 RECORDINGS = preset_of("thorough", "recordings")
 """Five networks of each regime, pretrained on recordings of a second each."""
 
-DRAWS = 3  # untrained encoders
 PROBED = ("audioset", "words", "fsd50k")  # what both regimes are pretrained on, near, far
 FINETUNED = ("words", "fsd50k")
 SHIPPED_BLOCKS = (11, WHOLE)
@@ -85,15 +87,16 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def networks(study: Study) -> list[Network]:
-    """The networks of a study in the order of their training: one of each regime, in turn."""
+    """Of each random state one network of each regime, both fine-tuned, and two from scratch."""
     found = []
-    for random_state in range(study.preset.runs):
+    for random_state in random_states(study.preset):
         starts = [pretrained(regime, random_state) for regime in reversed(REGIMES)]
         found += starts
-        if (
-            random_state == 0
-        ):  # fine-tuning is done from one network of each regime, and from scratch
-            found += [finetuned(d, start) for d in FINETUNED for start in (*starts, None)]
+        found += [
+            finetuned(data, start, random_state=random_state)
+            for data in FINETUNED
+            for start in (*starts, None)
+        ]
     return found
 
 
@@ -113,7 +116,7 @@ def measure_all(study: Study, folder: Path) -> Iterator[Path]:
             (folder / "networks.md").write_text(table(read(folder)))
             yield path
 
-    for draw in range(DRAWS):
+    for draw in untrained_random_states(study.preset):
         yield from unless_there(
             f"untrained-s{draw}", lambda draw=draw: measure_untrained(study, draw)
         )
@@ -145,12 +148,13 @@ def measure(study: Study, network: Network) -> dict[str, Any]:
 
 
 def measure_untrained(study: Study, draw: int) -> dict[str, Any]:
-    """Returns the probes of an encoder with its first weights."""
+    """Returns the probes of an encoder with its first weights, and what chance is."""
     encoder = untrained(study.preset.width, draw).to(study.device)
     return {
         "name": f"untrained-s{draw}",
         "regime": "untrained",
         "settings": {"width": study.preset.width, "random_state": draw},
+        "chance": {data: chance(study, data)[metric_of(study, data)] for data in PROBED},
         "probes": _probes(study, encoder, (*BLOCKS, WHOLE)),
     }
 
@@ -251,6 +255,8 @@ def table(found: Sequence[Mapping[str, Any]]) -> str:
         "Means over networks, with their 95 % t intervals (whole encoder / block 11):",
         "",
     ]
+    levels = next((one["chance"] for one in found if "chance" in one), {})
+    lines += [f"- chance, {data}: {level:.3f}" for data, level in levels.items()]
     for regime in ("untrained", *REGIMES):
         own = [one for one in found if one["regime"] == regime and "probes" in one]
         for data in PROBED if own else ():

@@ -70,7 +70,9 @@ class Stage:
     is_network: bool = False
 
 
-def run_all(study: Study, *, jobs: int = 1, without: Sequence[str] = ()) -> Path:
+def run_all(
+    study: Study, *, jobs: int = 1, without: Sequence[str] = (), with_sounds: bool = True
+) -> Path:
     """Trains every network and does every experiment that is not finished, and writes the report.
 
     Args:
@@ -78,6 +80,7 @@ def run_all(study: Study, *, jobs: int = 1, without: Sequence[str] = ()) -> Path
         jobs: How many processes share the work.
         without: Names of experiments to leave out, and with them those that read their files and
             the networks that no other needs. What is finished already is reported all the same.
+        with_sounds: False for a report that goes where the recordings may not.
 
     Returns:
         The path of the report. Experiments that need data the study lacks are left out, and the
@@ -89,7 +92,8 @@ def run_all(study: Study, *, jobs: int = 1, without: Sequence[str] = ()) -> Path
     """
     study.folder.mkdir(parents=True, exist_ok=True)
     with _alone(study.folder):
-        return _run_alone(study, jobs, without)
+        _run_alone(study, jobs, without)
+        return write_report(study, EXPERIMENTS, with_sounds=with_sounds)
 
 
 @contextmanager
@@ -109,7 +113,7 @@ def _alone(folder: Path) -> Iterator[None]:
         lock.release()
 
 
-def _run_alone(study: Study, jobs: int, without: Sequence[str]) -> Path:
+def _run_alone(study: Study, jobs: int, without: Sequence[str]) -> None:
     able = chosen(study, without)
     if any("esc10" in experiment.needs for experiment in able):
         installed_weights()  # or an error now, not in an hour
@@ -121,7 +125,6 @@ def _run_alone(study: Study, jobs: int, without: Sequence[str]) -> Path:
     if study.device == "cpu":
         print(planned(study, stages), flush=True)
     run_stages(stages, jobs, study.folder / LOG)
-    return write_report(study, EXPERIMENTS)
 
 
 def chosen(study: Study, without: Sequence[str] = ()) -> list[Experiment]:
@@ -320,11 +323,16 @@ def main(argv: Sequence[str] | None = None) -> None:
         help="experiments to leave out, with the networks that only they need; those of table-a1 "
         "are about half of a thorough study's training. %(choices)s",
     )
+    parser.add_argument(
+        "--no-sounds",
+        action="store_true",
+        help="a report without sounds, to publish where the recordings may not be",
+    )
     given = parser.parse_args(argv)
     study = study_of(given)
     jobs = given.jobs or (1 if given.device == "cuda" else os.cpu_count() or 1)
     try:
-        report = run_all(study, jobs=jobs, without=given.without)
+        report = run_all(study, jobs=jobs, without=given.without, with_sounds=not given.no_sounds)
     except (OSError, ValueError, ImportError, FloatingPointError) as error:
         parser.exit(2, f"{parser.prog}: {error}\n")
     print(f"Open {report} in a browser.")

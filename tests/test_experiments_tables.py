@@ -19,7 +19,14 @@ from reference_models.experiments.comparison import chance, differences
 from reference_models.experiments.finding import FINDING, perform, read_rows
 from reference_models.experiments.gates import GATES
 from reference_models.experiments.report import write_report
-from reference_models.experiments.study import PRESETS, Study, finetuned, pretrained, untrained
+from reference_models.experiments.study import (
+    PRESETS,
+    UNTRAINED,
+    Study,
+    finetuned,
+    pretrained,
+    untrained,
+)
 from reference_models.experiments.tables import TABLES
 from reference_models.experiments.transfer import TRANSFER, probe_scores
 from reference_models.probing import BlockMeans
@@ -131,7 +138,7 @@ def test_figure_4_trains_what_the_tables_do_not():
     preset = PRESETS["smoke"]
     figure = set(TRANSFER[0].networks(preset))
     left = figure - {n for table in TABLES for n in table.networks(preset)}
-    assert len(figure) == 12 + preset.runs * 8
+    assert len(figure) == 12 + preset.runs * 8 + 2 * UNTRAINED
     assert sorted(n.layers for n in left) == sorted(4 * [2, 6, 11])
 
 
@@ -283,14 +290,38 @@ def test_a_probe_is_what_training_makes_of_it(study, block):
     study.train(frozen)
     scores = probe_scores(study, start, "words")
     labels = study.clips("words").subset("val").labels()
-    assert word_metrics(scores[block], labels) == trained["val"]
-    assert word_metrics(scores[transfer.WHOLE], labels) == study.result(frozen)["val"]
+    outputs, converged = scores[block]
+    assert word_metrics(outputs, labels) == trained["val"]
+    assert converged == trained["probe"]["converged"]
+    outputs, converged = scores[transfer.WHOLE]
+    assert word_metrics(outputs, labels) == study.result(frozen)["val"]
+    assert converged == study.result(frozen)["probe"]["converged"]
 
 
 def test_figure_4(study, monkeypatch):
     rows, facts = finish(study, TRANSFER[0])
-    assert len(rows) == 2 * 2 * (2 * 13 + 3)
-    assert [claim["letter"] for claim in facts["claims"]] == ["e", "h", "i"]
+    assert len(rows) == 2 * (2 * (2 * 13 + 3) + 3 * 12)
+    assert [claim["letter"] for claim in facts["claims"]] == ["e", "e", "h", "i"]
+    probes = [row for row in rows if row["trained"] == "fonly"]
+    converged = [row["converged"] for row in probes].count("yes")
+    assert f"{converged} of {2 * (2 * 2 + 3) * 12} probes converged" in facts["n"]
+    head = result_file(study, "words-supervised-from-(untrained-s2)-frozen-s2")
+    untrained_head = next(
+        float(row["value"])
+        for row in probes
+        if (row["data"], row["pretraining"], row["blocks"], row["random_state"])
+        == ("words", "untrained", "whole", "2")
+    )
+    assert untrained_head == head["val"]["accuracy"]
+    levels = {
+        number["name"]: number["estimate"]["mean"]
+        for number in facts["numbers"]
+        if "chance" in number["name"]
+    }
+    assert levels == {
+        f"{data}, chance": pytest.approx(chance(study, data, "val")[unit])
+        for data, unit in UNITS.items()
+    }
     full = next(
         row
         for row in rows
@@ -354,21 +385,25 @@ def wavering(random_state: int) -> float:
 
 
 @pytest.mark.parametrize(
-    ("events", "words", "verdict"),
+    ("ahead_by", "verdict"),
     [
-        (lambda random_state: 0.2, lambda random_state: 0.2 + random_state / 100, Verdict.HOLDS),
-        (lambda random_state: 0.2, wavering, Verdict.FEW),
-        (wavering, lambda random_state: -0.2, Verdict.FAILS),
-        (lambda random_state: 0.2, lambda random_state: 0.001, Verdict.EQUAL),
+        (lambda random_state: 0.2 + random_state / 100, Verdict.HOLDS),
+        (wavering, Verdict.FEW),
+        (lambda random_state: -0.2, Verdict.FAILS),
+        (lambda random_state: 0.001, Verdict.EQUAL),
     ],
 )
-def test_claim_e(events, words, verdict):
-    def value(data, regime, random_state, block):
-        ahead = {"fsd50k": events, "words": words}[data](random_state)
+@pytest.mark.parametrize("data", transfer.DATA)
+def test_claim_e_is_of_one_data_set_and_waits_for_its_gates(data, ahead_by, verdict):
+    def value(of_data, regime, random_state, block):
+        ahead = ahead_by(random_state) if of_data == data else 0.0
         return 0.5 + random_state / 10 + ahead * (regime == "contrastive") * (block < 5)
 
-    claim = transfer.claim_e(planted(value), UNITS)
-    assert (claim.letter, judge(claim.comparisons)) == ("e", verdict)
+    claims = dict(zip(transfer.DATA, transfer.claims_e(planted(value), UNITS), strict=True))
+    verdicts = {name: judge(claim.comparisons) for name, claim in claims.items()}
+    assert verdicts == dict.fromkeys(transfer.DATA, Verdict.EQUAL) | {data: verdict}
+    assert claims["fsd50k"].gates == ("contrastive, sound events", "supervised, sound events")
+    assert claims["words"].gates == ("contrastive, words", "supervised, words")
 
 
 @pytest.mark.parametrize(
@@ -404,11 +439,20 @@ def test_claim_i_compares_block_6_with_what_is_above():
 def test_the_probes_of_figure_4_are_drawn_with_their_networks_interval():
     rows = planted(lambda data, regime, random_state, block: block / 20 + random_state / 100)
     full = [row | {"trained": "full"} for row in rows if row["blocks"] in (2, 6, 11, "whole")]
-    panel = transfer.draw([*rows, *(r for r in full if r["random_state"] == 0)]).axes[0]
+    untrained_rows = [
+        row | {"pretraining": "untrained", "value": 0.3}
+        for row in rows
+        if row["pretraining"] == "supervised"
+    ]
+    drawn = [*rows, *untrained_rows, *(r for r in full if r["random_state"] == 0)]
+    panel = transfer.draw(drawn, {"fsd50k": 0.15, "words": 0.03}).axes[0]
     curves = {line.get_label(): list(line.get_ydata()) for line in panel.get_lines()}
     assert curves["contrastive, head only"] == pytest.approx([k / 20 + 0.01 for k in range(1, 12)])
     assert curves["supervised, full"] == pytest.approx([0.1, 0.3, 0.55])
     assert curves["supervised, full, whole encoder"] == pytest.approx([0.6, 0.6])
+    assert curves["untrained, head only"] == pytest.approx([0.3] * 11)
+    assert curves["chance"] == pytest.approx([0.15, 0.15])
+    assert "untrained, full" not in curves
     dashes = {line.get_label(): line.get_linestyle() for line in panel.get_lines()}
     assert dashes["contrastive, full, whole encoder"] == "--"
     assert dashes["contrastive, head only, whole encoder"] == ":"

@@ -85,8 +85,11 @@ def test_the_gpu_run_at_a_tiny_size(tmp_path, capsys, monkeypatch):
     assert json.loads((tmp_path / "run" / "results.json").read_text()).keys() == found.keys()
     assert len(found["contrastive"]["history"]) == 2
     assert found["supervised"]["test"]["clips"] == 9
-    for regime in ("supervised", "contrastive", "untrained"):
-        assert list(found[regime]["probes"]) == ["3", str(WHOLE)]
+    untrained_ones = [f"untrained-s{draw}" for draw in range(3)]
+    for name in ("supervised", "contrastive", *untrained_ones):
+        assert list(found[name]["probes"]) == ["3", str(WHOLE)]
+    losses = {found[name]["probes"]["3"]["fit"]["gradient"] for name in untrained_ones}
+    assert len(losses) == 3  # three draws
     stamp = (tmp_path / "run" / "supervised" / "result.json").stat().st_mtime_ns
     monkeypatch.setattr(gpu_run, "SUPERVISED", own)
     monkeypatch.setattr(gpu_run, "CONTRASTIVE", contrastive)
@@ -130,7 +133,7 @@ def test_untrained_encoders_are_drawn_by_number():
 def test_every_network_is_measured_once(tmp_path, monkeypatch):
     clips = tones(tmp_path / "cache")
     monkeypatch.setattr(Study, "clips", lambda *_: clips)
-    monkeypatch.setattr(networks, "DRAWS", 2)
+    monkeypatch.setattr("reference_models.experiments.study.UNTRAINED", 2)
     monkeypatch.setattr(networks, "BLOCKS", (11,))
     monkeypatch.setattr(networks, "PROBED", ("words",))
     monkeypatch.setattr(networks, "FINETUNED", ("words",))
@@ -166,6 +169,7 @@ def test_every_network_is_measured_once(tmp_path, monkeypatch):
     text = (measured / "networks.md").read_text()
     assert all(f"| {path.stem} |" in text for path in paths)
     assert re.search(r"- untrained, words: block 11 .* whole .* \(N=2\)", text)
+    assert "- chance, words: 0.333" in text
     assert re.search(r"- supervised, words: block 11 \d\.\d+ \(N=1\)", text)
 
 

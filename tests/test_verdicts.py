@@ -37,24 +37,24 @@ def passing(name: str, values=SURE, unmet: str = "") -> Gate:
 
 
 def test_a_claim_whose_gate_fails_is_not_testable_and_says_what_it_takes():
-    claim = Claim("e", [compare("events", "mAP", SURE)])
+    claim = Claim("d", [compare("maps", "mAP", SURE)])
     both = {"contrastive": passing("contrastive"), "supervised": passing("supervised")}
-    assert judge_claim("figure-4", claim, both).verdict is Verdict.HOLDS
+    assert judge_claim("figure-1", claim, both).verdict is Verdict.HOLDS
     for values, takes in (
         (AGAINST, "longer training"),
         ([0.1], "more networks"),
         ([0.3, -0.1, 0.2], "about 12 networks"),
     ):
-        line = judge_claim("figure-4", claim, both | {"supervised": passing("supervised", values)})
+        line = judge_claim("figure-1", claim, both | {"supervised": passing("supervised", values)})
         assert line.verdict is Verdict.UNTESTABLE
         assert takes in line.line
         assert line.gates == {"contrastive": True, "supervised": False}
     few = both | {"supervised": passing("supervised", unmet="160 test clips, expected 300 or more")}
-    assert "more than 160 test clips" in judge_claim("figure-4", claim, few).line
+    assert "more than 160 test clips" in judge_claim("figure-1", claim, few).line
 
 
 def test_a_gate_that_nobody_measured_is_not_passed():
-    line = judge_claim("figure-4", Claim("e", [compare("events", "mAP", SURE)]), {})
+    line = judge_claim("figure-1", Claim("d", [compare("maps", "mAP", SURE)]), {})
     assert line.verdict is Verdict.UNTESTABLE
     assert "the gate 'contrastive' to be measured" in line.takes
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from functools import partial
+from statistics import fmean
 from typing import TYPE_CHECKING, Any, Literal
 
 from torch import Tensor
@@ -10,7 +11,7 @@ from deconv1d import Sonifier
 from deconv1d.measure import spectral_bandwidth, spectral_centroid, spectral_entropy
 from deconv1d.render import plot_spectrograms
 from reference_models.data.index import SAMPLE_RATE
-from reference_models.evaluate import over_runs
+from reference_models.experiments.comparison import differences
 from reference_models.experiments.finding import (
     Claim,
     Experiment,
@@ -79,7 +80,8 @@ def figure_1(study: Study) -> Finding:
         n=f"{study.preset.runs} networks of each regime; {clips} test clips; of each "
         f"layer at most {study.preset.channels} filters, spread "
         "evenly over it, are sonified; activity is of all filters",
-        differs="The paper shows pictures and gives no numbers. A map counts as active if it "
+        differs=f"{differences(study, 'audioset')} The paper shows pictures and gives no numbers. "
+        "A map counts as active if it "
         f"anywhere exceeds {ACTIVE:.0%} of the layer's largest value on the clip; bandwidth, "
         "centroid and entropy are those of the sonifications that are not silent.",
     )
@@ -129,23 +131,21 @@ def _heard(study: Study, regime: Regime, random_state: int, layer: str) -> list[
 
 
 def means(answers: Sequence[Answer]) -> dict[str, float | None]:
-    """Means over the clips of what `answer` returns, with 95 % intervals; None for nothing."""
-    row: dict[str, float | None] = {}
-    for name in answers[0]:
-        values = [clip[name] for clip in answers if clip[name] is not None]
-        interval = over_runs(values) if values else None
-        row[name] = interval and interval.mean
-        row[f"{name}_ci"] = interval and interval.half_width
-    return row
+    """Means over the clips of what `answer` returns; None where no clip has a number."""
+    return {name: fmean(found) if (found := held(answers, name)) else None for name in UNITS}
+
+
+def held(answers: Sequence[Answer], name: str) -> list[float]:
+    """One of the numbers that `answer` returns, of the clips that have it."""
+    return [clip[name] for clip in answers if clip[name] is not None]
 
 
 def _row(study: Study, regime: Regime, random_state: int, layer: str) -> Row:
     """One network's layer: means over the clips."""
     key = f"{regime}-s{random_state}-{layer}"
     answers = part(study, NAME, key, partial(_heard, study, regime, random_state, layer))
-    numbers = means(answers)
     place = {"regime": regime, "random_state": random_state, "layer": layer, "clips": len(answers)}
-    return {**place, **{name: numbers[name] for name in UNITS}}
+    return {**place, **means(answers)}
 
 
 def claim_d(rows: Sequence[Row]) -> Claim:

@@ -18,7 +18,8 @@ class Said:
     Attributes:
         text: The claim in a few words.
         source: Where the paper makes it.
-        gates: Names of the gates that must be passed before it can be tested.
+        gates: Names of the gates that must be passed before it can be tested, where what is
+            compared does not say so itself (`finding.Claim`).
     """
 
     text: str
@@ -30,13 +31,12 @@ CLAIMS = {
     "central": Said(
         "deep self-supervised layers sound more discernible than supervised ones",
         "abstract, 3.3.2",
-        BOTH,
     ),
     "a": Said("removing sonifications hurts more than controls do", "4.1, figure 6", RECOGNISERS),
     "b": Said("coherence falls with depth", "4.2, figure 7", BOTH),
     "c": Said("it falls faster for supervised networks", "4.2, figure 7", BOTH),
     "d": Said("deep contrastive layers are more active", "3.3.1", BOTH),
-    "e": Said("early layers transfer better from contrastive weights", "B, figure 4", BOTH),
+    "e": Said("early layers transfer better from contrastive weights", "B, figure 4"),
     "f": Said("pooling beats stride", "3.2", ("supervised",)),
     "g": Said("removal varies less over layers for fonly; full is more robust", "4.1", RECOGNISERS),
     "h": Said(

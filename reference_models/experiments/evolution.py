@@ -10,6 +10,7 @@ from deconv1d.measure import log_mel_correlation, spectral_bandwidth, spectral_e
 from deconv1d.render import plot_spectrograms
 from deconv1d.sonification import Sonification
 from reference_models.data.index import SAMPLE_RATE
+from reference_models.experiments.comparison import differences
 from reference_models.experiments.finding import (
     Claim,
     Experiment,
@@ -28,7 +29,14 @@ EVOLVING = ("conv2", "conv5", "conv8", "conv10")
 MAPS = 2
 """Filters of each layer, at most."""
 ENTROPY = "spectral entropy, 0 to 1"
-UNITS = {"entropy": ENTROPY, "coherence": "coherence", "bandwidth_hz": "Hz"}
+UNITS = {
+    "entropy": ENTROPY,
+    "input_entropy": ENTROPY,
+    "coherence": "coherence",
+    "bandwidth_hz": "Hz",
+    "peak": "of the map",
+    "like_last": "log-mel correlation",
+}
 HEARD = "conv5"
 """The layer whose first filter can be heard at every checkpoint."""
 
@@ -74,7 +82,8 @@ def figure_5(study: Study) -> Finding:
         n=f"at most {MAPS} filters, drawn at random, of each of layers 2, 5, 8 and 10 of "
         f"{study.preset.runs} contrastive networks; checkpoints of the first after "
         f"{', '.join(map(str, epochs))} epochs, of the others the first and the last",
-        differs="The paper shows pictures and gives no numbers; epoch 0 is the untrained network. "
+        differs=f"{differences(study, 'audioset')} "
+        "The paper shows pictures and gives no numbers; epoch 0 is the untrained network. "
         "How full a spectrum is says its entropy, 1 for white noise; that of silence counts as 0.",
     )
 

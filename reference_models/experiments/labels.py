@@ -9,6 +9,7 @@ from torch import Tensor
 
 from deconv1d.mining.mined import Ranking
 from reference_models.data import ClipSet
+from reference_models.experiments.comparison import differences
 from reference_models.experiments.finding import (
     Claim,
     Experiment,
@@ -69,13 +70,16 @@ def labels_of_strongest(study: Study) -> Finding:
         rows,
         claims=[claim_k(rows)],
         numbers=numbers_of(
-            rows, ("regime", "layer"), dict.fromkeys(("entropy_bits", "layer_bits"), "bits")
+            rows,
+            ("regime", "layer"),
+            dict.fromkeys(("entropy_bits", "layer_bits", "random_bits"), "bits"),
         ),
         n=f"{study.preset.runs} networks of each regime; the filters that "
-        f"answer three clips or more, of {len(mined)} test clips of AudioSet; "
+        f"answer three clips or more, of {len(mined)} test clips; "
         f"{TRIPLES} random triples of these (random_bits), and as many of the clips that are among "
         "the layer's strongest, each as often as it is (layer_bits)",
-        differs="The paper says it of what was listened to, without numbers. Entropy here is of "
+        differs=f"{differences(study, 'audioset')} "
+        "The paper says it of what was listened to, without numbers. Entropy here is of "
         "the labels of a filter's three strongest clips pooled, each clip counting the same; there "
         f"are {len(clips.classes)} classes here, the paper's AudioSet has 527.",
     )

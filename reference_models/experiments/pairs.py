@@ -10,7 +10,8 @@ from deconv1d import Sonifier
 from deconv1d.render import plot_spectrograms
 from reference_models.data import ClipSet
 from reference_models.data.index import SAMPLE_RATE
-from reference_models.experiments.finding import Experiment, Finding, Row, part
+from reference_models.experiments.comparison import differences
+from reference_models.experiments.finding import Experiment, Finding, Number, Row, part
 from reference_models.experiments.hearing import (
     first_networks,
     heard_clips,
@@ -20,6 +21,7 @@ from reference_models.experiments.hearing import (
 )
 from reference_models.experiments.strongest import TOP_3, answering, strongest
 from reference_models.experiments.study import Regime, Study, every_nth, pretrained
+from reference_models.statistics import Estimate
 
 NAME = "figures-2-3"
 PAIRS: dict[Regime, tuple[str, ...]] = {
@@ -50,11 +52,22 @@ def figures_2_3(study: Study) -> Finding:
             figures[FIGURE[regime]] = plot_spectrograms(pairs, SAMPLE_RATE, columns=2)
     return Finding(
         rows,
+        numbers=[
+            Number(
+                f"{row['regime']}, {row['layer']}, {name}",
+                "coherence",
+                Estimate(row[name], None, None, 1),
+            )
+            for row in rows
+            if row["of_filters"]
+            for name in ("coherence", "control")
+        ],
         figures=figures,
         sounds=sounds,
         n=f"of each layer at most {min(CANDIDATES, study.preset.channels)} filters, each with the "
         "test clip it answers most",
-        differs="The paper's pairs were picked by ear. Here of each layer the filter is picked "
+        differs=f"{differences(study, 'audioset')} "
+        "The paper's pairs were picked by ear. Here of each layer the filter is picked "
         "whose sonification of its own strongest clip is the most coherent with the clip, beyond "
         "the mean of the other filters' sonifications of it.",
     )

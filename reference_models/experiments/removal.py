@@ -172,10 +172,10 @@ def claim_g(rows: Sequence[Row], unit: str) -> Claim:
 
 
 def _drops(rows: Sequence[Row]) -> list[list[float]]:
-    """What is lost without the sonification, by run and layer."""
+    """What is lost without the sonification in the paper's way, by run and layer."""
     random_states = sorted({row["random_state"] for row in rows})
     return [
-        [r[BASELINE] - r[SONIFICATION] for r in rows if r["random_state"] == random_state]
+        [r[BASELINE] - r[PAPER] for r in rows if r["random_state"] == random_state]
         for random_state in random_states
     ]
 

@@ -6,6 +6,7 @@ import json
 import platform
 import subprocess
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,16 @@ from deconv1d.audio import write_whole
 from reference_models.experiments.claims import CLAIMS
 from reference_models.experiments.comparison import NAMES, spelled_out
 from reference_models.experiments.finding import Experiment, read_rows
+from reference_models.experiments.learning import curve_of
 from reference_models.experiments.results import results_of
-from reference_models.experiments.study import REGIMES, Regime, Study, pretrained, size_of
+from reference_models.experiments.study import (
+    REGIMES,
+    Network,
+    Regime,
+    Study,
+    pretrained,
+    size_of,
+)
 from reference_models.experiments.verdicts import Judged, findings, judged, read_gates, takes_of
 from reference_models.statistics import MARGINS, Verdict, verdict_of
 
@@ -28,19 +37,23 @@ NO_EVIDENCE = (
 )
 
 
-def write_report(study: Study, experiments: Sequence[Experiment]) -> Path:
+def write_report(
+    study: Study, experiments: Sequence[Experiment], *, with_sounds: bool = True
+) -> Path:
     """Writes `report.html`, `report.md` and `results.json` into the study's folder.
 
     Args:
         study: Its experiments are done, or left out.
         experiments: In the order of the report.
+        with_sounds: False for a report that goes where the recordings may not.
 
     Returns:
         The path of the page.
     """
     by_name = findings(study, experiments)
+    done = [experiment for experiment in experiments if experiment.name in by_name]
     lines = judged(by_name) if study.preset.evidence else []
-    facts = _facts(study)
+    facts = _facts(study, done)
     content = {
         "title": "Revisiting transposed convolutions: this reproduction beside the paper",
         "no_evidence": "" if study.preset.evidence else NO_EVIDENCE,
@@ -54,7 +67,7 @@ def write_report(study: Study, experiments: Sequence[Experiment]) -> Path:
         "gates": _gates(by_name) if study.preset.evidence else [],
         "margins": ", ".join(f"{margin:g} {unit}" for unit, margin in MARGINS.items()),
         "sections": [
-            _section(study, e, by_name[e.name], lines) for e in experiments if e.name in by_name
+            _section(study, e, by_name[e.name], lines, with_sounds=with_sounds) for e in done
         ],
         "left_out": [_left_out(study, e) for e in experiments if e.name not in by_name],
     }
@@ -103,9 +116,12 @@ def _gates(findings_by_name: Mapping[str, Mapping[str, Any]]) -> list[dict[str, 
     ]
 
 
-def _facts(study: Study) -> dict[str, str]:
-    """Date, commit, versions and sizes."""
+def _facts(study: Study, done: Sequence[Experiment]) -> dict[str, str]:
+    """Date, commit, versions and sizes, and how networks and probes were trained."""
     preset = study.preset
+    contrastive, supervised = (_settings(study, regime) for regime in REGIMES)
+    ours = ", batch normalisation in the projection head" * contrastive["head_norm"]
+    ours += ", each batch of one speaker's clips" * contrastive["one_speaker"]
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in PACKAGES)
     rendered = [DATA[name] for name in DATA if study.is_rendered(name)]
     return {
@@ -116,19 +132,44 @@ def _facts(study: Study) -> dict[str, str]:
         "source": f"rendered in place of {', '.join(rendered)}" if rendered else "recordings",
         "width": f"{preset.width:g} of the paper's CNN12",
         "pretraining": f"{preset.contrastive.epochs} epochs, "
-        f"2 x {preset.contrastive.seconds:g} s, batches of {preset.contrastive.batch_size}",
-        "weight decay": " and ".join(f"{_weight_decay(study, r):g} ({r})" for r in REGIMES)
-        + "; the paper's is 0.001",
+        f"2 x {preset.contrastive.seconds:g} s, batches of {preset.contrastive.batch_size}{ours}",
+        "weight decay": f"{contrastive['weight_decay']:g} (contrastive) and "
+        f"{supervised['weight_decay']:g} (supervised); the paper's is 0.001",
+        "probes": f"the penalty chosen on validation clips; {_converged(study, done)} converged",
         "networks": f"{preset.runs} of each regime, {preset.sweep} of each setting of table A.1",
     }
 
 
-def _weight_decay(study: Study, regime: Regime) -> float:
-    """The L2 penalty with which a regime's encoders were trained, or will be."""
+def _settings(study: Study, regime: Regime) -> dict[str, Any]:
+    """The settings with which a regime's encoders were trained, or will be."""
     network = pretrained(regime, 0)
-    if study.is_trained(network):
-        return float(study.result(network)["settings"]["weight_decay"])
-    return float(study.settings(network).weight_decay)
+    own = study.result(network)["settings"] if study.is_trained(network) else {}
+    return asdict(study.settings(network)) | own
+
+
+def _trained(study: Study, experiments: Sequence[Experiment]) -> list[Network]:
+    """The networks of some experiments that are trained, each once."""
+    every = (network for e in experiments for network in e.networks(study.preset))
+    return [network for network in dict.fromkeys(every) if study.is_trained(network)]
+
+
+def _converged(study: Study, experiments: Sequence[Experiment]) -> str:
+    """How many probes on whole encoders converged, of how many."""
+    frozen = [network for network in _trained(study, experiments) if network.frozen]
+    count = sum(study.result(network)["probe"]["converged"] for network in frozen)
+    return f"{count} of {len(frozen)}"
+
+
+def _long_enough(study: Study, experiment: Experiment) -> str:
+    """How many of an experiment's networks were trained long enough, in one sentence."""
+    curves = [
+        curve_of(study.result(network)["history"])
+        for network in _trained(study, [experiment])
+        if not (network.frozen or network.untrained)
+    ]
+    enough = sum(curve.settled for curve in curves)
+    whole = "networks that are trained as a whole, or as encoders,"
+    return f"Of its {len(curves)} {whole} {enough} were trained long enough" if curves else ""
 
 
 def _commit() -> str:
@@ -161,7 +202,12 @@ def _data(study: Study, name: str) -> dict[str, Any]:
 
 
 def _section(
-    study: Study, experiment: Experiment, finding: dict[str, Any], lines: Sequence[Judged]
+    study: Study,
+    experiment: Experiment,
+    finding: dict[str, Any],
+    lines: Sequence[Judged],
+    *,
+    with_sounds: bool,
 ) -> dict[str, Any]:
     """One experiment: its pictures, sounds, what it says, and its table."""
     rows = read_rows(study.folder / experiment.name / "numbers.csv")
@@ -170,6 +216,9 @@ def _section(
         "name": experiment.name,
         "title": experiment.title,
         "claims": [_line(line) | {"comparisons": _compared(line)} for line in claims],
+        "sounds": finding["sounds"] if with_sounds else {},
+        "unheard": 0 if with_sounds else len(finding["sounds"]),
+        "training": _long_enough(study, experiment),
         "columns": [column.replace("_", " ") for column in rows[0]],
         "rows": [[_short(*cell) for cell in row.items()] for row in rows[:SHOWN]],
         "count": len(rows),

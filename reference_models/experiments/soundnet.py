@@ -13,7 +13,7 @@ from torch import Tensor
 from deconv1d import Sonifier
 from deconv1d.audio import read_audio
 from reference_models.evaluate import Interval, over_runs
-from reference_models.experiments.activity import answer, means
+from reference_models.experiments.activity import UNITS, answer, held, means
 from reference_models.experiments.control_sounds import CONTROLS, SONIFICATION, sounds, twin_of
 from reference_models.experiments.curves import plot_curves
 from reference_models.experiments.finding import (
@@ -85,7 +85,7 @@ def soundnet(study: Study) -> Finding:
         rows=rows,
         claims=[claim_a(list(removed.values())), claim_b(list(removed.values()))],
         gates=[gate_of(baseline)],
-        numbers=_over_clips(removed, baseline),
+        numbers=_over_clips(removed, baseline, active),
         figures={NAME: _picture(rows)},
         n=f"1 network; {len(trial.test)} clips of ESC-10, each heard by probes fitted on the folds "
         f"that it is not in; activity and spectra: {len(_few(trial))} of them and at most "
@@ -198,8 +198,10 @@ def claim_b(removed: Sequence[Answers]) -> Claim:
     )
 
 
-def _over_clips(removed: Mapping[str, Answers], baseline: Answers) -> list[Number]:
-    """Accuracy without each sound and coherence with it, by layer, with intervals over clips."""
+def _over_clips(
+    removed: Mapping[str, Answers], baseline: Answers, active: Mapping[str, Sequence[Answers]]
+) -> list[Number]:
+    """Accuracy without each sound, coherence with it, activity, spectra: by layer, over clips."""
 
     def number(name: str, unit: str, values: Sequence[float]) -> Number:
         return Number(name, unit, mean_over_clips(values))
@@ -210,6 +212,11 @@ def _over_clips(removed: Mapping[str, Answers], baseline: Answers) -> list[Numbe
             numbers.append(number(f"{layer}, {name}", "accuracy", [fmean(c) for c in right]))
         for name, coherent in answers["coherence"].items():
             numbers.append(number(f"{layer}, {name}", "coherence", coherent))
+        numbers += [
+            number(f"{layer}, {name}", unit, values)
+            for name, unit in UNITS.items()
+            if (values := held(active[layer], name))
+        ]
     return numbers
 
 

@@ -5,7 +5,8 @@ from typing import Any
 
 from deconv1d.mining.mine import mine
 from deconv1d.mining.mined import Mined, Ranking
-from reference_models.experiments.finding import Experiment, Finding, Row
+from reference_models.experiments.comparison import differences
+from reference_models.experiments.finding import Experiment, Finding, Row, numbers_of
 from reference_models.experiments.hearing import (
     every_network,
     heard_clips,
@@ -24,6 +25,7 @@ from reference_models.experiments.study import (
 
 NAME = "top-3"
 TOP = 3
+UNITS = {"answering": "filters", "clips": "clips", "filters_of_commonest_clip": "filters"}
 
 
 def strongest(study: Study, regime: Regime, random_state: int = 0) -> dict[str, Ranking]:
@@ -52,9 +54,12 @@ def top_3(study: Study) -> Finding:
     clips = min(study.preset.mined, len(heard_clips(study)))
     return Finding(
         rows,
-        n=f"{clips} test clips of AudioSet, all filters; value, clip and moment of each of the "
-        "three are in contrastive-s0.parquet and so on",
-        differs="The paper does not say by what its inputs are ranked: here by a map's largest "
+        numbers=numbers_of(rows, ("regime", "layer"), UNITS),
+        n=f"{study.preset.runs} networks of each regime; {clips} test clips, all filters; value, "
+        "clip and moment of each of the three are in the study's own folder, in "
+        f"{NAME}/contrastive-s0.parquet and so on",
+        differs=f"{differences(study, 'audioset')} "
+        "The paper does not say by what its inputs are ranked: here by a map's largest "
         "value. A filter that answers fewer than three clips is counted as not answering.",
     )
 

@@ -196,8 +196,8 @@ _RECORDED = {
     "fsd50k": supervised.PRESETS["esc10"],
     "words": supervised.PRESETS["small-speech-commands"],
 }
-_SHORT = {"contrastive": 6, "audioset": 6, "balanced": 6, "fsd50k": 20, "words": 20}
-"""Epochs of the size "small"."""
+_SHORT = {"contrastive": 6, "audioset": 6, "balanced": 6, "fsd50k": 20, "words": 15}
+"""Epochs of the size "small": at most 1,500 steps each."""
 ORIGINS = ("rendered", "recordings")
 """Where the audio that a study trains on may come from."""
 SOURCES = {

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from reference_models.evaluate import metrics, over_runs, predict
-from reference_models.experiments.comparison import differences, metric_of, spelled_out
+from reference_models.experiments.claims import ON_EVENTS, ON_WORDS
+from reference_models.experiments.comparison import chance, differences, metric_of, spelled_out
 from reference_models.experiments.finding import (
     Claim,
     Experiment,
     Finding,
+    Number,
     Row,
     numbers_of,
     part,
@@ -25,10 +27,12 @@ from reference_models.experiments.study import (
     finetuned,
     pretrained,
     random_states,
+    untrained,
+    untrained_random_states,
 )
 from reference_models.probe import choose_probe
 from reference_models.probing import BLOCKS, WHOLE, block_means
-from reference_models.statistics import compare
+from reference_models.statistics import Estimate, compare
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -37,7 +41,9 @@ if TYPE_CHECKING:
 NAME = "figure-4"
 DATA = ("fsd50k", "words")
 TITLES = {"fsd50k": "Sound events", "words": "Words"}
-COLOURS = {"contrastive": "#1f5fa8", "supervised": "#c2571a"}
+GATES = {"fsd50k": ON_EVENTS, "words": ON_WORDS}
+UNTRAINED = "untrained"
+COLOURS = {"contrastive": "#1f5fa8", "supervised": "#c2571a", UNTRAINED: "#6b7280"}
 
 FULL = (2, 6, 11)  # blocks up to which networks are trained as a whole too
 CUT: tuple[dict[str, int], ...] = tuple({"layers": layers} for layers in FULL)
@@ -49,17 +55,22 @@ def networks(preset: Preset) -> list[Network]:
 
     Cut networks that are trained as a whole are of the first random state alone.
     """
-    return [
+    trained = [
         finetuned(data, pretrained(regime, random_state), **changes)
         for data in DATA
         for regime in REGIMES
         for random_state in random_states(preset)
         for changes in ({"frozen": True}, {}, *(() if random_state else CUT))
     ]
+    return trained + [
+        finetuned(data, untrained(random_state), frozen=True)
+        for data in DATA
+        for random_state in untrained_random_states(preset)
+    ]
 
 
-def probe_scores(study: Study, start: Network, data: str) -> dict[int, Tensor]:
-    """The outputs of frozen networks for the validation clips, (clips, classes), by block.
+def probe_scores(study: Study, start: Network, data: str) -> dict[int, tuple[Tensor, bool]]:
+    """What frozen networks make of the validation clips, by block.
 
     A probe on a block is what `supervised.train` makes of
     `finetuned(data, start, frozen=True, layers=block)`; here all of them share one pass.
@@ -70,7 +81,8 @@ def probe_scores(study: Study, start: Network, data: str) -> dict[int, Tensor]:
         data: On which data set.
 
     Returns:
-        Blocks 1 to 11, and `WHOLE`, a trained network of tables A.4 and A.6.
+        Of blocks 1 to 11 and `WHOLE`, a trained network of tables A.4 and A.6, the outputs,
+        (clips, classes), and whether the probe converged.
     """
     clips = study.clips(data)
     training, validation = clips.subset("train"), clips.subset("val")
@@ -81,16 +93,19 @@ def probe_scores(study: Study, start: Network, data: str) -> dict[int, Tensor]:
     for block in BLOCKS:
         one, other = seen[block].to(study.device), held_out[block].to(study.device)
         probe = choose_probe(one, labels[0], other, labels[1], classes=len(clips.classes))
-        scores[block] = probe.head(other).detach().cpu()
-    whole = study.classifier(finetuned(data, start, frozen=True))
-    return scores | {WHOLE: predict(whole, validation)}
+        scores[block] = probe.head(other).detach().cpu(), probe.fit.converged
+    whole = finetuned(data, start, frozen=True)
+    converged = study.result(whole)["probe"]["converged"]
+    return scores | {WHOLE: (predict(study.classifier(whole), validation), converged)}
 
 
-def measure_probes(study: Study, start: Network, data: str) -> dict[str, float]:
-    """The metric of every frozen probe on one encoder, by block, on the validation clips."""
+def measure_probes(study: Study, start: Network, data: str) -> dict[str, dict[str, Any]]:
+    """Of every frozen probe on one encoder, by block: its metric, and whether it converged."""
     labels, metric = study.clips(data).subset("val").labels(), metric_of(study, data)
-    scores = probe_scores(study, start, data)
-    return {str(block): metrics(held, labels)[metric] for block, held in scores.items()}
+    return {
+        str(block): {"value": metrics(held, labels)[metric], "converged": converged}
+        for block, (held, converged) in probe_scores(study, start, data).items()
+    }
 
 
 def rows_of(study: Study, data: str) -> list[Row]:
@@ -98,22 +113,30 @@ def rows_of(study: Study, data: str) -> list[Row]:
     metric = metric_of(study, data)
     rows: list[Row] = []
 
-    def add(trained: str, regime: str, random_state: int, block: int, value: float) -> None:
+    def add(trained: str, start: Network, block: int, value: float, converged: str = "") -> None:
         blocks = "whole" if block == WHOLE else block
-        place = {"data": data, "metric": metric, "trained": trained, "pretraining": regime}
-        rows.append({**place, "blocks": blocks, "random_state": random_state, "value": value})
+        pretraining = UNTRAINED if start.untrained else start.regime
+        place = {"data": data, "metric": metric, "trained": trained, "pretraining": pretraining}
+        place |= {"blocks": blocks, "random_state": start.random_state}
+        rows.append({**place, "value": value, "converged": converged})
+
+    def probe(start: Network) -> None:
+        key = f"probes-{data}-{start.name}"
+        held = part(study, NAME, key, partial(measure_probes, study, start, data))
+        for block in (*BLOCKS, WHOLE):
+            found = held[str(block)]
+            add("fonly", start, block, found["value"], "yes" if found["converged"] else "no")
 
     for regime in REGIMES:
         for random_state in random_states(study.preset):
             start = pretrained(regime, random_state)
-            key = f"probes-{data}-{start.name}"
-            held = part(study, NAME, key, partial(measure_probes, study, start, data))
-            for block in (*BLOCKS, WHOLE):
-                add("fonly", regime, random_state, block, held[str(block)])
+            probe(start)
             for block in (WHOLE, *(() if random_state else FULL)):
                 layers = {} if block == WHOLE else {"layers": block}
                 result = study.result(finetuned(data, start, **layers))
-                add("full", regime, random_state, block, result["val"][metric])
+                add("full", start, block, result["val"][metric])
+    for random_state in untrained_random_states(study.preset):
+        probe(untrained(random_state))
     return rows
 
 
@@ -138,19 +161,23 @@ def _ahead(rows: Sequence[Row], data: str, regimes: Sequence[str], blocks: Seque
     return [a - b for a, b in zip(ours, theirs, strict=True)]
 
 
-def claim_e(rows: Sequence[Row], units: Mapping[str, str]) -> Claim:
-    """Whether contrastive weights are ahead in blocks 1 to 4 on both data sets."""
-    return Claim(
-        "e",
-        [
-            compare(
-                f"{TITLES[data].lower()}, blocks 1 to 4, contrastive minus supervised",
-                units[data],
-                _ahead(rows, data, REGIMES, EARLY),
-            )
-            for data in DATA
-        ],
-    )
+def claims_e(rows: Sequence[Row], units: Mapping[str, str]) -> list[Claim]:
+    """Whether contrastive weights are ahead in blocks 1 to 4, one look for each data set."""
+    return [
+        Claim(
+            "e",
+            [
+                compare(
+                    "blocks 1 to 4, contrastive minus supervised",
+                    units[data],
+                    _ahead(rows, data, REGIMES, EARLY),
+                )
+            ],
+            of=TITLES[data].lower(),
+            gates=GATES[data],
+        )
+        for data in DATA
+    ]
 
 
 def claim_h(rows: Sequence[Row], units: Mapping[str, str]) -> Claim:
@@ -185,11 +212,12 @@ def claim_i(rows: Sequence[Row], units: Mapping[str, str]) -> Claim:
     )
 
 
-def draw(rows: Sequence[Row]) -> "Figure":
-    """Figure 4: a panel for each data set, as in the paper.
+def draw(rows: Sequence[Row], levels: Mapping[str, float]) -> "Figure":
+    """Figure 4: a panel for each data set, as in the paper, with untrained encoders and chance.
 
     Args:
         rows: Of `rows_of`, for all data sets.
+        levels: By data set what a network that hears nothing reaches.
     """
     from matplotlib.figure import Figure
 
@@ -197,8 +225,9 @@ def draw(rows: Sequence[Row]) -> "Figure":
     panels = figure.subplots(1, len(DATA))
     for axes, data in zip(panels, DATA, strict=True):
         own = [row for row in rows if row["data"] == data]
-        for regime in REGIMES:
-            _draw_regime(axes, [row for row in own if row["pretraining"] == regime], regime)
+        for features in COLOURS:
+            _draw_curves(axes, [row for row in own if row["pretraining"] == features], features)
+        axes.axhline(levels[data], color="black", linestyle="-.", linewidth=1, label="chance")
         axes.set_title(TITLES[data])
         axes.set_xlabel("blocks kept")
         axes.set_ylabel(f"{own[0]['metric']} on the validation clips")
@@ -208,22 +237,24 @@ def draw(rows: Sequence[Row]) -> "Figure":
     return figure
 
 
-def _draw_regime(axes: "Axes", rows: Sequence[Row], regime: str) -> None:
+def _draw_curves(axes: "Axes", rows: Sequence[Row], features: str) -> None:
     """Lines over the blocks with their intervals; the whole network is a dashed line."""
-    style = {"color": COLOURS[regime], "linewidth": 1.2}
+    style = {"color": COLOURS[features], "linewidth": 1.2}
     for trained, marker in (("fonly", "o"), ("full", "^")):
         own = [row for row in rows if row["trained"] == trained]
+        if not own:  # untrained encoders are probed alone
+            continue
         blocks = sorted({row["blocks"] for row in own if row["blocks"] != "whole"})
         points = [over_runs([r["value"] for r in own if r["blocks"] == block]) for block in blocks]
         whole = fmean(row["value"] for row in own if row["blocks"] == "whole")
         means = [point.mean for point in points]
-        name = spelled_out(f"{regime}, {trained}")
+        name = spelled_out(f"{features}, {trained}")
         axes.plot(blocks, means, marker=marker, label=name, **style)
         line = "--" if trained == "full" else ":"
         axes.axhline(whole, linestyle=line, label=f"{name}, whole encoder", **style)
         if all(point.runs > 1 for point in points):
             low, high = ([p.mean + sign * p.half_width for p in points] for sign in (-1, 1))
-            axes.fill_between(blocks, low, high, color=COLOURS[regime], alpha=0.15, linewidth=0)
+            axes.fill_between(blocks, low, high, color=COLOURS[features], alpha=0.15, linewidth=0)
 
 
 def run(study: Study) -> Finding:
@@ -239,16 +270,25 @@ def run(study: Study) -> Finding:
             {"value": unit},
         )
     ]
+    levels = {data: chance(study, data, "val")[unit] for data, unit in units.items()}
+    numbers += [
+        Number(f"{data}, chance", units[data], Estimate(level, None, None, 0))
+        for data, level in levels.items()
+    ]
+    fits = [row["converged"] for row in rows if row["converged"]]
     clips = " and ".join(f"{len(study.clips(data).subset('val'))}" for data in DATA)
     return Finding(
         rows,
-        [claim(rows, units) for claim in (claim_e, claim_h, claim_i)],
+        [*claims_e(rows, units), claim_h(rows, units), claim_i(rows, units)],
         numbers=numbers,
-        figures={NAME: draw(rows)},
+        figures={NAME: draw(rows, levels)},
         n=f"{study.preset.runs} networks of each regime, of the cut ones that are trained whole "
-        f"one; {clips} validation clips; bands are 95 % t intervals over networks",
+        f"one; {len(untrained_random_states(study.preset))} untrained encoders; {clips} validation "
+        f"clips; {fits.count('yes')} of {len(fits)} probes converged; bands are 95 % t intervals "
+        "over networks",
         differs=f"{differences(study, 'audioset', *DATA)} Whole networks are trained up to "
-        "blocks 2, 6 and 11 only; the paper prints curves, not numbers.",
+        "blocks 2, 6 and 11 only; the paper prints curves, not numbers. As in the paper these are "
+        "validation clips; here they chose the probes' penalty too.",
     )
 
 
