@@ -16,6 +16,7 @@ is `report.html` and `report.md` in the folder, and every number is in `results.
 import argparse
 import multiprocessing
 import os
+import re
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -44,6 +45,8 @@ from reference_models.soundnet import installed_weights
 DATA = ("audioset", "balanced", "fsd50k", "words")
 LOG = "log.txt"
 LOCK = ".lock"
+RANDOM_STATE = re.compile(r"-s\d+(?=[)-]|$)")
+"""What a network's name says of its random state."""
 RATES = ((1 / 64, 3500), (1 / 8, 900), (1 / 4, 320), (1 / 2, 80), (1.0, 28))
 """Seconds of audio that training passes in a second on two cores, by width."""
 
@@ -92,7 +95,7 @@ def run_all(
     """
     study.folder.mkdir(parents=True, exist_ok=True)
     with _alone(study.folder):
-        _run_alone(study, jobs, without)
+        run_stages(_stages(study, without), jobs, study.folder / LOG)
         return write_report(study, EXPERIMENTS, with_sounds=with_sounds)
 
 
@@ -113,7 +116,8 @@ def _alone(folder: Path) -> Iterator[None]:
         lock.release()
 
 
-def _run_alone(study: Study, jobs: int, without: Sequence[str]) -> None:
+def _stages(study: Study, without: Sequence[str]) -> list[Stage]:
+    """What there is to do, after it was told how long that takes."""
     able = chosen(study, without)
     if any("esc10" in experiment.needs for experiment in able):
         installed_weights()  # or an error now, not in an hour
@@ -124,7 +128,7 @@ def _run_alone(study: Study, jobs: int, without: Sequence[str]) -> None:
     stages = [*_networks(study, able, training), *_experiments(study, able)]
     if study.device == "cpu":
         print(planned(study, stages), flush=True)
-    run_stages(stages, jobs, study.folder / LOG)
+    return stages
 
 
 def chosen(study: Study, without: Sequence[str] = ()) -> list[Experiment]:
@@ -157,7 +161,7 @@ def needed(experiments: Iterable[Experiment], study: Study) -> list[Network]:
 
 
 def planned(study: Study, stages: Sequence[Stage]) -> str:
-    """How long what is left will take, in one sentence.
+    """How long what is left will take, in a line for each kind of network and one sentence.
 
     By the rates of `RATES`, interpolated; experiments, whose times differ, by `Preset.looking`.
     """
@@ -166,7 +170,11 @@ def planned(study: Study, stages: Sequence[Stage]) -> str:
     rate = float(np.exp(np.interp(np.log(study.preset.width), np.log(widths), np.log(rates))))
     training = [stage.cost / rate / 3600 for stage in left if stage.is_network]
     looking = [stage.cost / rate / 3600 for stage in left if not stage.is_network]
-    return (
+    kinds: dict[str, list[float]] = {}
+    for stage, hours in zip((s for s in left if s.is_network), training, strict=True):
+        kinds.setdefault(RANDOM_STATE.sub("", stage.name), []).append(hours)
+    lines = [f"{len(each):4} x {each[0]:6.2f} h  {kind}\n" for kind, each in kinds.items()]
+    return "".join(lines) + (
         f"Networks to train: {len(training)}, about {sum(training):.1f} hours on two cores, at "
         f"most {max(training, default=0):.1f} for one; experiments with them: {len(looking)}, "
         f"about {sum(looking):.1f} hours more. Stopped, the same command goes on."

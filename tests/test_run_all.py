@@ -345,15 +345,17 @@ def test_recordings_are_found_by_their_folders(tmp_path, capsys):
 def test_the_hours_are_told_beforehand():
     study = Study(Path("nowhere"), PRESETS["small"])
     stages = [
-        Stage("one", print, False, (), 900 * 3600.0, True),
-        Stage("two", print, False, (), 450 * 3600.0, True),
+        Stage("one-s0", print, False, (), 900 * 3600.0, True),
+        Stage("two-from-(one-s0)-frozen-s0", print, False, (), 225 * 3600.0, True),
+        Stage("two-from-(one-s1)-frozen-s1", print, False, (), 225 * 3600.0, True),
         Stage("done", print, True, (), 9e9, True),
         Stage("experiment", print, False, (), 1800 * 3600.0),
         Stage("known", print, True, (), 9e9),
     ]
     said = planned(study, stages)
     assert said.startswith(
-        "Networks to train: 2, about 1.5 hours on two cores, at most 1.0 for one; experiments "
+        "   1 x   1.00 h  one\n   2 x   0.25 h  two-from-(one)-frozen\n"
+        "Networks to train: 3, about 1.5 hours on two cores, at most 1.0 for one; experiments "
         "with them: 1, about 2.0 hours more."
     )
 
