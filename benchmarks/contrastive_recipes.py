@@ -48,10 +48,22 @@ RECIPES: dict[str, dict[str, Any]] = {
     "bnhead-batch64": {"head_norm": True, "batch_size": 64},
     "bnhead-tau0.2": {"head_norm": True, "temperature": 0.2},
     "bnhead-lr3e-4": {"head_norm": True, "peak_rate": 3e-4},
+    "bnhead-no-warm-up": {"head_norm": True, "warmup_epochs": 0.0},
     "bnhead-gain": {"head_norm": True, "augmentations": ("gain",)},
+    "bnhead-gain-noise": {"head_norm": True, "augmentations": ("gain", "noise")},
     "bnhead-12-epochs": {"head_norm": True, "epochs": 12},
     "bnhead-one-speaker": {"head_norm": True, "one_speaker": True},
+    **{
+        f"one-speaker-{epochs}-epochs": {
+            "head_norm": True,
+            "one_speaker": True,
+            "epochs": epochs,
+            "warmup_epochs": epochs / 10,
+        }
+        for epochs in (30, 60)
+    },
 }
+"""The last but one is the preset's; the last says whether it is trained long enough."""
 
 
 def main() -> None:
@@ -153,7 +165,9 @@ def page(found: dict[str, Any]) -> str:
         "Two crops of 0.6 s that overlap, their starts at least 50 ms apart, batches of 32, Adam "
         "with a peak rate of 1e-3, all four augmentations, temperature 0.1. By block: accuracy of a"
         " fitted probe on validation clips (30 words; chance 0.033), and in brackets the effective "
-        f"rank of its standardised features. A recipe that says 'not probed' was trained, and is "
+        "rank of its standardised features; one network each. Losses compare within batches of one "
+        "speaker, and within mixed ones, of one size and temperature. A recipe that says "
+        "'not probed' was trained, and is "
         f"probed when the program runs again; its ranks are of every fourth clip.\n\n"
         f"{table(head, rows)}"
     )

@@ -9,6 +9,8 @@ import torch
 
 from reference_models import statistics
 from reference_models.evaluate import event_metrics
+from reference_models.experiments.finding import Claim, Gate
+from reference_models.experiments.verdicts import judge_claim
 from reference_models.statistics import (
     MARGINS,
     Comparison,
@@ -211,6 +213,46 @@ def test_networks_that_differ_by_construction_are_found(parts):
     rates = verdicts(-0.2, parts, seed=20 + parts)
     assert rates[Verdict.FAILS] > 0.95
     assert rates[Verdict.HOLDS] == 0
+
+
+@pytest.mark.parametrize("gap", [0.02, 0.05, 0.1])
+def test_small_differences_are_found_as_often_as_the_t_test_s_power_says(gap):
+    deviation = np.sqrt(2 * (0.03**2 + 0.4**2 / CLIPS))
+    threshold = scipy.stats.t.ppf(0.975, NETWORKS - 1)
+    effect = gap * np.sqrt(NETWORKS) / deviation
+    power = scipy.stats.nct.sf(threshold, NETWORKS - 1, effect)
+    wrong_way = scipy.stats.nct.cdf(-threshold, NETWORKS - 1, effect)
+    rates = verdicts(gap, 1, seed=60)
+    assert rates[Verdict.HOLDS] == pytest.approx(
+        power, abs=2.6 * np.sqrt(power * (1 - power) / STUDIES)
+    )
+    assert rates[Verdict.FAILS] < wrong_way + SLACK / 2
+
+
+@pytest.mark.parametrize(("gap", "least", "most"), [(0.0, 0, 0.05), (0.25, 0.9, 1)])
+def test_clips_of_one_network_alarm_as_seldom_and_find_as_surely(monkeypatch, gap, least, most):
+    """A published network: what it names rightly of a hundred clips, with and without something."""
+    monkeypatch.setattr(statistics, "DRAWS", 300)
+    draws, studies, decided = np.random.default_rng(70), 150, 0
+    for _ in range(studies):
+        ours, theirs = (draws.random((2, 100)) < [[0.5 + gap], [0.5]]).astype(float).tolist()
+        verdict = judge([compare_over_clips("", "accuracy", ours, theirs)])
+        assert not (gap and verdict is Verdict.FAILS)
+        decided += verdict in (Verdict.HOLDS, Verdict.FAILS)
+    slack = 2.6 * np.sqrt(0.05 * 0.95 / studies)
+    assert least <= decided / studies < most + slack
+
+
+@pytest.mark.parametrize(("learnt", "least", "most"), [(0.0, 0.95, 1), (0.2, 0, 0.05)])
+def test_networks_that_have_learnt_nothing_are_no_test(learnt, least, most):
+    """The gate is a probe on each network beside one on the encoder that it started from."""
+    draws, closed = np.random.default_rng(80), 0
+    for _ in range(STUDIES):
+        trained, untrained = measured(draws, networks(draws, learnt, 1))[0]
+        gate = Gate("d", "has learnt", [compare("", "mAP", trained, untrained, margin=0)])
+        claim = Claim("d", parts_of(draws, 0.2, 1), gates=("d",))
+        closed += judge_claim("", claim, {"d": gate}).verdict is Verdict.UNTESTABLE
+    assert least - SLACK < closed / STUDIES < most + SLACK
 
 
 def test_what_lies_at_the_margin_is_seldom_called_equal():
