@@ -1,6 +1,7 @@
 """Figures 6, 7 and B.3, the strided twin and SoundNet-8: their numbers, controls and claims."""
 
 import csv
+import json
 import math
 from dataclasses import replace
 
@@ -16,7 +17,7 @@ from reference_models.cnn12 import CNN12
 from reference_models.evaluate import Interval
 from reference_models.experiments import control_sounds, removal, shifts, similarity
 from reference_models.experiments.curves import plot_curves
-from reference_models.experiments.finding import perform
+from reference_models.experiments.finding import FINDING, perform
 from reference_models.experiments.removal import REMOVAL
 from reference_models.experiments.shifts import SHIFTS, STRIDED
 from reference_models.experiments.similarity import SIMILARITY
@@ -370,6 +371,11 @@ def test_the_twin_is_beside_the_network_itself(study):
     coherent = [r for r in rows_of(study, "figure-7") if r["regime"] == "supervised"]
     expected = [float(row["sonification"]) for row in coherent]
     assert [float(row["coherence"]) for row in own] == pytest.approx(expected, abs=1e-5)
+    facts = json.loads((study.folder / "strided-twin" / FINDING).read_text())
+    told = {n["name"]: n["estimate"]["mean"] for n in facts["numbers"]}
+    for name, changes in shifts.POOLINGS.items():
+        network = pretrained("supervised", **changes)
+        assert told[f"{name}, recognition"] == study.result(network)["test"]["mAP"]
 
 
 def moved(error: float, exact: float = 1e-15) -> list[dict]:

@@ -14,12 +14,13 @@ from deconv1d.render import plot_spectrograms
 from reference_models.cnn12 import HALVING_BLOCKS, SHORTEST
 from reference_models.data.index import SAMPLE_RATE
 from reference_models.evaluate import Interval, over_runs
-from reference_models.experiments.comparison import differences
+from reference_models.experiments.comparison import differences, metric_of, results
 from reference_models.experiments.curves import plot_curves
 from reference_models.experiments.finding import (
     Claim,
     Experiment,
     Finding,
+    Number,
     Row,
     numbers_of,
     over_layers,
@@ -43,6 +44,7 @@ from reference_models.experiments.study import (
     pretrained,
     random_states,
 )
+from reference_models.statistics import over_networks
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -154,14 +156,25 @@ def strided_twin(study: Study) -> Finding:
         for random_state in random_states(study.preset)
         for layer in LAYERS
     ]
+    metric = metric_of(study, "audioset")
+    recognition = {
+        name: over_networks(
+            results(study, [_pooled(name, n) for n in random_states(study.preset)], metric)
+        )
+        for name in POOLINGS
+    }
     return Finding(
         rows=rows,
         claims=[claim_f(rows)],
-        numbers=numbers_of(rows, ("network", "layer"), COLUMNS),
+        numbers=[
+            *numbers_of(rows, ("network", "layer"), COLUMNS),
+            *(Number(f"{n}, recognition", metric, one) for n, one in recognition.items()),
+        ],
         figures={TWIN: _curves(rows)},
         n=f"{study.preset.runs} networks each; shift error: {len(_recordings(study))} test clips "
         f"and shifts by {', '.join(map(str, ANY))} samples; coherence: "
-        f"{len(_chosen(study))} test clips",
+        f"{len(_chosen(study))} test clips; {metric} on all of them: "
+        + ", ".join(f"{name} {one}" for name, one in recognition.items()),
         differs=f"{differences(study, 'audioset')} The paper gives no numbers and does not say how "
         "its strided network was built.",
     )
