@@ -99,7 +99,9 @@ def test_every_experiment_is_reported(killed):
     networks = [json.loads(path.read_text()) for path in finished(killed)]
     fits = [network["probe"]["converged"] for network in networks if "probe" in network]
     assert f"{sum(fits)} of {len(fits)} converged" in results["study"]["probes"]
-    assert "Of its 4 networks that are trained as a whole, or as encoders, 0 were" in text
+    assert "Of its 4 networks whose encoder is trained, 0 were trained long enough" in text
+    learning = text[text.index("## Learning curves") :]
+    assert "0 of 6 were trained long enough" in learning[: learning.index("\n## ")]
 
 
 def test_a_report_without_sounds_says_so(killed):

@@ -114,6 +114,7 @@ def _kind(network: Network) -> str:
 
 def _picture(curves: Mapping[str, Mapping[int, Curve]]) -> "Figure":
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     figure = Figure(figsize=(4.5 * len(curves), 3.6), dpi=110, layout="constrained")
     rooms = figure.subplots(1, len(curves), squeeze=False)[0]
@@ -124,6 +125,7 @@ def _picture(curves: Mapping[str, Mapping[int, Curve]]) -> "Figure":
         axes.axvline(len(curve.values) - curve.last + 0.5, color="black", linestyle="--")
         metric = SPELLED_OUT.get(curve.metric, curve.metric)
         axes.set(title=kind, xlabel="epoch", ylabel=f"{metric}, validation clips")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     rooms[-1].legend(fontsize=8, frameon=False)
     return figure
 

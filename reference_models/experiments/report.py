@@ -14,7 +14,7 @@ from deconv1d.audio import write_whole
 from reference_models.experiments.claims import CLAIMS
 from reference_models.experiments.comparison import NAMES, spelled_out
 from reference_models.experiments.finding import Experiment, read_rows
-from reference_models.experiments.learning import curve_of
+from reference_models.experiments.learning import LEARNING, curve_of
 from reference_models.experiments.results import results_of
 from reference_models.experiments.study import (
     REGIMES,
@@ -168,8 +168,8 @@ def _long_enough(study: Study, experiment: Experiment) -> str:
         if not (network.frozen or network.untrained)
     ]
     enough = sum(curve.settled for curve in curves)
-    whole = "networks that are trained as a whole, or as encoders,"
-    return f"Of its {len(curves)} {whole} {enough} were trained long enough" if curves else ""
+    ours = f"Of its {len(curves)} networks whose encoder is trained, {enough}"
+    return f"{ours} were trained long enough" if curves else ""
 
 
 def _commit() -> str:
@@ -218,7 +218,7 @@ def _section(
         "claims": [_line(line) | {"comparisons": _compared(line)} for line in claims],
         "sounds": finding["sounds"] if with_sounds else {},
         "unheard": 0 if with_sounds else len(finding["sounds"]),
-        "training": _long_enough(study, experiment),
+        "training": "" if experiment is LEARNING else _long_enough(study, experiment),
         "columns": [column.replace("_", " ") for column in rows[0]],
         "rows": [[_short(*cell) for cell in row.items()] for row in rows[:SHOWN]],
         "count": len(rows),
