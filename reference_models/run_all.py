@@ -47,6 +47,8 @@ LOG = "log.txt"
 LOCK = ".lock"
 RANDOM_STATE = re.compile(r"-s\d+(?=[)-]|$)")
 """What a network's name says of its random state."""
+TOLD = 0.05
+"""Hours of all networks of a kind from which on they have a line of their own."""
 RATES = ((1 / 64, 3500), (1 / 8, 900), (1 / 4, 320), (1 / 2, 80), (1.0, 28))
 """Seconds of audio that training passes in a second on two cores, by width."""
 
@@ -161,7 +163,7 @@ def needed(experiments: Iterable[Experiment], study: Study) -> list[Network]:
 
 
 def planned(study: Study, stages: Sequence[Stage]) -> str:
-    """How long what is left will take, in a line for each kind of network and one sentence.
+    """How long what is left will take: a line for each kind of network that counts, and one in all.
 
     By the rates of `RATES`, interpolated; experiments, whose times differ, by `Preset.looking`.
     """
@@ -173,7 +175,11 @@ def planned(study: Study, stages: Sequence[Stage]) -> str:
     kinds: dict[str, list[float]] = {}
     for stage, hours in zip((s for s in left if s.is_network), training, strict=True):
         kinds.setdefault(RANDOM_STATE.sub("", stage.name), []).append(hours)
-    lines = [f"{len(each):4} x {each[0]:6.2f} h  {kind}\n" for kind, each in kinds.items()]
+    lines = [
+        f"{len(each):4} x {each[0]:6.2f} h  {kind}\n"
+        for kind, each in kinds.items()
+        if sum(each) >= TOLD
+    ]
     return "".join(lines) + (
         f"Networks to train: {len(training)}, about {sum(training):.1f} hours on two cores, at "
         f"most {max(training, default=0):.1f} for one; experiments with them: {len(looking)}, "

@@ -350,6 +350,7 @@ def test_the_hours_are_told_beforehand():
         Stage("one-s0", print, False, (), 900 * 3600.0, True),
         Stage("two-from-(one-s0)-frozen-s0", print, False, (), 225 * 3600.0, True),
         Stage("two-from-(one-s1)-frozen-s1", print, False, (), 225 * 3600.0, True),
+        Stage("small-s0", print, False, (), 900.0, True),
         Stage("done", print, True, (), 9e9, True),
         Stage("experiment", print, False, (), 1800 * 3600.0),
         Stage("known", print, True, (), 9e9),
@@ -357,7 +358,7 @@ def test_the_hours_are_told_beforehand():
     said = planned(study, stages)
     assert said.startswith(
         "   1 x   1.00 h  one\n   2 x   0.25 h  two-from-(one)-frozen\n"
-        "Networks to train: 3, about 1.5 hours on two cores, at most 1.0 for one; experiments "
+        "Networks to train: 4, about 1.5 hours on two cores, at most 1.0 for one; experiments "
         "with them: 1, about 2.0 hours more."
     )
 
