@@ -77,11 +77,11 @@ def main() -> None:
     clips = build_cache(arabic_commands(given.data), given.runs / "cache")
     FOUND.parent.mkdir(parents=True, exist_ok=True)
     found = json.loads(FOUND.read_text()) if FOUND.exists() else {}
-    if not _is_done(found, "untrained"):
+    if "untrained" not in found:
         found["untrained"] = {"features": look(untrained(COMMON.width, 0), clips)}
         write_json(FOUND, found)
     for name in given.only:
-        if not _is_done(found, name):
+        if name not in found:
             found[name] = try_recipe(name, clips, given.runs)
             write_json(FOUND, found)
     write_page(
@@ -90,13 +90,6 @@ def main() -> None:
         "python -m benchmarks.contrastive_recipes",
         page(found),
         ["torch", "numpy"],
-    )
-
-
-def _is_done(found: dict[str, Any], name: str) -> bool:
-    """Whether a recipe was trained and probed; one whose probes are missing is probed again."""
-    return name in found and None not in (
-        point["accuracy"] for point in found[name]["features"].values()
     )
 
 
@@ -157,7 +150,7 @@ def page(found: dict[str, Any]) -> str:
     rows = []
     for name, one in found.items():
         points = [one["features"][str(block)] for block in BLOCKS]
-        cells = [f"{_shown(point['accuracy'])} ({point['rank']:.0f})" for point in points]
+        cells = [f"{point['accuracy']:.3f} ({point['rank']:.0f})" for point in points]
         changes = ", ".join(f"{key} {value}" for key, value in one.get("changes", {}).items())
         loss = f"{one['val_loss']:.2f}" if "val_loss" in one else ""
         rows.append([name, changes, one.get("epochs", ""), one.get("minutes", ""), loss, *cells])
@@ -166,15 +159,8 @@ def page(found: dict[str, Any]) -> str:
         "with a peak rate of 1e-3, all four augmentations, temperature 0.1. By block: accuracy of a"
         " fitted probe on validation clips (30 words; chance 0.033), and in brackets the effective "
         "rank of its standardised features; one network each. Losses compare within batches of one "
-        "speaker, and within mixed ones, of one size and temperature. A recipe that says "
-        "'not probed' was trained, and is "
-        f"probed when the program runs again; its ranks are of every fourth clip.\n\n"
-        f"{table(head, rows)}"
+        f"speaker, and within mixed ones, of one size and temperature.\n\n{table(head, rows)}"
     )
-
-
-def _shown(accuracy: float | None) -> str:
-    return "not probed" if accuracy is None else f"{accuracy:.3f}"
 
 
 if __name__ == "__main__":

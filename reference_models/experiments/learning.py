@@ -35,6 +35,11 @@ class Curve(NamedTuple):
     values: Sequence[float]
 
     @property
+    def unit(self) -> str:
+        """The metric as reports name it."""
+        return SPELLED_OUT.get(self.metric, self.metric)
+
+    @property
     def last(self) -> int:
         """How many epochs are the last fifth."""
         return max(1, len(self.values) // 5)
@@ -96,7 +101,7 @@ def _row(kind: str, random_state: int, curve: Curve) -> Row:
     return {
         "networks": kind,
         "random_state": random_state,
-        "metric": SPELLED_OUT.get(curve.metric, curve.metric),
+        "metric": curve.unit,
         "epochs": len(curve.values),
         "first": curve.values[0],
         "last": curve.values[-1],
@@ -123,8 +128,7 @@ def _picture(curves: Mapping[str, Mapping[int, Curve]]) -> "Figure":
             epochs = range(1, len(curve.values) + 1)
             axes.plot(epochs, curve.values, linewidth=1.2, label=f"network {random_state}")
         axes.axvline(len(curve.values) - curve.last + 0.5, color="black", linestyle="--")
-        metric = SPELLED_OUT.get(curve.metric, curve.metric)
-        axes.set(title=kind, xlabel="epoch", ylabel=f"{metric}, validation clips")
+        axes.set(title=kind, xlabel="epoch", ylabel=f"{curve.unit}, validation clips")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     rooms[-1].legend(fontsize=8, frameon=False)
     return figure
