@@ -9,6 +9,7 @@ import torch
 import reference_models
 from deconv1d.audio import read_audio
 from reference_models.cnn12 import arabic, demo
+from reference_models.experiments.study import UNTRAINED
 
 WEIGHTS = Path(reference_models.__file__).parent / "weights"
 
@@ -49,5 +50,5 @@ def test_a_card_has_untrained_encoders_beside_each_figure(regime):
     card = json.loads((WEIGHTS / f"cnn12-w8-arabic-{regime}.json").read_text())
     for data in ("audioset", "words"):  # what it was trained on, and words of another language
         for figure in card["figures"][data].values():
-            assert len(figure["untrained"]) == 3
+            assert len(figure["untrained"]) >= UNTRAINED
             assert figure["trained"] > max(figure["untrained"]) + 0.1
