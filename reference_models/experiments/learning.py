@@ -129,8 +129,8 @@ def _picture(curves: Mapping[str, Mapping[int, Curve]]) -> "Figure":
             epochs = range(1, len(curve.values) + 1)
             axes.plot(epochs, curve.values, linewidth=1.2, label=f"network {random_state}")
         axes.axvline(len(curve.values) - curve.last + 0.5, color="black", linestyle="--")
-        axes.set(title=textwrap.fill(kind, 32), xlabel="epoch")
-        axes.set(ylabel=f"{curve.unit}, validation clips")
+        title, unit = textwrap.fill(kind, 32), f"{curve.unit}, validation clips"
+        axes.set(title=title, xlabel="epoch", ylabel=unit)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     rooms[-1].legend(fontsize=8, frameon=False)
     return figure
