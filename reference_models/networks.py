@@ -37,7 +37,7 @@ from reference_models.data import SAMPLE_RATE
 from reference_models.distributed import use_threads
 from reference_models.evaluate import over_runs
 from reference_models.experiments.comparison import chance, metric_of
-from reference_models.experiments.learning import RULE, curve_of
+from reference_models.experiments.settled import RULE, curve_of
 from reference_models.experiments.study import (
     REGIMES,
     Network,

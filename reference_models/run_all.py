@@ -60,7 +60,7 @@ class Stage:
     Attributes:
         name: Its name.
         run: Does it, in another process; quick if it is done already.
-        done: Whether it is.
+        done: Whether it is done already.
         after: Names of the stages before it.
         cost: How long it takes; of networks the seconds of audio that training passes, at the
             study's width.
@@ -121,13 +121,15 @@ def _alone(folder: Path) -> Iterator[None]:
 def _stages(study: Study, without: Sequence[str]) -> list[Stage]:
     """What there is to do, after it was told how long that takes."""
     able = chosen(study, without)
-    if any("esc10" in experiment.needs for experiment in able):
+    left = [experiment for experiment in able if not is_finished(experiment, study)]
+    if any("esc10" in experiment.needs for experiment in left):
         installed_weights()  # or an error now, not in an hour
     # Once, before processes share it. The user's folders first: a wrong one ends the run before
     # anything is rendered.
     ordered = sorted(DATA, key=study.is_rendered)
     training = {data: study.clips(data).subset("train") for data in ordered}
-    stages = [*_networks(study, able, training), *_experiments(study, able)]
+    # What is finished needs its networks no more: a folder may hold findings without them.
+    stages = [*_networks(study, left, training), *_experiments(study, left)]
     if study.device == "cpu":
         print(planned(study, stages), flush=True)
     return stages
@@ -204,12 +206,16 @@ def _networks(
 
 
 def _experiments(study: Study, experiments: Sequence[Experiment]) -> list[Stage]:
+    left = {experiment.name for experiment in experiments}
     return [
         Stage(
             name=experiment.name,
             run=partial(perform_named, experiment.name, study),
-            done=is_finished(experiment, study),
-            after=(*experiment.after, *(n.name for n in experiment.networks(study.preset))),
+            done=False,
+            after=(
+                *(name for name in experiment.after if name in left),
+                *(network.name for network in experiment.networks(study.preset)),
+            ),
             cost=study.preset.looking,
         )
         for experiment in experiments

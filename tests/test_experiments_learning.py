@@ -8,7 +8,8 @@ from test_experiments_tables import list_tones, read_tones
 
 from reference_models.data import build_cache
 from reference_models.experiments.finding import FINDING, perform, read_rows
-from reference_models.experiments.learning import LEARNING, RULE, curve_of
+from reference_models.experiments.learning import LEARNING
+from reference_models.experiments.settled import RULE, curve_of
 from reference_models.experiments.study import PRESETS, Study, pretrained
 
 

@@ -4,6 +4,7 @@ import csv
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -100,6 +101,12 @@ def test_every_experiment_is_reported(killed):
     fits = [network["probe"]["converged"] for network in networks if "probe" in network]
     assert f"{sum(fits)} of {len(fits)} converged" in results["study"]["probes"]
     assert "Of its 4 networks whose encoder is trained, 0 were trained long enough" in text
+    assert results["experiments"].keys() == done
+    looked_at = results["experiments"]["gates"]
+    assert (looked_at["networks"], looked_at["long_enough"]) == (2, 0)
+    made = f"Measured on {looked_at['date']} by commit {looked_at['commit']}."
+    assert made in text
+    assert made in page
     learning = text[text.index("## Learning curves") :]
     assert "0 of 6 were trained long enough" in learning[: learning.index("\n## ")]
 
@@ -230,6 +237,20 @@ def test_a_folder_that_is_no_data_set_is_one_line(tmp_path, capsys):
     error = capsys.readouterr().err
     assert "FSD50K" in error
     assert str(tmp_path) in error
+
+
+def test_what_is_finished_needs_its_networks_no_more(killed, tmp_path):
+    """A folder of findings without weights, as it is published, gives the same report."""
+    published = tmp_path / "published"
+    shutil.copytree(killed, published, ignore=shutil.ignore_patterns("networks", "parts"))
+    (published / "figure-7" / FINDING).unlink()
+    main([*OPTIONS, "--out", str(published), "--without", "figure-7"])
+    assert not (published / "networks").exists()
+    shutil.copy(killed / "figure-7" / FINDING, published / "figure-7")
+    main([*OPTIONS, "--out", str(published)])
+    assert not (published / "networks").exists()
+    for name in ("report.md", "report.html", "results.json"):
+        assert (published / name).read_bytes() == (killed / name).read_bytes()
 
 
 @pytest.mark.parametrize(

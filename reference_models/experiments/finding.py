@@ -1,9 +1,11 @@
 """What an experiment finds: numbers, pictures, sounds and what they say of the paper's claims."""
 
 import csv
+import datetime
 import io
 import json
 import math
+import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -14,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from deconv1d.audio import write_audio, write_whole
 from deconv1d.render import save_figure
 from reference_models.checkpoint import write_json
+from reference_models.experiments.settled import curve_of
 from reference_models.experiments.study import Network, Preset, Study
 from reference_models.statistics import (
     Comparison,
@@ -140,7 +143,7 @@ def is_finished(experiment: Experiment, study: Study) -> bool:
     facts = _whole_json(path := study.folder / experiment.name / FINDING)
     if facts is None and not path.exists():
         return False
-    if isinstance(facts, dict) and facts.keys() >= {"title", "claims", "gates", "numbers"}:
+    if isinstance(facts, dict) and facts.keys() >= {"title", "claims", "gates", "numbers", "made"}:
         return True
     print(f"{path} is no finding and is made anew.", file=sys.stderr)
     return False
@@ -161,7 +164,8 @@ def _whole_json(path: Path) -> Any:
 def perform(experiment: Experiment, study: Study) -> None:
     """Runs an experiment whose networks are trained, and writes what it found, the mark last.
 
-    An experiment that is finished is not run again.
+    An experiment that is finished is not run again. What a report says of its networks is written
+    down with it, so that it outlives them.
     """
     if is_finished(experiment, study):
         return
@@ -184,8 +188,39 @@ def perform(experiment: Experiment, study: Study) -> None:
         "sounds": sounds,
         "n": finding.n,
         "differs": finding.differs,
+        "made": {"date": str(datetime.date.today()), "commit": commit()},
+        **_of_networks(study, experiment.networks(study.preset)),
     }
     write_json(folder / FINDING, facts)
+
+
+def _of_networks(study: Study, networks: Sequence[Network]) -> dict[str, Any]:
+    """How many encoders were trained, and long enough; of frozen ones which probes converged."""
+    there = [network for network in dict.fromkeys(networks) if study.is_trained(network)]
+    curves = [
+        curve_of(study.result(network)["history"])
+        for network in there
+        if not (network.frozen or network.untrained)
+    ]
+    return {
+        "trained": {"networks": len(curves), "long_enough": sum(c.settled for c in curves)},
+        "probes": {n.name: study.result(n)["probe"]["converged"] for n in there if n.frozen},
+    }
+
+
+def commit() -> str:
+    """The commit of this code, with a mark if files have changed since; "none" outside of git."""
+    try:
+        described = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--exclude", "*"],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return "none"
+    return described.stdout.strip()
 
 
 def part(study: Study, experiment: str, key: str, compute: Callable[[], Any]) -> Any:

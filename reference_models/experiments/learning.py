@@ -1,67 +1,20 @@
 """Learning curves: whether the networks that claims are tested on were trained long enough."""
 
 import textwrap
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from reference_models.experiments.comparison import NAMES, differences
 from reference_models.experiments.finding import Experiment, Finding, Row, numbers_of
 from reference_models.experiments.gates import recognisers
 from reference_models.experiments.hearing import every_network
+from reference_models.experiments.settled import RULE, Curve, curve_of
 from reference_models.experiments.study import Network, Preset, Study
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 NAME = "learning-curves"
-SETTLED = 0.01
-RULE = (
-    "trained long enough: the best validation metric of the last fifth of the epochs is at most "
-    f"{SETTLED} above the best of those before; for the contrastive loss, at most {SETTLED} below"
-)
-METRICS = {"accuracy": 1, "mAP": 1, "val_loss": -1}
-"""What validation says of an epoch, and whether more of it is better."""
-SPELLED_OUT = {"val_loss": "contrastive loss"}
-
-
-class Curve(NamedTuple):
-    """How a network did on the validation clips.
-
-    Attributes:
-        metric: Of `METRICS`.
-        values: After each epoch.
-    """
-
-    metric: str
-    values: Sequence[float]
-
-    @property
-    def unit(self) -> str:
-        """The metric as reports name it."""
-        return SPELLED_OUT.get(self.metric, self.metric)
-
-    @property
-    def last(self) -> int:
-        """How many epochs are the last fifth."""
-        return max(1, len(self.values) // 5)
-
-    @property
-    def gained(self) -> float | None:
-        """How much better the best of the last fifth is; None: there are no epochs before."""
-        good = [METRICS[self.metric] * value for value in self.values]
-        before, after = good[: -self.last], good[-self.last :]
-        return max(after) - max(before) if before else None
-
-    @property
-    def settled(self) -> bool:
-        """Whether training was long enough, by `RULE`."""
-        return self.gained is not None and self.gained <= SETTLED
-
-
-def curve_of(history: Sequence[Mapping[str, float]]) -> Curve:
-    """The curve of a run's history, by the metric that its kind of network has."""
-    metric = next(name for name in METRICS if name in history[0])
-    return Curve(metric, [epoch[metric] for epoch in history])
 
 
 def networks(preset: Preset) -> list[Network]:

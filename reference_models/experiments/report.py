@@ -4,7 +4,6 @@ import datetime
 import importlib.metadata
 import json
 import platform
-import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -13,12 +12,11 @@ from typing import Any
 from deconv1d.audio import write_whole
 from reference_models.experiments.claims import CLAIMS
 from reference_models.experiments.comparison import NAMES, spelled_out
-from reference_models.experiments.finding import Experiment, read_rows
-from reference_models.experiments.learning import LEARNING, curve_of
+from reference_models.experiments.finding import Experiment, commit, read_rows
+from reference_models.experiments.learning import LEARNING
 from reference_models.experiments.results import results_of
 from reference_models.experiments.study import (
     REGIMES,
-    Network,
     Regime,
     Study,
     pretrained,
@@ -53,7 +51,7 @@ def write_report(
     by_name = findings(study, experiments)
     done = [experiment for experiment in experiments if experiment.name in by_name]
     lines = judged(by_name) if study.preset.evidence else []
-    facts = _facts(study, done)
+    facts = _facts(study, by_name)
     content = {
         "title": "Revisiting transposed convolutions: this reproduction beside the paper",
         "no_evidence": "" if study.preset.evidence else NO_EVIDENCE,
@@ -102,7 +100,7 @@ def _line(line: Judged) -> dict[str, str]:
     }
 
 
-def _gates(findings_by_name: Mapping[str, Mapping[str, Any]]) -> list[dict[str, str]]:
+def _gates(by_name: Mapping[str, Mapping[str, Any]]) -> list[dict[str, str]]:
     """Each gate with its comparisons and, where it is not passed, what it would take."""
     return [
         {
@@ -112,11 +110,11 @@ def _gates(findings_by_name: Mapping[str, Mapping[str, Any]]) -> list[dict[str, 
             "evidence": "; ".join(filter(None, [*map(str, gate.comparisons), gate.unmet])),
             "takes": takes_of({gate.name: gate}),
         }
-        for gate in read_gates(findings_by_name).values()
+        for gate in read_gates(by_name).values()
     ]
 
 
-def _facts(study: Study, done: Sequence[Experiment]) -> dict[str, str]:
+def _facts(study: Study, by_name: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
     """Date, commit, versions and sizes, and how networks and probes were trained."""
     preset = study.preset
     contrastive, supervised = (_settings(study, regime) for regime in REGIMES)
@@ -126,7 +124,7 @@ def _facts(study: Study, done: Sequence[Experiment]) -> dict[str, str]:
     rendered = [DATA[name] for name in DATA if study.is_rendered(name)]
     return {
         "date": str(datetime.date.today()),
-        "commit": _commit(),
+        "commit": commit(),
         "versions": f"Python {platform.python_version()}, {versions}",
         "preset": size_of(preset),
         "source": f"rendered in place of {', '.join(rendered)}" if rendered else "recordings",
@@ -135,7 +133,7 @@ def _facts(study: Study, done: Sequence[Experiment]) -> dict[str, str]:
         f"2 x {preset.contrastive.seconds:g} s, batches of {preset.contrastive.batch_size}{ours}",
         "weight decay": f"{contrastive['weight_decay']:g} (contrastive) and "
         f"{supervised['weight_decay']:g} (supervised); the paper's is 0.001",
-        "probes": f"the penalty chosen on validation clips; {_converged(study, done)} converged",
+        "probes": f"the penalty chosen on validation clips; {_converged(by_name)} converged",
         "networks": f"{preset.runs} of each regime, {preset.sweep} of each setting of table A.1",
     }
 
@@ -147,44 +145,19 @@ def _settings(study: Study, regime: Regime) -> dict[str, Any]:
     return asdict(study.settings(network)) | own
 
 
-def _trained(study: Study, experiments: Sequence[Experiment]) -> list[Network]:
-    """The networks of some experiments that are trained, each once."""
-    every = (network for e in experiments for network in e.networks(study.preset))
-    return [network for network in dict.fromkeys(every) if study.is_trained(network)]
+def _converged(by_name: Mapping[str, Mapping[str, Any]]) -> str:
+    """How many probes on whole encoders converged, of how many; each counts once."""
+    probes: dict[str, bool] = {}
+    for finding in by_name.values():
+        probes |= finding["probes"]
+    return f"{sum(probes.values())} of {len(probes)}"
 
 
-def _converged(study: Study, experiments: Sequence[Experiment]) -> str:
-    """How many probes on whole encoders converged, of how many."""
-    frozen = [network for network in _trained(study, experiments) if network.frozen]
-    count = sum(study.result(network)["probe"]["converged"] for network in frozen)
-    return f"{count} of {len(frozen)}"
-
-
-def _long_enough(study: Study, experiment: Experiment) -> str:
+def _long_enough(finding: Mapping[str, Any]) -> str:
     """How many of an experiment's networks were trained long enough, in one sentence."""
-    curves = [
-        curve_of(study.result(network)["history"])
-        for network in _trained(study, [experiment])
-        if not (network.frozen or network.untrained)
-    ]
-    enough = sum(curve.settled for curve in curves)
-    ours = f"Of its {len(curves)} networks whose encoder is trained, {enough}"
-    return f"{ours} were trained long enough" if curves else ""
-
-
-def _commit() -> str:
-    """The commit of this code, with a mark if files have changed since; "none" outside of git."""
-    try:
-        described = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--exclude", "*"],
-            cwd=Path(__file__).parent,
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return "none"
-    return described.stdout.strip()
+    count, enough = finding["trained"]["networks"], finding["trained"]["long_enough"]
+    ours = f"Of its {count} networks whose encoder is trained, {enough}"
+    return f"{ours} were trained long enough" if count else ""
 
 
 def _data(study: Study, name: str) -> dict[str, Any]:
@@ -218,7 +191,7 @@ def _section(
         "claims": [_line(line) | {"comparisons": _compared(line)} for line in claims],
         "sounds": finding["sounds"] if with_sounds else {},
         "unheard": 0 if with_sounds else len(finding["sounds"]),
-        "training": "" if experiment is LEARNING else _long_enough(study, experiment),
+        "training": "" if experiment is LEARNING else _long_enough(finding),
         "columns": [column.replace("_", " ") for column in rows[0]],
         "rows": [[_short(*cell) for cell in row.items()] for row in rows[:SHOWN]],
         "count": len(rows),

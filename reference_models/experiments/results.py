@@ -21,6 +21,7 @@ def results_of(
     """
     return {
         "study": dict(facts),
+        "experiments": {name: held["made"] | held["trained"] for name, held in findings.items()},
         "gates": [
             {
                 "name": gate.name,
