@@ -36,12 +36,10 @@ from reference_models.experiments.control_sounds import audible
 from reference_models.experiments.discernible import (
     METHODS,
     ORIGINAL,
-    UNTRAINED,
     esc10_at_8_khz,
-    network_of,
     sounds_of,
 )
-from reference_models.experiments.hearing import DEEP, listen
+from reference_models.experiments.hearing import COMPARED, DEEP, UNTRAINED, listen, network_of
 from reference_models.experiments.report import render
 from reference_models.experiments.soundnet import esc10_paths
 from reference_models.experiments.study import REGIMES, Study
@@ -49,7 +47,7 @@ from reference_models.run_all import add_study_options, study_of
 from reference_models.statistics import Comparison, compare, over_networks
 
 PAGE, KEY, ANSWERS = "index.html", "key.json", "answers.json"
-CELLS = (*product(METHODS, (*REGIMES, UNTRAINED)), (ORIGINAL, ""))
+CELLS = (*product(METHODS, COMPARED), (ORIGINAL, ""))
 """Method and regime of the sounds of one kind: each kind is heard once in each."""
 
 

@@ -11,11 +11,11 @@ pytest.importorskip("pyarrow")
 from deconv1d import Sonifier
 from reference_models.cnn12 import CNN12
 from reference_models.experiments import discernible
-from reference_models.experiments.discernible import DEEP, ESC10, UNTRAINED, WORDS
+from reference_models.experiments.discernible import ESC10, WORDS
+from reference_models.experiments.hearing import COMPARED, DEEP, UNTRAINED
 from reference_models.experiments.study import (
     LAYERS,
     PRESETS,
-    REGIMES,
     Study,
     pretrained,
     untrained,
@@ -83,7 +83,7 @@ def test_silence_is_not_named(study):
 
 
 def rows(contrastive: float, supervised: float, drawn: float) -> list[dict]:
-    levels = dict(zip((*REGIMES, UNTRAINED), (contrastive, supervised, drawn), strict=True))
+    levels = dict(zip(COMPARED, (contrastive, supervised, drawn), strict=True))
     return [
         {"method": "deconvnet", "regime": regime, "random_state": random_state, "layer": layer}
         | {"accuracy": level * (number > 6) + random_state / 100 + number / 1000}

@@ -28,6 +28,7 @@ from reference_models.experiments.study import (
     Study,
     every_nth,
     pretrained,
+    untrained,
 )
 from reference_models.statistics import Verdict, judge
 
@@ -266,20 +267,32 @@ def test_claim_g_needs_a_steadier_fonly_and_a_more_robust_full_network_in_the_pa
 
 def test_figure_7_is_the_coherence_of_the_most_active_maps(study):
     rows = rows_of(study, "figure-7")
+    regimes = (*REGIMES, "untrained")
     assert [(r["regime"], r["layer"]) for r in rows] == [
-        (regime, layer) for regime in REGIMES for layer in LAYERS
+        (regime, layer) for regime in regimes for layer in LAYERS
     ]
-    row = next(r for r in rows if (r["regime"], r["layer"]) == ("supervised", "conv2"))
     test = study.clips("audioset").subset("test")
-    sonifier = Sonifier(study.encoder(pretrained("supervised")))
-    values = []
-    for number in every_nth(test, 4):
-        x = test.waveform(number)
-        s = sonifier.sonify(x, layer="conv2", channel="most_active")
-        _, every = scipy.signal.coherence(x.double(), s.waveform.double())
-        values.append(sorted(every)[-5:])
-    assert float(row["sonification"]) == pytest.approx(np.mean(values), abs=1e-4)
-    assert float(row["silent"]) == 0
+    for regime, network in (("supervised", pretrained("supervised")), ("untrained", untrained())):
+        row = next(r for r in rows if (r["regime"], r["layer"]) == (regime, "conv2"))
+        sonifier = Sonifier(study.encoder(network))
+        values = []
+        for number in every_nth(test, 4):
+            x = test.waveform(number)
+            s = sonifier.sonify(x, layer="conv2", channel="most_active")
+            _, every = scipy.signal.coherence(x.double(), s.waveform.double())
+            values.append(sorted(every)[-5:])
+        assert float(row["sonification"]) == pytest.approx(np.mean(values), abs=1e-4)
+        assert float(row["silent"]) == 0
+    facts = json.loads((study.folder / "figure-7" / FINDING).read_text())
+    falls = {n["name"]: n["estimate"]["mean"] for n in facts["numbers"] if "fall" in n["name"]}
+    curves = {
+        regime: [float(r["sonification"]) for r in rows if r["regime"] == regime]
+        for regime in regimes
+    }
+    assert falls == {
+        f"{regime}, fall from layer 1 to 11": pytest.approx(-10 * np.polyfit(range(11), y, 1)[0])
+        for regime, y in curves.items()
+    }
 
 
 def coherent(height, control, runs=3):

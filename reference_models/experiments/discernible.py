@@ -37,7 +37,16 @@ from reference_models.experiments.finding import (
     part,
 )
 from reference_models.experiments.gates import ENOUGH, TIMES
-from reference_models.experiments.hearing import DEEP, every_network, listen, masked, sonified
+from reference_models.experiments.hearing import (
+    COMPARED,
+    DEEP,
+    UNTRAINED,
+    every_encoder,
+    listen,
+    masked,
+    network_of,
+    sonified,
+)
 from reference_models.experiments.soundnet import (
     KINDS_OF_ESC10,
     PROBES,
@@ -54,9 +63,7 @@ from reference_models.experiments.study import (
     Study,
     every_nth,
     finetuned,
-    pretrained,
     random_states,
-    untrained,
 )
 from reference_models.soundnet import load_soundnet, soundnet_input
 from reference_models.statistics import compare_over_clips
@@ -71,20 +78,12 @@ METHODS = {"deconvnet": LAYERS, "mask": DEEP}
 """Ways to sonify that are heard, and in which layers; each adds a claim."""
 MASKED = 5
 """One clip in so many of `Preset.clips` is heard through masks, which take ten times as long."""
-UNTRAINED = "untrained"
 ORIGINAL = "original"
 BATCH = 16
 
 Clip = tuple[Tensor, Callable[[Tensor], bool]]
 """A recording, (1, 1, time) at `SAMPLE_RATE`, and whether the listener names a sound rightly."""
 Hear = Callable[[Study], Sequence[Clip]]
-
-
-def networks(preset: Preset) -> list[Network]:
-    """Both regimes' networks and the encoders that they started from."""
-    return every_network(preset) + [
-        untrained(random_state) for random_state in random_states(preset)
-    ]
 
 
 def discernible(study: Study, name: str, hear: Hear, least: float) -> Finding:
@@ -102,7 +101,7 @@ def discernible(study: Study, name: str, hear: Hear, least: float) -> Finding:
     clips = {"deconvnet": heard, "mask": few}
     rows: list[Row] = []
     for method, layers in METHODS.items():
-        for regime in (*REGIMES, UNTRAINED):
+        for regime in COMPARED:
             for random_state in random_states(study.preset):
                 network = network_of(regime, random_state)
                 compute = partial(accuracies, study, network, layers, method, clips[method])
@@ -158,18 +157,11 @@ def _is_named(x: Tensor, sonification: Sonification, right: Callable[[Tensor], b
     return bool(sonification.gain > 0) and right(sound)
 
 
-def network_of(regime: str, random_state: int) -> Network:
-    """The encoder of a regime, or the one that both started from."""
-    if regime == UNTRAINED:
-        return untrained(random_state)
-    return pretrained("contrastive" if regime == "contrastive" else "supervised", random_state)
-
-
 def central_claim(name: str, method: str, rows: Sequence[Row]) -> Claim:
     """The central claim: layers 8 to 11 of contrastive networks are named more often."""
     deep = {
         regime: over_layers(rows, "accuracy", DEEP, regime=regime, method=method)
-        for regime in (*REGIMES, UNTRAINED)
+        for regime in COMPARED
     }
     contrastive, supervised = (deep[regime] for regime in REGIMES)
     return Claim(
@@ -206,7 +198,7 @@ def _picture(rows: Sequence[Row], method: str, level: float) -> "Figure":
         own = [row for row in rows if (row["method"], row["regime"]) == (method, regime)]
         return [over_runs([r["accuracy"] for r in own if r["layer"] == layer]) for layer in layers]
 
-    curves = {regime: curve(regime) for regime in (*REGIMES, UNTRAINED)}
+    curves = {regime: curve(regime) for regime in COMPARED}
     return plot_curves({method: curves}, layers, "sonifications named rightly", {method: level})
 
 
@@ -292,13 +284,13 @@ DISCERNIBLE = (
     Experiment(
         WORDS,
         "The central claim, heard by a words network",
-        lambda preset: [*networks(preset), words_listener(preset)],
+        lambda preset: [*every_encoder(preset), words_listener(preset)],
         _discernible_words,
     ),
     Experiment(
         ESC10,
         "The central claim, heard by SoundNet-8",
-        networks,
+        every_encoder,
         _discernible_esc10,
         needs=("esc10",),
     ),

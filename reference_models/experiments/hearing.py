@@ -21,10 +21,14 @@ from reference_models.experiments.study import (
     Study,
     pretrained,
     random_states,
+    untrained,
 )
 
 DEEP = LAYERS[7:]
 """Layers 8 to 11, the paper's deep ones."""
+UNTRAINED = "untrained"
+COMPARED = (*REGIMES, UNTRAINED)
+"""What a table by regime compares: both, and the encoders that their networks started from."""
 
 
 def first_networks(_: Preset) -> list[Network]:
@@ -39,6 +43,20 @@ def every_network(preset: Preset) -> list[Network]:
         for regime in REGIMES
         for random_state in random_states(preset)
     ]
+
+
+def every_encoder(preset: Preset) -> list[Network]:
+    """All networks of both regimes, and the encoders that they started from."""
+    return every_network(preset) + [
+        untrained(random_state) for random_state in random_states(preset)
+    ]
+
+
+def network_of(regime: str, random_state: int) -> Network:
+    """The network of a regime, or the encoder that both started from: of `COMPARED`."""
+    if regime == UNTRAINED:
+        return untrained(random_state)
+    return pretrained("contrastive" if regime == "contrastive" else "supervised", random_state)
 
 
 def heard_clips(study: Study) -> ClipSet:

@@ -18,20 +18,26 @@ from reference_models.experiments.finding import (
     Claim,
     Experiment,
     Finding,
+    Number,
     Row,
     numbers_of,
     paired,
     part,
 )
-from reference_models.experiments.hearing import every_network, heard_clips, listen
+from reference_models.experiments.hearing import (
+    COMPARED,
+    every_encoder,
+    heard_clips,
+    listen,
+    network_of,
+)
 from reference_models.experiments.study import (
     LAYERS,
     REGIMES,
-    Regime,
     Study,
     every_nth,
-    pretrained,
 )
+from reference_models.statistics import over_networks
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -43,11 +49,15 @@ BATCH = 4
 
 
 def figure_7(study: Study) -> Finding:
-    """Coherence of sonifications with the input by layer and regime, and minus its controls."""
+    """Coherence of sonifications with the input by layer and regime, and minus its controls.
+
+    Beside both regimes stand the encoders that they started from: what falls there too is the
+    architecture's.
+    """
     runs = range(study.preset.runs)
     rows = [
-        _row(study, r, random_state, layer)
-        for r in REGIMES
+        _row(study, regime, random_state, layer)
+        for regime in COMPARED
         for random_state in runs
         for layer in LAYERS
     ]
@@ -55,11 +65,15 @@ def figure_7(study: Study) -> Finding:
     return Finding(
         rows=rows,
         claims=[claim_b(rows), claim_c(rows)],
-        numbers=numbers_of(rows, ("regime", "layer"), dict.fromkeys(MEASURES, "coherence")),
+        numbers=[
+            *numbers_of(rows, ("regime", "layer"), dict.fromkeys(MEASURES, "coherence")),
+            *(_fall_of(rows, regime) for regime in COMPARED),
+        ],
         figures={NAME: _picture(rows)},
-        n=f"{len(runs)} networks of each regime; {clips} test clips, whole",
-        differs=f"{differences(study, 'audioset')} The paper has no controls. A silent "
-        "sonification has coherence 0.",
+        n=f"{len(runs)} networks of each regime, and the untrained encoders that they started "
+        f"from; {clips} test clips, whole",
+        differs=f"{differences(study, 'audioset')} The paper has no controls, and no untrained "
+        "encoders. A silent sonification has coherence 0.",
     )
 
 
@@ -106,7 +120,15 @@ def claim_c(rows: Sequence[Row]) -> Claim:
     return Claim("c", [paired("fall, supervised minus contrastive", "coherence", *sides)])
 
 
-def _row(study: Study, regime: Regime, random_state: int, layer: str) -> Row:
+def _fall_of(rows: Sequence[Row], regime: str) -> Number:
+    return Number(
+        f"{regime}, fall from layer 1 to 11",
+        "coherence",
+        over_networks(falls(rows, regime, SONIFICATION)),
+    )
+
+
+def _row(study: Study, regime: str, random_state: int, layer: str) -> Row:
     key = f"{regime}-s{random_state}-{layer}"
     means = part(study, NAME, key, partial(_mean_coherences, study, regime, random_state, layer))
     own, silent = means[SONIFICATION], means["silent"]
@@ -115,12 +137,10 @@ def _row(study: Study, regime: Regime, random_state: int, layer: str) -> Row:
     return {**place, SONIFICATION: own, **less, "silent": silent}
 
 
-def _mean_coherences(
-    study: Study, regime: Regime, random_state: int, layer: str
-) -> dict[str, float]:
+def _mean_coherences(study: Study, regime: str, random_state: int, layer: str) -> dict[str, float]:
     """Means over the clips, and the share of the clips whose sonification is silent."""
     draws = torch.Generator().manual_seed(random_state)
-    sonifier, clips = listen(study, pretrained(regime, random_state)), heard_clips(study)
+    sonifier, clips = listen(study, network_of(regime, random_state)), heard_clips(study)
     twin, chosen = twin_of(sonifier, draws), every_nth(clips, study.preset.clips)
     batches = []
     for _, x in clips.whole(chosen, batch_size=BATCH, shortest=SHORTEST):
@@ -140,11 +160,11 @@ def _picture(rows: Sequence[Row]) -> "Figure":
         ]
 
     panels = {
-        measure: {regime: curve(regime, measure) for regime in REGIMES} for measure in MEASURES
+        measure: {regime: curve(regime, measure) for regime in COMPARED} for measure in MEASURES
     }
     return plot_curves(panels, LAYERS, "mean top-5 coherence with the input")
 
 
 SIMILARITY = Experiment(
-    NAME, "Figure 7: coherence of input and sonification", every_network, figure_7
+    NAME, "Figure 7: coherence of input and sonification", every_encoder, figure_7
 )

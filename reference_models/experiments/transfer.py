@@ -19,6 +19,7 @@ from reference_models.experiments.finding import (
     numbers_of,
     part,
 )
+from reference_models.experiments.hearing import UNTRAINED
 from reference_models.experiments.study import (
     REGIMES,
     Network,
@@ -42,7 +43,6 @@ NAME = "figure-4"
 DATA = ("fsd50k", "words")
 TITLES = {"fsd50k": "Sound events", "words": "Words"}
 GATES = {"fsd50k": ON_EVENTS, "words": ON_WORDS}
-UNTRAINED = "untrained"
 COLOURS = {"contrastive": "#1f5fa8", "supervised": "#c2571a", UNTRAINED: "#6b7280"}
 
 FULL = (2, 6, 11)  # blocks up to which networks are trained as a whole too
