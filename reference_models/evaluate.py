@@ -1,7 +1,8 @@
 """How well a model does: whole-clip outputs, the paper's metrics, and how sure they are."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import numpy as np
@@ -43,17 +44,27 @@ def predict(model: nn.Module, clips: ClipSet, *, batch_size: int = 32) -> Tensor
             f"cannot evaluate on {len(clips)} usable clips of '{clips.index.name}': expected at "
             f"least {world_size()}, one for each process; see the statuses in its index"
         )
-    training = model.training
-    model.eval()
     device = next(model.parameters()).device
     numbers, outputs = [], []
     mine = torch.arange(rank(), len(clips), world_size())
-    for batch, waveforms in clips.whole(mine, batch_size=batch_size, shortest=SHORTEST):
-        numbers.append(batch)
-        outputs.append(model(waveforms.to(device)))
-    model.train(training)
+    with _in_eval_mode(model):
+        for batch, waveforms in clips.whole(mine, batch_size=batch_size, shortest=SHORTEST):
+            numbers.append(batch)
+            outputs.append(model(waveforms.to(device)))
     in_order = torch.cat(outputs)[torch.cat(numbers).argsort()]
     return gather_shards(in_order, len(clips)).cpu()
+
+
+@contextmanager
+def _in_eval_mode(model: nn.Module) -> Iterator[None]:
+    """Every module's mode is as it was afterwards: a wrapper's may differ from what it wraps."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes.items():
+            module.training = training
 
 
 def metrics(scores: Tensor, labels: Tensor) -> dict[str, float]:
@@ -72,7 +83,11 @@ def word_metrics(scores: Tensor, labels: Tensor) -> dict[str, float]:
     Args:
         scores: (clips, classes).
         labels: Class numbers, (clips,).
+
+    Raises:
+        ValueError: A score is not a number.
     """
+    _check_numbers("accuracy", scores)
     right = scores.argmax(dim=1) == labels
     return {"accuracy": right.double().mean().item(), "clips": len(labels)}
 
@@ -93,11 +108,7 @@ def event_metrics(scores: Tensor, labels: Tensor) -> dict[str, float]:
     Source:
         Appendix A.3.1; both are scikit-learn's macro averages, of many classes at once.
     """
-    if scores.isnan().any():
-        raise ValueError(
-            f"no mAP for scores of shape {tuple(scores.shape)}: {int(scores.isnan().sum())} of "
-            "them are NaN, expected none; the model has diverged, take an earlier checkpoint"
-        )
+    _check_numbers("mAP", scores)
     present = labels.bool()
     counted = present.any(dim=0) & ~present.all(dim=0)
     if not counted.any():
@@ -114,6 +125,14 @@ def event_metrics(scores: Tensor, labels: Tensor) -> dict[str, float]:
         "classes": int(counted.sum()),
         "clips": len(labels),
     }
+
+
+def _check_numbers(metric: str, scores: Tensor) -> None:
+    if scores.isnan().any():
+        raise ValueError(
+            f"no {metric} for scores of shape {tuple(scores.shape)}: {int(scores.isnan().sum())} "
+            "of them are NaN, expected none; the model has diverged, take an earlier checkpoint"
+        )
 
 
 def _precision_and_area(scores: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:

@@ -24,6 +24,7 @@ from typing import Any
 
 import torch
 
+from reference_models.channels_last import quick
 from reference_models.checkpoint import (
     export_weights,
     load_checkpoint,
@@ -42,6 +43,7 @@ from reference_models.experiments.study import (
     REGIMES,
     Network,
     Study,
+    check_settings,
     finetuned,
     preset_of,
     pretrained,
@@ -49,6 +51,7 @@ from reference_models.experiments.study import (
     untrained_random_states,
 )
 from reference_models.probing import BLOCKS, WHOLE, best_block, probe_blocks, untrained
+from reference_models.run_all import alone
 from reference_models.supervised import score
 
 RECORDINGS = preset_of("thorough", "recordings")
@@ -76,12 +79,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         if given.plan:
             print(plan(study))
             return
-        for path in measure_all(study, given.measured):
-            print(path, flush=True)
-        if given.ship:
-            command = shlex.join([*parser.prog.split(), *(argv or sys.argv[1:])])
-            for path in ship(study, given.measured, given.ship, command):
+        study.folder.mkdir(parents=True, exist_ok=True)
+        with alone(study.folder):
+            for path in measure_all(study, given.measured):
                 print(path, flush=True)
+            if given.ship:
+                command = shlex.join([*parser.prog.split(), *(argv or sys.argv[1:])])
+                for path in ship(study, given.measured, given.ship, command):
+                    print(path, flush=True)
     except (OSError, ValueError, ImportError, FloatingPointError) as error:
         parser.exit(2, f"{parser.prog}: {error}\n")
 
@@ -106,6 +111,9 @@ def measure_all(study: Study, folder: Path) -> Iterator[Path]:
     Args:
         study: Whose networks.
         folder: Where the JSON files and `networks.md` go.
+
+    Raises:
+        ValueError: A network is there that was trained with other settings.
     """
     folder.mkdir(parents=True, exist_ok=True)
 
@@ -121,6 +129,8 @@ def measure_all(study: Study, folder: Path) -> Iterator[Path]:
             f"untrained-s{draw}", lambda draw=draw: measure_untrained(study, draw)
         )
     for network in networks(study):
+        if (path := folder / f"{network.name}.json").exists():
+            check_settings(json.loads(path.read_text())["settings"], study.settings(network), path)
         yield from unless_there(network.name, lambda network=network: measure(study, network))
 
 
@@ -294,7 +304,7 @@ def _named(block: int) -> str:
 def plan(study: Study) -> str:
     """Returns the minutes that each network will take on this machine, as Markdown.
 
-    A step of ten clips is timed; the study's networks cost in proportion to the audio they pass.
+    A step of training is timed; the study's networks cost in proportion to the audio they pass.
     """
     rate = clip_seconds_per_second(study)
     lines = ["| network | audio, hours | planned minutes |", "|---|---|---|"]
@@ -310,12 +320,15 @@ def plan(study: Study) -> str:
 def clip_seconds_per_second(study: Study) -> float:
     """Seconds of audio that a forward and backward pass goes through in a second."""
     encoder = untrained(study.preset.width, 0).to(study.device)
-    model = classifier(encoder, classes=10)
-    waveforms = torch.randn(10, 1, SAMPLE_RATE, device=study.device)
+    model = quick(classifier(encoder, classes=10).to(study.device)).train()
+    batch = study.preset.supervised["audioset"].batch_size
+    waveforms = torch.randn(batch, 1, SAMPLE_RATE, device=study.device)
     times = []
     for _ in range(3):
         started = time.perf_counter()
         model(waveforms).sum().backward()
+        if waveforms.is_cuda:
+            torch.cuda.synchronize()
         times.append(time.perf_counter() - started)
     return len(waveforms) / min(times)
 

@@ -1,9 +1,11 @@
 """The folder of a training run: what it writes, and how it goes on after it was killed."""
 
+import hashlib
 import json
 import math
 import platform
 import time
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -50,13 +52,14 @@ class Run:
 
     Attributes:
         folder: The folder.
-        about: What every file says of the run: settings, classes, data (counts by status, hash
-            of the clip ids), versions.
+        about: What every file says of the run: settings, hash of the encoder that it starts from,
+            classes, data (counts by status, hashes of the clips), versions.
         history: The numbers of each finished epoch.
         writer: TensorBoard's `SummaryWriter` from `resume` on, or None where it is not installed.
 
     Raises:
-        ValueError: The folder holds a run with other settings, classes or clips.
+        ValueError: The folder holds a run with other settings, classes, clips, labels or splits,
+            or one that started from another encoder.
     """
 
     def __init__(self, folder: str | Path, settings: Any, clips: ClipSet):
@@ -65,6 +68,7 @@ class Run:
         self.about: dict[str, Any] = _as_json(
             {
                 "settings": asdict(settings),
+                "encoder_hash": _hash_of(getattr(settings, "encoder", "")),
                 "classes": clips.classes,
                 "multilabel": clips.multilabel,
                 "data": clips.index.summary(),
@@ -127,21 +131,26 @@ class Run:
         save_checkpoint(path, weights | moments, self.about | progress)
         self._saved = time.monotonic()
 
-    def end_epoch(self, model: nn.Module, **numbers: float) -> None:
-        """Keeps the numbers of an epoch, and the weights too if its turn has come.
-
-        The numbers go into the history, to TensorBoard and onto the screen; "loss" is one of them.
+    def check_loss(self, loss: float) -> None:
+        """Before an epoch's validation, which says nothing of a model that has diverged.
 
         Raises:
             FloatingPointError: The loss is no longer finite.
         """
         epoch = len(self.history) + 1
-        if not math.isfinite(numbers["loss"]):
+        if not math.isfinite(loss):
             raise FloatingPointError(
-                f"training in '{self.folder}' diverged: the loss of epoch {epoch} is "
-                f"{numbers['loss']}, expected a finite number; train in another folder with a "
-                f"lower learning rate (the weights of epoch {epoch - 1} are kept)"
+                f"training in '{self.folder}' diverged: the loss of epoch {epoch} is {loss}, "
+                f"expected a finite number; train in another folder with a lower learning rate "
+                f"(the weights of epoch {epoch - 1} are kept)"
             )
+
+    def end_epoch(self, model: nn.Module, **numbers: float) -> None:
+        """Keeps the numbers of an epoch, and the weights too if its turn has come.
+
+        The numbers go into the history, to TensorBoard and onto the screen.
+        """
+        epoch = len(self.history) + 1
         self.history.append(numbers)
         settings = self.about["settings"]
         if epoch % settings["keep_every"] == 0 or epoch == settings["epochs"]:
@@ -185,15 +194,32 @@ class Run:
     def _check_same(self, held: dict[str, Any], path: Path) -> None:
         check_classes(held["classes"], self.about["classes"], path)
         ours, theirs = (
-            about["settings"] | {"clip_hash": about["data"]["clip_hash"]}
+            about["settings"]
+            | {"encoder": about.get("encoder_hash")}
+            | {name: about["data"].get(name) for name in ("clip_hash", "content_hash")}
             for about in (self.about, held)
         )
-        for name in ours | theirs:
-            if ours.get(name) != theirs.get(name):
-                raise ValueError(
-                    f"'{path}' is of another run: its {name} is {theirs.get(name)!r}, expected "
-                    f"{ours.get(name)!r}; choose another folder, or delete this one to start anew"
-                )
+        if ours["encoder"] is None:  # it is there no more, and a finished run does not need it
+            theirs["encoder"] = None
+        check_same(theirs, ours, path)
+
+
+def check_same(held: Mapping[str, Any], ours: Mapping[str, Any], path: Path) -> None:
+    """Raises a ValueError that names the first setting in which a run's file is not as expected."""
+    for name in {**ours, **held}:
+        if ours.get(name) != held.get(name):
+            raise ValueError(
+                f"'{path}' is of another run: its {name} is {held.get(name)!r}, expected "
+                f"{ours.get(name)!r}; choose another folder, or delete this one to start anew"
+            )
+
+
+def _hash_of(encoder: str) -> str | None:
+    """16 hex digits of the file that a run starts from: where it lies may change."""
+    path = Path(encoder)
+    if not encoder:
+        return ""
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16] if path.is_file() else None
 
 
 def _as_json(content: dict[str, Any]) -> dict[str, Any]:

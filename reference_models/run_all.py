@@ -93,16 +93,18 @@ def run_all(
 
     Raises:
         FileError: If another run is at work in the folder.
+        ValueError: If the folder holds another study.
         Exception: Whatever a stage raises; finished stages stay finished.
     """
     study.folder.mkdir(parents=True, exist_ok=True)
-    with _alone(study.folder):
+    with alone(study.folder):
+        study.claim_folder()
         run_stages(_stages(study, without), jobs, study.folder / LOG)
         return write_report(study, EXPERIMENTS, with_sounds=with_sounds)
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[None]:
+def alone(folder: Path) -> Iterator[None]:
     """No other run in this folder; the system lets go of the lock when the process ends."""
     lock = FileLock(folder / LOCK)
     try:
@@ -320,7 +322,7 @@ def study_of(given: argparse.Namespace) -> Study:
     """The study that the command line says.
 
     Raises:
-        SystemExit: `--source recordings` without a folder that holds them.
+        FileError: `--source recordings` without a folder that holds them.
     """
     return Study(given.out, preset_of(given.preset, given.source), _sources(given), given.device)
 
@@ -349,9 +351,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         help="a report without sounds, to publish where the recordings may not be",
     )
     given = parser.parse_args(argv)
-    study = study_of(given)
     jobs = given.jobs or (1 if given.device == "cuda" else os.cpu_count() or 1)
     try:
+        study = study_of(given)
         report = run_all(study, jobs=jobs, without=given.without, with_sounds=not given.no_sounds)
     except (OSError, ValueError, ImportError, FloatingPointError) as error:
         parser.exit(2, f"{parser.prog}: {error}\n")
@@ -362,7 +364,7 @@ def _sources(given: argparse.Namespace) -> dict[str, Path]:
     """The folders of recordings, by what they stand for; a folder named alone wins.
 
     Raises:
-        SystemExit: `--source recordings` without a folder that holds them.
+        FileError: `--source recordings` without a folder that holds them.
     """
     folders: dict[str, Path] = {}
     if given.source == "recordings":
@@ -370,7 +372,7 @@ def _sources(given: argparse.Namespace) -> dict[str, Path]:
         if folder:
             folders = {n: folder / name for n, name in SOURCES.items() if (folder / name).is_dir()}
         if not folders:
-            raise SystemExit(
+            raise FileError(
                 f"--source recordings found none in '{folder}': expected a folder that holds "
                 f"{', '.join(SOURCES.values())}; give it by --recordings DIR or $DECONV1D_DATA"
             )

@@ -178,6 +178,7 @@ def fit(model: nn.Sequential, clips: ClipSet, settings: Settings, run: Run) -> N
 
         epoch_ends = (step + 1) % len(batches) == 0
         if epoch_ends:
+            run.check_loss(loss.item())
             held_out = validation_loss(model, validation, settings)
             run.end_epoch(model, loss=loss.item(), rate=rate, val_loss=held_out)
         run.save(model, optimizer, step + 1, now=epoch_ends)

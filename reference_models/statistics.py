@@ -15,6 +15,7 @@ surely smaller is of no interest. A claim rests on one comparison or on several;
 is over all comparisons of the claim.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -156,8 +157,8 @@ def compare(
 
     def tails(threshold: float) -> tuple[float, float]:
         gap, error = estimate.mean - threshold, _error(differences)
-        if error == 0:  # networks without any spread: what they have in common is certain
-            return float(gap <= 0), float(gap >= 0)
+        if error == 0:
+            return _sign_test(gap, n)
         below = float(scipy.special.stdtr(n - 1, gap / error))
         return 1 - below, below
 
@@ -189,11 +190,13 @@ def compare_over_clips(
     differences = np.asarray(_paired(name, ours, theirs))
     margin = MARGINS[unit] if margin is None else margin
     estimate = mean_over_clips(differences)
-    if estimate.low is None:
+    if estimate.n < 2:
         return Comparison(name, unit, estimate, claimed, margin, 1.0, 1.0)
-    drawn = _bootstrap(differences, np.mean, vectorized=True)
+    drawn = None if estimate.low is None else _bootstrap(differences, np.mean, vectorized=True)
 
     def tails(threshold: float) -> tuple[float, float]:
+        if drawn is None:
+            return _sign_test(estimate.mean - threshold, estimate.n)
         at_most = _bootstrap_p(differences, drawn, threshold)
         return at_most, 1 - at_most
 
@@ -333,7 +336,24 @@ def _paired(name: str, ours: Sequence[float], theirs: Sequence[float] | float) -
             f"cannot compare {name!r}: {len(ours)} numbers on one side and {len(others)} on the "
             "other, expected pairs, at least one; give each network's number beside its partner's"
         )
-    return [float(a) - float(b) for a, b in zip(ours, others, strict=True)]
+    differences = [float(a) - float(b) for a, b in zip(ours, others, strict=True)]
+    if unknown := sum(not math.isfinite(difference) for difference in differences):
+        raise ValueError(
+            f"cannot compare {name!r}: {unknown} of {len(differences)} differences are not finite, "
+            "expected a number on both sides; a network has diverged: leave it out, or train it "
+            "with a lower rate"
+        )
+    return differences
+
+
+def _sign_test(gap: float, n: int) -> tuple[float, float]:
+    """The tails of n units that all have one and the same number, so far above a threshold.
+
+    Without any spread there is neither a t statistic nor a bootstrap; were units as likely to lie
+    below the threshold as above it, n of them would be on one side by a chance of 2^-n.
+    """
+    chance = 0.5**n
+    return (chance if gap > 0 else 1.0), (chance if gap < 0 else 1.0)
 
 
 def _error(values: Sequence[float]) -> float:

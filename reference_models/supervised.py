@@ -211,6 +211,7 @@ def fit(model: nn.Sequential, clips: ClipSet, settings: Settings, run: Run) -> N
 
         epoch_ends = (step + 1) % len(batches) == 0
         if epoch_ends:
+            run.check_loss(loss.item())
             run.end_epoch(model, loss=loss.item(), rate=rate, **score(model, validation))
         run.save(model, optimizer, step + 1, now=epoch_ends)
 

@@ -19,6 +19,8 @@ def test_learning_rate_is_a_line_and_a_cosine():
     assert rates[:10] == pytest.approx([0.3 * s for s in range(1, 11)])
     assert rates[9:] == pytest.approx(list(1.5 + 1.5 * np.cos(np.linspace(0, np.pi, 22))))
     assert learning_rate(0, peak=1.0, warmup=0, total=5) == 1
+    with pytest.raises(ValueError, match=r"warm up for 50 of 25 steps.*--warmup-epochs"):
+        learning_rate(0, peak=1.0, warmup=50, total=25)
     assert min(rates[:30]) > 0
 
 

@@ -200,8 +200,20 @@ def test_the_hash_is_that_of_the_usable_ids(clips):
         "classes": 3,
         "clips": 8,
         "clip_hash": index.clip_hash,
+        "content_hash": index.content_hash,
         "splits": {"test": {"ok": 2}, "train": {"missing": 1, "ok": 4}, "val": {"ok": 1}},
     }
+
+
+def test_the_hash_of_the_content_is_of_labels_and_splits_too(clips):
+    index, ok = clips.index, [n for n, c in enumerate(clips.index.clips) if c.status == "ok"]
+    shuffled = ClipIndex("other", ("x",), False, index.clips[::-1])
+    assert shuffled.content_hash == index.content_hash
+    for change in ({"split": "elsewhere"}, {"labels": (9,)}, {"id": "new"}):
+        changed = list(index.clips)
+        changed[ok[0]] = changed[ok[0]]._replace(**change)
+        other = ClipIndex(index.name, index.classes, True, tuple(changed))
+        assert other.content_hash != index.content_hash
 
 
 def test_a_data_loader_with_workers_sees_the_same_clips(clips):

@@ -72,6 +72,18 @@ def test_predict_leaves_the_mode_and_holds_no_graph(model, clips, training):
     assert torch.equal(outputs, predict(model, clips))  # no dropout
 
 
+def test_predict_through_a_wrapper_leaves_what_it_wraps_in_its_mode(model, clips):
+    """A new `nn.Sequential` is in training mode, whatever is put into it."""
+    model.eval()
+    modes = {name: module.training for name, module in model.named_modules()}
+    predict(torch.nn.Sequential(model.encoder), clips)
+    assert {name: module.training for name, module in model.named_modules()} == modes
+    model.encoder.fc1.drop10.train()
+    with pytest.raises(RuntimeError):
+        predict(torch.nn.Sequential(model.encoder, torch.nn.Linear(1, 1)), clips)
+    assert [name for name, m in model.named_modules() if m.training] == ["encoder.fc1.drop10"]
+
+
 @pytest.mark.parametrize("processes", [2, 4])
 def test_shards_hold_every_clip_once(model, clips, processes, monkeypatch):
     shards = []
@@ -142,6 +154,8 @@ def test_the_papers_area_and_dprime_agree():
 def test_scores_that_are_no_numbers():
     with pytest.raises(ValueError, match=r"1 of them are NaN"):
         event_metrics(torch.tensor([[0.0], [math.nan]]), torch.tensor([[0.0], [1.0]]))
+    with pytest.raises(ValueError, match=r"no accuracy .* 2 of them are NaN"):
+        word_metrics(torch.full((1, 2), math.nan), torch.tensor([0]))
 
 
 def test_no_class_counts():

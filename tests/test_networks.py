@@ -79,6 +79,7 @@ def test_the_gpu_run_at_a_tiny_size(tmp_path, capsys, monkeypatch):
     assert f"{packed}: " in capsys.readouterr().out
     clips = gpu_run.unpack(tmp_path / "packed", tmp_path / "run" / "cache")
     tiny = {"width": 1 / 64, "seconds": 0.3, "batch_size": 6, "epochs": 2, "keep_every": 2}
+    tiny["warmup_epochs"] = 0.5
     own = replace(gpu_run.SUPERVISED, **tiny)
     contrastive = replace(gpu_run.CONTRASTIVE, gap=-0.29, **tiny)
     found = gpu_run.train(clips, tmp_path / "run", own=own, contrastive=contrastive, device="cpu")
@@ -151,6 +152,10 @@ def test_every_network_is_measured_once(tmp_path, monkeypatch):
     ]
     assert not any(str(tmp_path) in path.read_text() for path in paths)
     assert not list(networks.measure_all(study, measured))
+    changed = replace(study.preset.contrastive, peak_rate=0.5)
+    other = Study(study.folder, replace(study.preset, contrastive=changed))
+    with pytest.raises(ValueError, match=r"contrastive-s0\.json' is of another run: its peak_rate"):
+        list(networks.measure_all(other, measured))
     supervised = json.loads((measured / "audioset-supervised-s0.json").read_text())
     assert supervised["test"] == study.result(pretrained("supervised"))["test"]
     encoder = study.encoder(pretrained("supervised"))

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -24,6 +24,7 @@ from deconv1d.errors import FileError
 from reference_models import run_all as run_all_module
 from reference_models.checkpoint import load_checkpoint
 from reference_models.experiments import EXPERIMENTS
+from reference_models.experiments import report as report_module
 from reference_models.experiments.claims import CLAIMS
 from reference_models.experiments.finding import (
     FINDING,
@@ -239,6 +240,43 @@ def test_a_folder_that_is_no_data_set_is_one_line(tmp_path, capsys):
     assert str(tmp_path) in error
 
 
+@pytest.mark.parametrize("changed", [{"runs": 5}, {"evidence": True}, {"sources": "words"}])
+def test_a_folder_of_another_study_is_refused(tmp_path, monkeypatch, changed):
+    monkeypatch.setattr(run_all_module, "EXPERIMENTS", [])
+    monkeypatch.setattr(run_all_module, "DATA", ())
+    monkeypatch.setattr(report_module, "DATA", {})
+    study = Study(tmp_path, PRESETS["smoke"])
+    run_all(study)
+    run_all(study)
+    given = dict(changed)
+    sources = {given.pop("sources"): tmp_path} if "sources" in given else {}
+    other = Study(tmp_path, replace(study.preset, **given), sources)
+    before = (tmp_path / "report.md").read_bytes()
+    (name,) = changed
+    with pytest.raises(ValueError, match=rf"holds another study: its {name} is .* --out"):
+        run_all(other)
+    assert (tmp_path / "report.md").read_bytes() == before
+
+
+def test_a_network_with_other_settings_is_not_taken_for_trained(tmp_path):
+    network, study = pretrained("supervised"), Study(tmp_path, PRESETS["smoke"])
+    held = asdict(study.settings(network)) | {"weight_decay": 0.25}
+    path = tmp_path / "networks" / network.name / "result.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps({"settings": held}))
+    with pytest.raises(ValueError, match=r"another run: its weight_decay is 0\.25, expected 0\.0"):
+        study.is_trained(network)
+
+
+@pytest.mark.parametrize("words", [True, False])
+def test_only_where_speakers_are_named_a_batch_has_one(tmp_path, words):
+    """Of an untrained encoder too: it is trained for no epoch, on clips all the same."""
+    sources = {"words": tmp_path} if words else {"arabic": tmp_path}
+    study = Study(tmp_path, preset_of("thorough", "recordings"), sources)
+    for network in (untrained(), pretrained("contrastive")):
+        assert study.settings(network).one_speaker is not words
+
+
 def test_what_is_finished_needs_its_networks_no_more(killed, tmp_path):
     """A folder of findings without weights, as it is published, gives the same report."""
     published = tmp_path / "published"
@@ -356,8 +394,10 @@ def test_small_trains_for_at_most_1500_steps(source):
 
 
 def test_recordings_are_found_by_their_folders(tmp_path, capsys):
-    with pytest.raises(SystemExit, match="expected a folder that holds arabic_commands"):
+    with pytest.raises(SystemExit) as ended:
         main(["--source", "recordings", "--recordings", str(tmp_path)])
+    assert ended.value.code == 2
+    assert "expected a folder that holds arabic_commands" in capsys.readouterr().err
     (tmp_path / "speech_commands").mkdir()
     given = ["--source", "recordings", "--recordings", str(tmp_path)]
     with pytest.raises(SystemExit):

@@ -1,6 +1,7 @@
 """Verdicts: by hand, against SciPy, and on simulated studies whose truth is known."""
 
 import json
+import math
 
 import numpy as np
 import pytest
@@ -64,22 +65,38 @@ def test_one_network_decides_nothing():
 @pytest.mark.parametrize(
     ("gaps", "claimed", "verdict"),
     [
-        ([0.1, 0.1, 0.1], "above", Verdict.HOLDS),
-        ([-0.1, -0.1], "above", Verdict.FAILS),
-        ([0.0, 0.0], "above", Verdict.EQUAL),
-        ([0.0, 0.0], "equal", Verdict.HOLDS),
-        ([0.1, 0.1], "equal", Verdict.FAILS),
+        ([0.1] * 6, "above", Verdict.HOLDS),
+        ([-0.1] * 6, "above", Verdict.FAILS),
+        ([0.0] * 6, "above", Verdict.EQUAL),
+        ([0.0] * 6, "equal", Verdict.HOLDS),
+        ([0.1] * 6, "equal", Verdict.FAILS),
+        ([0.1, 0.1], "above", Verdict.FEW),
+        ([0.0, 0.0], "equal", Verdict.FEW),
         ([0.1, -0.1], "above", Verdict.FEW),
         ([0.1, -0.1], "equal", Verdict.FEW),
     ],
 )
-def test_networks_that_agree_exactly_are_certain(gaps, claimed, verdict):
+def test_of_networks_that_agree_exactly_it_counts_how_many_there_are(gaps, claimed, verdict):
+    """Accuracies are of whole clips: two networks may have the same one by chance."""
     assert judge([compare("", "mAP", gaps, claimed=claimed)]) is verdict
 
 
+@pytest.mark.parametrize("gap", [0.1, -0.1])
+def test_without_spread_p_values_are_those_of_a_sign_test(gap):
+    expected = scipy.stats.binomtest(6, 6).pvalue
+    assert compare("", "mAP", [gap] * 6).p_differs == pytest.approx(expected)
+    assert compare_over_clips("", "mAP", [gap] * 6).p_differs == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("unknown", [math.nan, math.inf])
+def test_a_network_that_diverged_gives_no_verdict(unknown):
+    with pytest.raises(ValueError, match="cannot compare 'words': 1 of 3 differences"):
+        compare("words", "accuracy", [0.05, unknown, 0.2])
+
+
 def test_without_a_margin_nothing_is_equal():
-    assert judge([compare("", "steps", [0.001, 0.001], margin=0)]) is Verdict.HOLDS
-    assert judge([compare("", "steps", [0.0, 0.0], margin=0)]) is Verdict.FEW
+    assert judge([compare("", "steps", [0.001] * 6, margin=0)]) is Verdict.HOLDS
+    assert judge([compare("", "steps", [0.0] * 6, margin=0)]) is Verdict.FEW
 
 
 def test_sides_without_partners_are_an_error():
@@ -127,7 +144,13 @@ def test_clips_of_one_network_are_labelled_so():
     assert (found.estimate.low, found.estimate.high) == pytest.approx(tuple(expected))
     assert str(found).endswith("40 clips of one network)")
     assert judge([found]) is Verdict.HOLDS
-    assert judge([compare_over_clips("", "accuracy", [0.2] * 9)]) is Verdict.FEW
+
+
+def test_clips_that_all_say_the_same_are_many_all_the_same():
+    """A listener that names every clip rightly, or a control that is the sonification itself."""
+    assert judge([compare_over_clips("", "accuracy", [0.7] * 300, margin=0)]) is Verdict.HOLDS
+    assert judge([compare_over_clips("", "accuracy", [0.0] * 300)]) is Verdict.EQUAL
+    assert judge([compare_over_clips("", "accuracy", [0.2] * 3)]) is Verdict.FEW
 
 
 @pytest.mark.parametrize("mean", [0.05, 0.12, 0.2])

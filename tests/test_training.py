@@ -208,7 +208,9 @@ def not_timed(result: dict) -> dict:
 
 
 @pytest.mark.parametrize("run", PROGRAMS)
-def test_a_finished_run_is_not_repeated_and_another_is_refused(run, clips, tmp_path, monkeypatch):
+def test_a_finished_run_is_not_repeated_and_another_is_refused(
+    run, clips, folder, tmp_path, monkeypatch
+):
     program, settings = PROGRAMS[run]
     result = program.train(clips, settings, tmp_path)
     monkeypatch.setattr(program, "fit", None)
@@ -219,6 +221,25 @@ def test_a_finished_run_is_not_repeated_and_another_is_refused(run, clips, tmp_p
             program.train(clips, replace(settings, **{name: value}), tmp_path)
     with pytest.raises(ValueError, match="its clip_hash is"):
         program.train(clips.subset("train"), settings, tmp_path)
+    swap = {"train": "test", "test": "train", "val": "val"}
+    moved = tuple(clip._replace(split=swap[clip.split]) for clip in clips.index.clips)
+    relabelled = ClipSet(replace(clips.index, clips=moved), folder)
+    with pytest.raises(ValueError, match="its content_hash is"):
+        program.train(relabelled, settings, tmp_path)
+
+
+def test_what_a_run_started_from_is_known_by_its_weights_not_by_its_path(clips, tmp_path):
+    start = tmp_path / "start" / "epoch-002.safetensors"
+    simclr.train(clips, CONTRASTIVE, start.parent)
+    settings = replace(SUPERVISED, encoder=str(start))
+    result = supervised.train(clips, settings, tmp_path / "run")
+    moved = start.parent.rename(tmp_path / "moved") / start.name
+    assert supervised.train(clips, settings, tmp_path / "run") == result  # it is gone: not needed
+    settings = replace(SUPERVISED, encoder=str(moved))
+    assert supervised.train(clips, settings, tmp_path / "run") == result
+    moved.write_bytes((moved.parent / "epoch-001.safetensors").read_bytes())
+    with pytest.raises(ValueError, match="its encoder is"):
+        supervised.train(clips, settings, tmp_path / "run")
 
 
 def test_an_unfinished_run_of_other_classes_is_refused(clips, tmp_path):
@@ -415,6 +436,7 @@ def call(monkeypatch, program, *arguments) -> None:
 
 def test_the_command_line_trains_and_exports(folder, tmp_path, monkeypatch):
     small = ("--width", 1 / 64, "--seconds", 0.3, "--batch-size", 4, "--epochs", 1)
+    small += ("--warmup-epochs", 0.5)
     exported = tmp_path / "encoder.safetensors"
     arguments = (folder, "--preset", "events", "--out", tmp_path / "a", *small)
     none = ("--augmentations", "--export", exported)
@@ -423,6 +445,7 @@ def test_the_command_line_trains_and_exports(folder, tmp_path, monkeypatch):
     assert all(name.startswith("encoder.") for name in tensors)
     assert about["command"].startswith("python -m reference_models.simclr ")
     chosen = {"width": 1 / 64, "seconds": 0.3, "batch_size": 4, "epochs": 1, "augmentations": []}
+    chosen["warmup_epochs"] = 0.5
     preset = asdict(simclr.PRESETS["events"])
     assert about["settings"] == {**preset, "splits": ["train"], **chosen}
     exported = tmp_path / "classifier.safetensors"

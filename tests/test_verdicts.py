@@ -126,7 +126,8 @@ def test_gate_2_wants_more_than_untrained_features_three_times_chance_and_300_cl
     def study(ours: float, theirs: float, clips: int = 400) -> Study:
         def results(_, networks, metric):
             level = {False: ours, True: theirs}[networks[0].start.untrained]
-            return [level + network.random_state / 1000 for network in networks]
+            spread = level / 100  # or there would be none between their differences
+            return [level + spread * network.random_state for network in networks]
 
         monkeypatch.setattr(gates, "results", results)
         monkeypatch.setattr(gates, "chance", lambda *_: {"mAP": 0.1})

@@ -73,6 +73,12 @@ class ClipIndex:
         ids = sorted(clip.id for clip in self.clips if clip.status == "ok")
         return hashlib.sha256("\n".join(ids).encode()).hexdigest()[:16]
 
+    @property
+    def content_hash(self) -> str:
+        """The same of what a network learns from and is tested on: ids, their labels and splits."""
+        rows = sorted((c.id, c.split, *map(str, c.labels)) for c in self.clips if c.status == "ok")
+        return hashlib.sha256("\n".join(map(" ".join, rows)).encode()).hexdigest()[:16]
+
     def select(self, *splits: str) -> ClipIndex:
         """The clips of some splits.
 
@@ -88,11 +94,12 @@ class ClipIndex:
         return replace(self, clips=clips)
 
     def summary(self) -> dict[str, Any]:
-        """What a result file should say of its data: counts by split and status, and the hash.
+        """What a result file should say of its data: counts by split and status, and hashes.
 
         Example:
             `{"name": "FSD50K", "classes": 200, "clips": 51197, "clip_hash": "...",
-            "splits": {"test": {"ok": 10231}, "train": {"missing": 3, "ok": 36793}, ...}}`
+            "content_hash": "...", "splits": {"test": {"ok": 10231}, "train": {"missing": 3, "ok":
+            36793}, ...}}`
         """
         counts = Counter((clip.split, clip.status) for clip in self.clips)
         splits: dict[str, dict[str, int]] = {}
@@ -103,6 +110,7 @@ class ClipIndex:
             "classes": len(self.classes),
             "clips": len(self.clips),
             "clip_hash": self.clip_hash,
+            "content_hash": self.content_hash,
             "splits": splits,
         }
 

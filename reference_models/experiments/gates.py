@@ -39,11 +39,7 @@ TIMES = 3
 
 def networks(preset: Preset) -> list[Network]:
     """Frozen probes on every encoder, trained and untrained, and the recognisers of figure 6."""
-    starts = [
-        pretrained(regime, random_state)
-        for regime in REGIMES
-        for random_state in random_states(preset)
-    ]
+    starts = [start for regime in REGIMES for start in _of_regime(preset, regime)]
     starts += [untrained(random_state) for random_state in untrained_random_states(preset)]
     probes = [finetuned(data, start, frozen=True) for data in TASKS for start in starts]
     return probes + recognisers(preset, "full")
@@ -118,8 +114,7 @@ def gate_2(study: Study, mode: str) -> Gate:
 
 def _over_untrained(study: Study, regime: Regime, data: str) -> Comparison:
     metric = metric_of(study, data)
-    starts = [pretrained(regime, random_state) for random_state in random_states(study.preset)]
-    ours = results(study, [finetuned(data, start, frozen=True) for start in starts], metric)
+    ours = _probed(study, data, _of_regime(study.preset, regime), metric)
     theirs = results(study, _on_untrained(study, data), metric)[: len(ours)]
     name = f"{regime} minus untrained, {TASKS[data]}"
     return compare(name, metric, ours, theirs, margin=0)
@@ -144,9 +139,7 @@ def _table(study: Study) -> tuple[list[Row], list[Number]]:
         add("chance", Estimate(chance(study, data)[metric], None, None, 0))
         add("untrained", over_networks(results(study, _on_untrained(study, data), metric)))
         for regime in REGIMES:
-            starts = [
-                pretrained(regime, random_state) for random_state in random_states(study.preset)
-            ]
+            starts = _of_regime(study.preset, regime)
             add(regime, over_networks(_probed(study, data, starts, metric)))
     rows = [
         {
@@ -160,6 +153,10 @@ def _table(study: Study) -> tuple[list[Row], list[Number]]:
         for number in numbers
     ]
     return rows, numbers
+
+
+def _of_regime(preset: Preset, regime: Regime) -> list[Network]:
+    return [pretrained(regime, random_state) for random_state in random_states(preset)]
 
 
 def _probed(study: Study, data: str, starts: Sequence[Network], metric: str) -> list[float]:

@@ -17,7 +17,6 @@ from reference_models.experiments.learning import LEARNING
 from reference_models.experiments.results import results_of
 from reference_models.experiments.study import (
     REGIMES,
-    Regime,
     Study,
     pretrained,
     size_of,
@@ -117,7 +116,7 @@ def _gates(by_name: Mapping[str, Mapping[str, Any]]) -> list[dict[str, str]]:
 def _facts(study: Study, by_name: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
     """Date, commit, versions and sizes, and how networks and probes were trained."""
     preset = study.preset
-    contrastive, supervised = (_settings(study, regime) for regime in REGIMES)
+    contrastive, supervised = (asdict(study.settings(pretrained(regime))) for regime in REGIMES)
     ours = ", batch normalisation in the projection head" * contrastive["head_norm"]
     ours += ", each batch of one speaker's clips" * contrastive["one_speaker"]
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in PACKAGES)
@@ -136,13 +135,6 @@ def _facts(study: Study, by_name: Mapping[str, Mapping[str, Any]]) -> dict[str, 
         "probes": f"the penalty chosen on validation clips; {_converged(by_name)} converged",
         "networks": f"{preset.runs} of each regime, {preset.sweep} of each setting of table A.1",
     }
-
-
-def _settings(study: Study, regime: Regime) -> dict[str, Any]:
-    """The settings with which a regime's encoders were trained, or will be."""
-    network = pretrained(regime, 0)
-    own = study.result(network)["settings"] if study.is_trained(network) else {}
-    return asdict(study.settings(network)) | own
 
 
 def _converged(by_name: Mapping[str, Mapping[str, Any]]) -> str:

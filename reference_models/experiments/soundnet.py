@@ -38,7 +38,6 @@ if TYPE_CHECKING:
 NAME = "soundnet"
 LAYERS = tuple(f"conv{block}" for block in range(1, 8))
 PROBES = ("pool5, mean and max over time", "conv7, mean over time")
-FOLDS = range(1, 6)
 ACTIVE_CLIPS = 10
 """Clips of which many filters are sonified, at the most."""
 GATE = "SoundNet-8"

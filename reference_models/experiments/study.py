@@ -1,8 +1,8 @@
 """What all experiments share: how large they are, their data, and the networks they train."""
 
 import json
-from collections.abc import Sized
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sized
+from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, Literal
@@ -13,7 +13,7 @@ from torch import nn
 
 from reference_models import simclr, supervised
 from reference_models.augment import AUGMENTATIONS
-from reference_models.checkpoint import load_classifier, load_encoder
+from reference_models.checkpoint import load_classifier, load_encoder, write_json
 from reference_models.cnn12 import CNN12
 from reference_models.data import (
     SAMPLE_RATE,
@@ -27,6 +27,7 @@ from reference_models.data import (
     speech_commands,
 )
 from reference_models.data.index import share
+from reference_models.run import check_same
 
 Regime = Literal["contrastive", "supervised"]
 REGIMES: tuple[Regime, ...] = ("contrastive", "supervised")
@@ -339,6 +340,26 @@ class Study:
     sources: dict[str, Path] = field(default_factory=dict)
     device: str = "cpu"
 
+    def claim_folder(self) -> None:
+        """Writes down what the folder's study is: its preset, and what it has of real data.
+
+        Raises:
+            ValueError: The folder holds another study. What is finished there is not done again,
+                so that the two would be mixed.
+        """
+        path = self.folder / "study.json"
+        ours = json.loads(json.dumps(asdict(self.preset) | {"sources": sorted(self.sources)}))
+        if not path.exists():
+            write_json(path, ours)
+            return
+        held = json.loads(path.read_text(encoding="utf-8"))
+        for name in {**ours, **held}:
+            if (one := held.get(name)) != (other := ours.get(name)):
+                raise ValueError(
+                    f"'{self.folder}' holds another study: its {name} is {one}, expected {other}; "
+                    "choose another folder with --out, or give the options that it was made with"
+                )
+
     # --- data ------------------------------------------------------------------------------------
 
     def clips(self, data: str) -> ClipSet:
@@ -392,14 +413,16 @@ class Study:
             settings = replace(
                 settings, keep_every=max(1, preset.epochs // self.preset.checkpoints)
             )
-        if network.untrained:
-            return replace(settings, epochs=0)
         if network.regime == "contrastive":
-            used = tuple(AUGMENTATIONS)[: network.augmentations]
             # Of what an encoder is pretrained on, only Arabic Commands names its speakers.
             apart = settings.one_speaker and self._layout(network.data) == "arabic"
-            changes = {"temperature": network.temperature, "augmentations": used}
-            return replace(settings, one_speaker=apart, **changes)
+            return replace(
+                settings,
+                one_speaker=apart,
+                temperature=network.temperature,
+                augmentations=tuple(AUGMENTATIONS)[: network.augmentations],
+                epochs=0 if network.untrained else settings.epochs,
+            )
         encoder = str(self.checkpoint(network.start)) if network.start else ""
         return replace(settings, encoder=encoder, frozen=network.frozen, layers=network.layers)
 
@@ -413,8 +436,16 @@ class Study:
         return self._folder(network) / f"epoch-{number:03d}.safetensors"
 
     def is_trained(self, network: Network) -> bool:
-        """Whether a network's run is finished."""
-        return (self._folder(network) / "result.json").exists()
+        """Whether a network's run is finished.
+
+        Raises:
+            ValueError: It is, with other settings.
+        """
+        path = self._folder(network) / "result.json"
+        if not path.exists():
+            return False
+        check_settings(self.result(network)["settings"], self.settings(network), path)
+        return True
 
     def cost(self, network: Network, training: ClipSet) -> float:
         """Seconds of audio that training a network on clips passes, times what width costs."""
@@ -445,6 +476,15 @@ class Study:
 
     def _folder(self, network: Network) -> Path:
         return self.folder / "networks" / network.name
+
+
+def check_settings(held: Mapping[str, Any], settings: Any, path: Path) -> None:
+    """Raises a ValueError if a file is of a network with other settings; see `run.check_same`.
+
+    Where the encoder that it started from lies does not count.
+    """
+    ours = json.loads(json.dumps(asdict(settings)))
+    check_same(*({**one, "encoder": ""} for one in (held, ours)), path)
 
 
 @lru_cache(maxsize=8)
