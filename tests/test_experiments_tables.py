@@ -441,7 +441,10 @@ def test_claim_i_compares_block_6_with_what_is_above():
 
 
 def test_the_probes_of_figure_4_are_drawn_with_their_networks_interval():
-    rows = planted(lambda data, regime, random_state, block: block / 20 + random_state / 100)
+    def value(data, regime, random_state, block):
+        return block / 20 + random_state / 100
+
+    rows = planted(value, spread=0)
     full = [row | {"trained": "full"} for row in rows if row["blocks"] in (2, 6, 11, "whole")]
     untrained_rows = [
         row | {"pretraining": "untrained", "value": 0.3}
