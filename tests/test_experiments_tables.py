@@ -368,7 +368,7 @@ def planted(value, runs: int = 3, spread: float = 1e-5) -> list[dict]:
         | {
             "blocks": "whole" if block == 12 else block,
             "value": value(data, regime, random_state, block)
-            + spread * (random_state - 1) * (block + 12 * (regime == "supervised")),
+            + spread * (random_state - 1) * block * (1 + (regime == "supervised")),
         }
         | {"metric": "mAP"}
         for data in transfer.DATA
