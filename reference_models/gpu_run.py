@@ -127,6 +127,12 @@ def train(
     torch.backends.cudnn.benchmark = True  # crops have one length
     path = folder / "results.json"
     found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    before = found.get("seconds", 0)
+
+    def save(**more: Any) -> None:
+        found.update(more, seconds=round(before + time.monotonic() - started, 1))
+        write_json(path, found)
+
     found |= {"device": _named(device), "torch": torch.__version__}
     runs = {"supervised": (supervised, own), "contrastive": (simclr, contrastive)}
     for regime, (program, settings) in runs.items():
@@ -134,15 +140,13 @@ def train(
         if regime in found:
             continue
         weights = folder / regime / f"epoch-{settings.epochs:03d}.safetensors"
-        found[regime] = result | {"probes": probe_blocks(load_encoder(weights).to(device), clips)}
-        write_json(path, found)
+        probes = probe_blocks(load_encoder(weights).to(device), clips)
+        save(**{regime: result | {"probes": probes}})
     for draw in range(UNTRAINED):
         if (name := f"untrained-s{draw}") not in found:
             encoder = untrained(own.width, draw).to(device)
-            found[name] = {"probes": probe_blocks(encoder, clips)}
-            write_json(path, found)
-    found["seconds"] = round(found.get("seconds", 0) + time.monotonic() - started, 1)
-    write_json(path, found)
+            save(**{name: {"probes": probe_blocks(encoder, clips)}})
+    save()
     return json.loads(path.read_text())
 
 

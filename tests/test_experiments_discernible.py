@@ -86,8 +86,8 @@ def rows(contrastive: float, supervised: float, drawn: float) -> list[dict]:
     levels = dict(zip(COMPARED, (contrastive, supervised, drawn), strict=True))
     return [
         {"method": "deconvnet", "regime": regime, "random_state": random_state, "layer": layer}
-        | {"accuracy": level * (number > 6) + random_state / 100 + number / 1000}
-        for regime, level in levels.items()
+        | {"accuracy": level * (number > 6) + random_state / spread + number / 1000}
+        for spread, (regime, level) in enumerate(levels.items(), start=100)
         for random_state in range(3)
         for number, layer in enumerate(LAYERS)
     ]

@@ -193,7 +193,7 @@ def test_claims_of_figure_1():
     def width(regime, random_state, number):
         return (
             800
-            + 10 * random_state
+            + (10 + (regime == "contrastive")) * random_state
             + (400 + random_state) * (regime == "contrastive") * (number > 6)
         )
 
@@ -417,7 +417,8 @@ def test_claim_r_needs_a_fuller_spectrum_than_later_and_than_the_input():
     def rows(first, last, heard):
         return [
             {"random_state": random_state, "layer": "conv5", "checkpoint": name}
-            | {"entropy": value + random_state / 100, "input_entropy": heard}
+            | {"entropy": value + random_state / (100 if name == "first" else 110)}
+            | {"input_entropy": heard}
             for random_state in range(3)
             for name, value in (("first", first), ("last", last))
         ]

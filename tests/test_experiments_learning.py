@@ -1,7 +1,7 @@
 """Learning curves: which networks were trained long enough, and what the report says of them."""
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 from test_experiments_tables import list_tones, read_tones
@@ -9,6 +9,7 @@ from test_experiments_tables import list_tones, read_tones
 from reference_models.data import build_cache
 from reference_models.experiments.finding import FINDING, perform, read_rows
 from reference_models.experiments.learning import LEARNING
+from reference_models.experiments.report import write_report
 from reference_models.experiments.settled import RULE, curve_of
 from reference_models.experiments.study import PRESETS, Study, pretrained
 
@@ -50,7 +51,8 @@ def study(tmp_path, monkeypatch) -> Study:
             curve = RISING
         folder = study.folder / "networks" / network.name
         folder.mkdir(parents=True)
-        (folder / "result.json").write_text(json.dumps({"history": curve}))
+        result = {"settings": asdict(study.settings(network)), "history": curve}
+        (folder / "result.json").write_text(json.dumps(result))
     return study
 
 
@@ -69,6 +71,10 @@ def test_the_report_names_the_networks_that_were_not(study):
     }
     facts = json.loads((folder / FINDING).read_text())
     assert f"5 of 6 were {RULE}" in facts["n"]
+    write_report(replace(study, preset=replace(study.preset, evidence=True)), [LEARNING])
+    pages = [(study.folder / f"report.{kind}").read_text() for kind in ("md", "html")]
+    for page in pages:
+        assert "Of the 6 networks that most of them rest on, 5 were trained long enough" in page
     numbers = {number["name"]: number for number in facts["numbers"]}
     gained = numbers["supervised, AudioSet, gained"]
     assert gained["unit"] == "accuracy"

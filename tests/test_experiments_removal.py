@@ -248,7 +248,8 @@ def test_claim_l_is_the_loss_in_the_paper_s_way():
 
 def test_claim_g_needs_a_steadier_fonly_and_a_more_robust_full_network_in_the_paper_s_way():
     def claimed(mode, random_state, layer):
-        return 0.5 + 0.001 * random_state if mode == "fonly" else 0.1 + 0.02 * layer
+        steep = 0.02 + 0.0001 * random_state
+        return 0.5 + 0.001 * random_state if mode == "fonly" else 0.1 + steep * layer
 
     def verdict(drop):
         rows = planted(drop, way="as in the paper")
@@ -313,7 +314,8 @@ def coherent(height, control, runs=3):
 
 def test_claims_b_and_c_are_of_slopes():
     def height(regime, random_state, layer):
-        return 1 - layer * (0.08 if regime == "supervised" else 0.03) - 0.001 * layer * random_state
+        own, other = 0.08 + 0.001 * random_state, 0.032 - 0.001 * random_state
+        return 1 - layer * (own if regime == "supervised" else other)
 
     rows = coherent(height, lambda layer: 0.5)
     assert similarity.falls(rows, "supervised", "sonification") == pytest.approx([0.8, 0.81, 0.82])
@@ -416,8 +418,9 @@ def test_claim_f_needs_steadier_and_closer_sounds_of_pooling():
         sides = {"pooling": pooling, "stride": stride}
         return [
             {"network": name, "random_state": random_state, "layer": n}
-            | {"shift error": e + n / 100 + random_state / 1000, "coherence": c}
-            for name, (e, c) in sides.items()
+            | {"shift error": e + n / 100 + random_state / spread}
+            | {"coherence": c + random_state / spread}
+            for spread, (name, (e, c)) in enumerate(sides.items(), start=1000)
             for random_state in range(3)
             for n in range(11)
         ]

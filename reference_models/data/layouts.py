@@ -1,7 +1,8 @@
 """Data sets as people have them: the folder of a download in, a `ClipIndex` out.
 
 Lists and audio files are found by name at any depth, so it does not matter into which folders,
-tar shards or Parquet tables a copy was sorted. Any of wav, flac, ogg and mp3 will do.
+tar shards or Parquet tables a copy was sorted; those of Speech Commands and Arabic Commands must
+still lie in a folder for each word, beside the lists. Any of wav, flac, ogg and mp3 will do.
 """
 
 from __future__ import annotations

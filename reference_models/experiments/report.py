@@ -55,6 +55,7 @@ def write_report(
         "title": "Revisiting transposed convolutions: this reproduction beside the paper",
         "no_evidence": "" if study.preset.evidence else NO_EVIDENCE,
         "counts": _counts(lines),
+        "trained": by_name.get(LEARNING.name, {}).get("trained"),
         "facts": facts,
         "data": [_data(study, name) for name in DATA],
         "claims": [_line(line) for line in lines],

@@ -139,7 +139,7 @@ def takes_of(gates: Mapping[str, Gate | None]) -> str:
         count = None if None in networks else max(filter(None, networks))
         wanting.append(f"about {count} networks of each regime" if count else "more networks")
     if training:
-        wanting.append("longer training")
+        wanting.append("longer training, or more clips to learn from")
     return ", ".join(dict.fromkeys(wanting))
 
 
