@@ -478,8 +478,16 @@ def test_what_sets_a_study_apart(study):
     )
 
 
-def test_a_report_says_the_weight_decay_of_its_networks(tmp_path, study):
-    own = Study(tmp_path, replace(study.preset, evidence=False))
+@pytest.mark.parametrize("decay", [1e-3, 0.0])
+def test_a_report_says_the_weight_decay_of_its_networks(tmp_path, study, decay):
+    contrastive = replace(study.preset.contrastive, weight_decay=decay)
+    own = Study(tmp_path, replace(study.preset, evidence=True, contrastive=contrastive))
     write_report(own, [])
     facts = json.loads((tmp_path / "results.json").read_text())["study"]
-    assert facts["weight decay"] == "0.001 (contrastive) and 0 (supervised); the paper's is 0.001"
+    assert facts["weight decay"] == (
+        f"{decay:g} (contrastive) and 0 (supervised); the paper's is 0.001"
+    )
+    for kind in ("md", "html"):
+        page = (tmp_path / f"report.{kind}").read_text()
+        told = "The regimes had different weight decay (0.001 and 0): what differs between them"
+        assert (told in page) is bool(decay)

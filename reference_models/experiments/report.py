@@ -55,6 +55,7 @@ def write_report(
         "title": "Revisiting transposed convolutions: this reproduction beside the paper",
         "no_evidence": "" if study.preset.evidence else NO_EVIDENCE,
         "counts": _counts(lines),
+        "penalties": _penalties(study),
         "trained": by_name.get(LEARNING.name, {}).get("trained"),
         "facts": facts,
         "data": [_data(study, name) for name in DATA],
@@ -136,6 +137,12 @@ def _facts(study: Study, by_name: Mapping[str, Mapping[str, Any]]) -> dict[str, 
         "probes": f"the penalty chosen on validation clips; {_converged(by_name)} converged",
         "networks": f"{preset.runs} of each regime, {preset.sweep} of each setting of table A.1",
     }
+
+
+def _penalties(study: Study) -> str:
+    """The weight decay of the regimes, where it differs: a claim that compares them needs it."""
+    decays = [study.settings(pretrained(regime)).weight_decay for regime in REGIMES]
+    return " and ".join(f"{decay:g}" for decay in decays) if len(set(decays)) > 1 else ""
 
 
 def _converged(by_name: Mapping[str, Mapping[str, Any]]) -> str:
