@@ -290,9 +290,10 @@ def test_figure_7_is_the_coherence_of_the_most_active_maps(study):
         regime: [float(r["sonification"]) for r in rows if r["regime"] == regime]
         for regime in regimes
     }
+    own = {regime: -10 * np.polyfit(range(11), y, 1)[0] for regime, y in curves.items()}
+    own |= {f"{regime} minus untrained": own[regime] - own["untrained"] for regime in REGIMES}
     assert falls == {
-        f"{regime}, fall from layer 1 to 11": pytest.approx(-10 * np.polyfit(range(11), y, 1)[0])
-        for regime, y in curves.items()
+        f"{name}, fall from layer 1 to 11": pytest.approx(x) for name, x in own.items()
     }
 
 

@@ -26,6 +26,7 @@ from reference_models.experiments.finding import (
 )
 from reference_models.experiments.hearing import (
     COMPARED,
+    UNTRAINED,
     every_encoder,
     heard_clips,
     listen,
@@ -67,7 +68,7 @@ def figure_7(study: Study) -> Finding:
         claims=[claim_b(rows), claim_c(rows)],
         numbers=[
             *numbers_of(rows, ("regime", "layer"), dict.fromkeys(MEASURES, "coherence")),
-            *(_fall_of(rows, regime) for regime in COMPARED),
+            *numbers_of_falls(rows),
         ],
         figures={NAME: _picture(rows)},
         n=f"{len(runs)} networks of each regime, and the untrained encoders that they started "
@@ -120,12 +121,20 @@ def claim_c(rows: Sequence[Row]) -> Claim:
     return Claim("c", [paired("fall, supervised minus contrastive", "coherence", *sides)])
 
 
-def _fall_of(rows: Sequence[Row], regime: str) -> Number:
-    return Number(
-        f"{regime}, fall from layer 1 to 11",
-        "coherence",
-        over_networks(falls(rows, regime, SONIFICATION)),
-    )
+def numbers_of_falls(rows: Sequence[Row]) -> list[Number]:
+    """How much coherence falls, and how much more than in the encoder that a network was."""
+    by_regime = {regime: falls(rows, regime, SONIFICATION) for regime in COMPARED}
+    beyond = {
+        f"{regime} minus {UNTRAINED}": [
+            ours - theirs
+            for ours, theirs in zip(by_regime[regime], by_regime[UNTRAINED], strict=True)
+        ]
+        for regime in REGIMES
+    }
+    return [
+        Number(f"{name}, fall from layer 1 to 11", "coherence", over_networks(values))
+        for name, values in (by_regime | beyond).items()
+    ]
 
 
 def _row(study: Study, regime: str, random_state: int, layer: str) -> Row:
