@@ -240,8 +240,19 @@ def test_a_folder_that_is_no_data_set_is_one_line(tmp_path, capsys):
     assert str(tmp_path) in error
 
 
-@pytest.mark.parametrize("changed", [{"runs": 5}, {"evidence": True}, {"sources": "words"}])
-def test_a_folder_of_another_study_is_refused(tmp_path, monkeypatch, changed):
+LONGER = {"contrastive": replace(PRESETS["smoke"].contrastive, epochs=7)}
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"runs": 5}, "runs is 2, expected 5"),
+        ({"evidence": True}, "evidence is False, expected True"),
+        (LONGER, r"contrastive\.epochs is 1, expected 7"),
+        ({"sources": "words"}, r"sources is \[\], expected \['words'\]"),
+    ],
+)
+def test_a_folder_of_another_study_is_refused(tmp_path, monkeypatch, changed, told):
     monkeypatch.setattr(run_all_module, "EXPERIMENTS", [])
     monkeypatch.setattr(run_all_module, "DATA", ())
     monkeypatch.setattr(report_module, "DATA", {})
@@ -252,8 +263,7 @@ def test_a_folder_of_another_study_is_refused(tmp_path, monkeypatch, changed):
     sources = {given.pop("sources"): tmp_path} if "sources" in given else {}
     other = Study(tmp_path, replace(study.preset, **given), sources)
     before = (tmp_path / "report.md").read_bytes()
-    (name,) = changed
-    with pytest.raises(ValueError, match=rf"holds another study: its {name} is .* --out"):
+    with pytest.raises(ValueError, match=rf"holds another study: its {told}; .* --out"):
         run_all(other)
     assert (tmp_path / "report.md").read_bytes() == before
 

@@ -352,8 +352,8 @@ class Study:
         if not path.exists():
             write_json(path, ours)
             return
-        held = json.loads(path.read_text(encoding="utf-8"))
-        for name in {**ours, **held}:
+        held, ours = _flat(json.loads(path.read_text(encoding="utf-8"))), _flat(ours)
+        for name in ours | held:
             if (one := held.get(name)) != (other := ours.get(name)):
                 raise ValueError(
                     f"'{self.folder}' holds another study: its {name} is {one}, expected {other}; "
@@ -476,6 +476,15 @@ class Study:
 
     def _folder(self, network: Network) -> Path:
         return self.folder / "networks" / network.name
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Settings inside of settings by names such as "contrastive.epochs"."""
+    found: dict[str, Any] = {}
+    for name, value in settings.items():
+        inner = isinstance(value, Mapping)
+        found |= _flat(value, f"{prefix}{name}.") if inner else {f"{prefix}{name}": value}
+    return found
 
 
 def check_settings(held: Mapping[str, Any], settings: Any, path: Path) -> None:
