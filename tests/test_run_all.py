@@ -4,6 +4,7 @@ import csv
 import json
 import multiprocessing
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -276,6 +277,20 @@ def test_a_network_with_other_settings_is_not_taken_for_trained(tmp_path):
     path.write_text(json.dumps({"settings": held}))
     with pytest.raises(ValueError, match=r"another run: its weight_decay is 0\.25, expected 0\.0"):
         study.is_trained(network)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff"])
+def test_a_damaged_file_of_a_study_is_named(tmp_path, content):
+    network, study = pretrained("supervised"), Study(tmp_path, PRESETS["smoke"])
+    result = tmp_path / "networks" / network.name / "result.json"
+    result.parent.mkdir(parents=True)
+    for path, read in (
+        (tmp_path / "study.json", study.claim_folder),
+        (result, lambda: study.is_trained(network)),
+    ):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=f"cannot read '{re.escape(str(path))}'.*delete"):
+            read()
 
 
 @pytest.mark.parametrize("words", [True, False])

@@ -352,7 +352,7 @@ class Study:
         if not path.exists():
             write_json(path, ours)
             return
-        held, ours = _flat(json.loads(path.read_text(encoding="utf-8"))), _flat(ours)
+        held, ours = _flat(_json_in(path)), _flat(ours)
         for name in ours | held:
             if (one := held.get(name)) != (other := ours.get(name)):
                 raise ValueError(
@@ -428,7 +428,7 @@ class Study:
 
     def result(self, network: Network) -> dict[str, Any]:
         """What the finished run of a network says of itself: settings, history, metrics."""
-        return json.loads((self._folder(network) / "result.json").read_text())
+        return _json_in(self._folder(network) / "result.json")
 
     def checkpoint(self, network: Network, epoch: int | None = None) -> Path:
         """The file with a network's last weights, or with those after some epoch."""
@@ -476,6 +476,17 @@ class Study:
 
     def _folder(self, network: Network) -> Path:
         return self.folder / "networks" / network.name
+
+
+def _json_in(path: Path) -> dict[str, Any]:
+    """What a file of a study says; damaged (the disk was full), it is named."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(
+            f"cannot read '{path}': {error}; expected JSON as it was written; delete the file and "
+            "start again, which goes on from what is finished"
+        ) from error
 
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
