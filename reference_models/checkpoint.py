@@ -36,6 +36,22 @@ def write_json(path: str | Path, content: dict[str, Any]) -> None:
     write_whole(path, (json.dumps(content, indent=1) + "\n").encode())
 
 
+def read_json(path: str | Path) -> dict[str, Any]:
+    """What `write_json` wrote.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is damaged, as after a full disk.
+    """
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(
+            f"cannot read '{path}': {error}; expected JSON as it was written; delete the file and "
+            "start again, which goes on from what was saved"
+        ) from error
+
+
 def load_checkpoint(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Returns the tensors and the `about` that `save_checkpoint` wrote.
 

@@ -30,6 +30,7 @@ from reference_models.checkpoint import (
     load_checkpoint,
     load_classifier,
     load_encoder,
+    read_json,
     save_checkpoint,
     write_json,
 )
@@ -130,7 +131,7 @@ def measure_all(study: Study, folder: Path) -> Iterator[Path]:
         )
     for network in networks(study):
         if (path := folder / f"{network.name}.json").exists():
-            check_settings(json.loads(path.read_text())["settings"], study.settings(network), path)
+            check_settings(read_json(path)["settings"], study.settings(network), path)
         yield from unless_there(network.name, lambda network=network: measure(study, network))
 
 

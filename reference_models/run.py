@@ -21,6 +21,7 @@ from reference_models.checkpoint import (
     check_classes,
     load_checkpoint,
     part,
+    read_json,
     save_checkpoint,
     write_json,
 )
@@ -65,7 +66,7 @@ class Run:
     def __init__(self, folder: str | Path, settings: Any, clips: ClipSet):
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.about: dict[str, Any] = _as_json(
+        self.about: dict[str, Any] = as_json(
             {
                 "settings": asdict(settings),
                 "encoder_hash": _hash_of(getattr(settings, "encoder", "")),
@@ -89,13 +90,7 @@ class Run:
         path = self.folder / "result.json"
         if not path.exists():
             return None
-        try:
-            result = json.loads(path.read_text())
-        except ValueError as error:
-            raise ValueError(
-                f"cannot read '{path}': {error}; expected the JSON of a finished run; delete the "
-                "file and start the run again, which goes on from its last save"
-            ) from error
+        result = read_json(path)
         self._check_same(result, path)
         return result
 
@@ -178,7 +173,7 @@ class Run:
         if self.writer:
             self.writer.close()
         seconds = {"seconds": self._seconds()}
-        result = _as_json(self.about | {"history": self.history} | seconds | numbers)
+        result = as_json(self.about | {"history": self.history} | seconds | numbers)
         if rank() == 0:
             write_json(self.folder / "result.json", result)
         return result
@@ -222,7 +217,7 @@ def _hash_of(encoder: str) -> str | None:
     return hashlib.sha256(path.read_bytes()).hexdigest()[:16] if path.is_file() else None
 
 
-def _as_json(content: dict[str, Any]) -> dict[str, Any]:
+def as_json(content: dict[str, Any]) -> dict[str, Any]:
     """The same after a round trip through JSON, so that it compares equal to what a file says."""
     return json.loads(json.dumps(content))
 

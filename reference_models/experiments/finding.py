@@ -196,15 +196,15 @@ def perform(experiment: Experiment, study: Study) -> None:
 
 def _of_networks(study: Study, networks: Sequence[Network]) -> dict[str, Any]:
     """How many encoders were trained, and long enough; of frozen ones which probes converged."""
-    there = [network for network in dict.fromkeys(networks) if study.is_trained(network)]
+    results = {n: study.result(n) for n in networks if study.is_trained(n)}
     curves = [
-        curve_of(study.result(network)["history"])
-        for network in there
+        curve_of(result["history"])
+        for network, result in results.items()
         if not (network.frozen or network.untrained)
     ]
     return {
         "trained": {"networks": len(curves), "long_enough": sum(c.settled for c in curves)},
-        "probes": {n.name: study.result(n)["probe"]["converged"] for n in there if n.frozen},
+        "probes": {n.name: r["probe"]["converged"] for n, r in results.items() if n.frozen},
     }
 
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from reference_models.experiments.comparison import chance, differences, metric_of, results
 from reference_models.experiments.finding import Experiment, Finding, Gate, Number, Row
+from reference_models.experiments.hearing import every_network, of_regime
 from reference_models.experiments.study import (
     REGIMES,
     Network,
@@ -39,8 +40,8 @@ TIMES = 3
 
 def networks(preset: Preset) -> list[Network]:
     """Frozen probes on every encoder, trained and untrained, and the recognisers of figure 6."""
-    starts = [start for regime in REGIMES for start in _of_regime(preset, regime)]
-    starts += [untrained(random_state) for random_state in untrained_random_states(preset)]
+    drawn = [untrained(random_state) for random_state in untrained_random_states(preset)]
+    starts = every_network(preset) + drawn
     probes = [finetuned(data, start, frozen=True) for data in TASKS for start in starts]
     return probes + recognisers(preset, "full")
 
@@ -114,7 +115,7 @@ def gate_2(study: Study, mode: str) -> Gate:
 
 def _over_untrained(study: Study, regime: Regime, data: str) -> Comparison:
     metric = metric_of(study, data)
-    ours = _probed(study, data, _of_regime(study.preset, regime), metric)
+    ours = _probed(study, data, of_regime(study.preset, regime), metric)
     theirs = results(study, _on_untrained(study, data), metric)[: len(ours)]
     name = f"{regime} minus untrained, {TASKS[data]}"
     return compare(name, metric, ours, theirs, margin=0)
@@ -139,7 +140,7 @@ def _table(study: Study) -> tuple[list[Row], list[Number]]:
         add("chance", Estimate(chance(study, data)[metric], None, None, 0))
         add("untrained", over_networks(results(study, _on_untrained(study, data), metric)))
         for regime in REGIMES:
-            starts = _of_regime(study.preset, regime)
+            starts = of_regime(study.preset, regime)
             add(regime, over_networks(_probed(study, data, starts, metric)))
     rows = [
         {
@@ -153,10 +154,6 @@ def _table(study: Study) -> tuple[list[Row], list[Number]]:
         for number in numbers
     ]
     return rows, numbers
-
-
-def _of_regime(preset: Preset, regime: Regime) -> list[Network]:
-    return [pretrained(regime, random_state) for random_state in random_states(preset)]
 
 
 def _probed(study: Study, data: str, starts: Sequence[Network], metric: str) -> list[float]:

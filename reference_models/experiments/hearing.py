@@ -18,6 +18,7 @@ from reference_models.experiments.study import (
     REGIMES,
     Network,
     Preset,
+    Regime,
     Study,
     pretrained,
     random_states,
@@ -36,13 +37,14 @@ def first_networks(_: Preset) -> list[Network]:
     return [pretrained(regime) for regime in REGIMES]
 
 
+def of_regime(preset: Preset, regime: Regime) -> list[Network]:
+    """A regime's networks, by rising random state."""
+    return [pretrained(regime, random_state) for random_state in random_states(preset)]
+
+
 def every_network(preset: Preset) -> list[Network]:
     """All networks of both regimes."""
-    return [
-        pretrained(regime, random_state)
-        for regime in REGIMES
-        for random_state in random_states(preset)
-    ]
+    return [network for regime in REGIMES for network in of_regime(preset, regime)]
 
 
 def every_encoder(preset: Preset) -> list[Network]:

@@ -1,6 +1,5 @@
 """What all experiments share: how large they are, their data, and the networks they train."""
 
-import json
 from collections.abc import Mapping, Sized
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache, partial
@@ -13,7 +12,7 @@ from torch import nn
 
 from reference_models import simclr, supervised
 from reference_models.augment import AUGMENTATIONS
-from reference_models.checkpoint import load_classifier, load_encoder, write_json
+from reference_models.checkpoint import load_classifier, load_encoder, read_json, write_json
 from reference_models.cnn12 import CNN12
 from reference_models.data import (
     SAMPLE_RATE,
@@ -27,7 +26,7 @@ from reference_models.data import (
     speech_commands,
 )
 from reference_models.data.index import share
-from reference_models.run import check_same
+from reference_models.run import as_json, check_same
 
 Regime = Literal["contrastive", "supervised"]
 REGIMES: tuple[Regime, ...] = ("contrastive", "supervised")
@@ -348,11 +347,11 @@ class Study:
                 so that the two would be mixed.
         """
         path = self.folder / "study.json"
-        ours = json.loads(json.dumps(asdict(self.preset) | {"sources": sorted(self.sources)}))
+        ours = as_json(asdict(self.preset) | {"sources": sorted(self.sources)})
         if not path.exists():
             write_json(path, ours)
             return
-        held, ours = _flat(_json_in(path)), _flat(ours)
+        held, ours = _flat(read_json(path)), _flat(ours)
         for name in ours | held:
             if (one := held.get(name)) != (other := ours.get(name)):
                 raise ValueError(
@@ -428,7 +427,7 @@ class Study:
 
     def result(self, network: Network) -> dict[str, Any]:
         """What the finished run of a network says of itself: settings, history, metrics."""
-        return _json_in(self._folder(network) / "result.json")
+        return read_json(self._folder(network) / "result.json")
 
     def checkpoint(self, network: Network, epoch: int | None = None) -> Path:
         """The file with a network's last weights, or with those after some epoch."""
@@ -478,17 +477,6 @@ class Study:
         return self.folder / "networks" / network.name
 
 
-def _json_in(path: Path) -> dict[str, Any]:
-    """What a file of a study says; damaged (the disk was full), it is named."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(
-            f"cannot read '{path}': {error}; expected JSON as it was written; delete the file and "
-            "start again, which goes on from what is finished"
-        ) from error
-
-
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Settings inside of settings by names such as "contrastive.epochs"."""
     found: dict[str, Any] = {}
@@ -503,7 +491,7 @@ def check_settings(held: Mapping[str, Any], settings: Any, path: Path) -> None:
 
     Where the encoder that it started from lies does not count.
     """
-    ours = json.loads(json.dumps(asdict(settings)))
+    ours = as_json(asdict(settings))
     check_same(*({**one, "encoder": ""} for one in (held, ours)), path)
 
 
