@@ -28,7 +28,7 @@ from reference_models import simclr, supervised
 from reference_models.augment import AUGMENTATIONS
 from reference_models.checkpoint import load_encoder, write_json
 from reference_models.data import SAMPLE_RATE, Clip, ClipIndex, ClipSet, build_cache, open_cache
-from reference_models.experiments.study import UNTRAINED
+from reference_models.experiments.study import DRAWS
 from reference_models.probing import probe_blocks, untrained
 
 BITS = 12  # of each sample that `pack` keeps: its noise is 77 dB below the peak of every clip
@@ -142,7 +142,7 @@ def train(
         weights = folder / regime / f"epoch-{settings.epochs:03d}.safetensors"
         probes = probe_blocks(load_encoder(weights).to(device), clips)
         save(**{regime: result | {"probes": probes}})
-    for draw in range(UNTRAINED):
+    for draw in range(DRAWS):
         if (name := f"untrained-s{draw}") not in found:
             encoder = untrained(own.width, draw).to(device)
             save(**{name: {"probes": probe_blocks(encoder, clips)}})

@@ -39,7 +39,7 @@ from reference_models.data import SAMPLE_RATE
 from reference_models.distributed import use_threads
 from reference_models.evaluate import over_runs
 from reference_models.experiments.comparison import chance, metric_of
-from reference_models.experiments.settled import RULE, curve_of
+from reference_models.experiments.settled import RULE, settled_curve
 from reference_models.experiments.study import (
     REGIMES,
     Network,
@@ -141,18 +141,21 @@ def measure(study: Study, network: Network) -> dict[str, Any]:
     Returns:
         What the run says of itself (settings, data, versions, seconds, history, metrics), "settled"
         (whether it was trained long enough, by `RULE`) and, for a pretrained encoder, "probes":
-        what `probe_blocks` gives, by data set.
+        what `probe_blocks` gives, by data set; of a contrastive one also "probed", by which it
+        settled.
     """
-    found = study.train(network)
+    found, curve = study.train(network), settled_curve(study, network)
     if network.start is not None:  # by its name: where its file lies says nothing to others
         found["settings"] |= {"encoder": network.start.name}
     found |= {
         "name": network.name,
         "regime": network.regime,
         "rule": RULE,
-        "settled": curve_of(found["history"]).settled,
+        "settled": curve.settled,
         "sha256": hashlib.sha256(study.checkpoint(network).read_bytes()).hexdigest(),
     }
+    if network.regime == "contrastive":
+        found["probed"] = curve._asdict()
     if network.start is None and network.data == "audioset":
         found["probes"] = _probes(study, study.encoder(network), (*BLOCKS, WHOLE))
     return found

@@ -39,6 +39,7 @@ from reference_models.distributed import use_threads
 from reference_models.experiments import EXPERIMENTS
 from reference_models.experiments.finding import Experiment, is_finished, perform
 from reference_models.experiments.report import write_report
+from reference_models.experiments.settled import settled_curve
 from reference_models.experiments.study import ORIGINS, PRESETS, SOURCES, Network, Study, preset_of
 from reference_models.soundnet import installed_weights
 
@@ -197,7 +198,7 @@ def _networks(
     return [
         Stage(
             name=network.name,
-            run=partial(study.train, network),
+            run=partial(trained, study, network),
             done=study.is_trained(network),
             after=(network.start.name,) if network.start else (),
             cost=study.cost(network, training[network.data]),
@@ -205,6 +206,13 @@ def _networks(
         )
         for network in needed(experiments, study)
     ]
+
+
+def trained(study: Study, network: Network) -> None:
+    """Trains a network, and looks whether that was long enough: here it is done once."""
+    study.train(network)
+    if not (network.frozen or network.untrained):
+        settled_curve(study, network)
 
 
 def _experiments(study: Study, experiments: Sequence[Experiment]) -> list[Stage]:

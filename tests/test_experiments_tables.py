@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,10 +21,12 @@ from reference_models.experiments.finding import FINDING, perform, read_rows
 from reference_models.experiments.gates import GATES
 from reference_models.experiments.report import write_report
 from reference_models.experiments.study import (
+    DRAWS,
     PRESETS,
-    UNTRAINED,
     Study,
     finetuned,
+    of_sweep,
+    preset_of,
     pretrained,
     untrained,
 )
@@ -115,6 +118,25 @@ def test_the_networks_of_the_tables():
     assert taus == sorted(2 * [*pairs, (0.3, 4, 1)])
 
 
+def test_the_networks_of_table_a1_may_be_trained_for_fewer_epochs():
+    preset = preset_of("thorough", "recordings")
+    study, a1, a2 = Study(Path("nowhere"), preset), TABLES[0], TABLES[1]
+    starts = {n.start for n in a1.networks(preset) if not n.start.untrained}
+    plain = study.settings(pretrained("contrastive", 1))
+    assert {study.settings(start).epochs for start in starts} == {30} < {plain.epochs, 30}
+    of_table = study.settings(of_sweep(preset, 1))
+    assert of_table == replace(plain, epochs=30, warmup_epochs=3, keep_every=30)
+    wide = {n.start for n in a2.networks(preset) if n.wider == 2}
+    assert wide == {of_sweep(preset, wider=2)} < starts
+    said = {
+        tables._a1: " Pretrained for 30 epochs: all rows.",
+        tables._a2: " Pretrained for 30 epochs: CNN12_x2, pretraining True, fonly False.",
+        tables._a6: "",
+    }
+    for lines, sentence in said.items():
+        assert tables._shorter(preset, tables.beside(lines(preset), "words", preset)) == sentence
+
+
 def test_every_table_has_untrained_encoders():
     for table, data in zip(
         TABLES, ("balanced", *2 * ["audioset"], *2 * ["fsd50k"], "words"), strict=True
@@ -138,7 +160,7 @@ def test_figure_4_trains_what_the_tables_do_not():
     preset = PRESETS["smoke"]
     figure = set(TRANSFER[0].networks(preset))
     left = figure - {n for table in TABLES for n in table.networks(preset)}
-    assert len(figure) == 12 + preset.runs * 8 + 2 * UNTRAINED
+    assert len(figure) == 12 + preset.runs * 8 + 2 * DRAWS
     assert sorted(n.layers for n in left) == sorted(4 * [2, 6, 11])
 
 

@@ -134,7 +134,7 @@ def test_untrained_encoders_are_drawn_by_number():
 def test_every_network_is_measured_once(tmp_path, monkeypatch):
     clips = tones(tmp_path / "cache")
     monkeypatch.setattr(Study, "clips", lambda *_: clips)
-    monkeypatch.setattr("reference_models.experiments.study.UNTRAINED", 2)
+    monkeypatch.setattr("reference_models.experiments.study.DRAWS", 2)
     monkeypatch.setattr(networks, "BLOCKS", (11,))
     monkeypatch.setattr(networks, "PROBED", ("words",))
     monkeypatch.setattr(networks, "FINETUNED", ("words",))

@@ -197,6 +197,7 @@ def test_names_of_networks_tell_them_apart():
         Network("contrastive", pooling="stride"),
         Network("contrastive", temperature=0.2),
         Network("contrastive", augmentations=2),
+        Network("contrastive", epochs=3),
         finetuned("words", plain),
         finetuned("words", plain, frozen=True),
         finetuned("words", plain, layers=2),

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from deconv1d.audio import write_audio, write_whole
 from deconv1d.render import save_figure
 from reference_models.checkpoint import write_json
-from reference_models.experiments.settled import curve_of
+from reference_models.experiments.settled import settled_curve
 from reference_models.experiments.study import Network, Preset, Study
 from reference_models.statistics import (
     Comparison,
@@ -197,11 +197,7 @@ def perform(experiment: Experiment, study: Study) -> None:
 def _of_networks(study: Study, networks: Sequence[Network]) -> dict[str, Any]:
     """How many encoders were trained, and long enough; of frozen ones which probes converged."""
     results = {n: study.result(n) for n in networks if study.is_trained(n)}
-    curves = [
-        curve_of(result["history"])
-        for network, result in results.items()
-        if not (network.frozen or network.untrained)
-    ]
+    curves = [settled_curve(study, n) for n in results if not (n.frozen or n.untrained)]
     return {
         "trained": {"networks": len(curves), "long_enough": sum(c.settled for c in curves)},
         "probes": {n.name: r["probe"]["converged"] for n, r in results.items() if n.frozen},

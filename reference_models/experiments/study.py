@@ -33,8 +33,10 @@ REGIMES: tuple[Regime, ...] = ("contrastive", "supervised")
 LAYERS = tuple(f"conv{block}" for block in range(1, 12))
 BALANCED = 0.5
 """Share of the rendered training clips that stand in for AudioSet's balanced list."""
-UNTRAINED = 3
+DRAWS = 3
 """Draws of an untrained encoder, at least."""
+KEPT = 5
+"""Epochs of SimCLR whose weights are kept, about: whether it was long enough, probes say."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,8 @@ class Preset:
         looking: What an experiment costs once its networks are trained, in the units of
             `Study.cost`, on the average; only the times that are shown depend on it.
         sweep: Networks of each setting of table A.1.
+        sweep_epochs: Epochs of SimCLR for table A.1, whose rows are compared with one another, and
+            for CNN12_x2; 0: as many as everywhere.
         recognised: The data set of the recognisers that figure 6 listens to: FSD50K, or what has
             test clips enough for it.
         evidence: Whether what it finds says anything of the paper: the smoke preset shows that the
@@ -71,6 +75,7 @@ class Preset:
     voices: int
     looking: float
     sweep: int = 1
+    sweep_epochs: int = 0
     recognised: str = "fsd50k"
     evidence: bool = True
 
@@ -89,16 +94,16 @@ def _preset(
 ) -> Preset:
     """A preset for small machines: a fifth of each run's epochs is warm-up."""
 
-    def whole(own: dict[str, Any]) -> dict[str, Any]:
+    def whole(own: dict[str, Any], kept: int = 1) -> dict[str, Any]:
         epochs = own["epochs"]
-        more = {"warmup_epochs": epochs / 5, "keep_every": epochs, "sonify_every": 0}
-        return {"width": width} | more | own
+        more = {"warmup_epochs": epochs / 5, "keep_every": max(1, epochs // kept)}
+        return {"width": width, "sonify_every": 0} | more | own
 
     chosen = {
         name: supervised.Settings(weight_decay=0.0, **whole(own))
         for name, own in supervised_.items()
     }
-    return Preset(simclr.Settings(**whole(contrastive)), chosen, **sizes)
+    return Preset(simclr.Settings(**whole(contrastive, KEPT)), chosen, **sizes)
 
 
 def _on_everything(settings: Any) -> Any:
@@ -219,10 +224,13 @@ def preset_of(size: str, source: str) -> Preset:
         if size == "thorough":
             return settings
         epochs = _SHORT[name]
-        return replace(settings, epochs=epochs, warmup_epochs=epochs / 10, keep_every=epochs)
+        kept = max(1, epochs // KEPT) if name == "contrastive" else epochs
+        return replace(settings, epochs=epochs, warmup_epochs=epochs / 10, keep_every=kept)
 
     return replace(
         preset,
+        checkpoints=KEPT,
+        sweep_epochs=30 if size == "thorough" else 0,
         recognised="words",  # of ESC-10's mixtures 160 are for tests
         looking=preset.looking / 3,  # at words of a second
         contrastive=sized(simclr.PRESETS["arabic-commands"], "contrastive"),
@@ -250,6 +258,7 @@ class Network:
         pooling: "max", or "stride" for the strided twin.
         temperature: tau of the contrastive loss.
         augmentations: How many of SimCLR's, in the order of table A.1.
+        epochs: Of SimCLR; 0: the preset's.
         series: Whether checkpoints are kept for figure 5.
         untrained: Whether it is left as it was drawn: what training must beat.
         random_state: Of everything that is drawn.
@@ -264,6 +273,7 @@ class Network:
     pooling: str = "max"
     temperature: float = 0.1
     augmentations: int = len(AUGMENTATIONS)
+    epochs: int = 0
     series: bool = False
     untrained: bool = False
     random_state: int = 0
@@ -283,6 +293,7 @@ class Network:
                 (self.pooling, self.pooling != "max"),
                 (f"tau{self.temperature}", self.temperature != 0.1),
                 (f"aug{self.augmentations}", self.augmentations < len(AUGMENTATIONS)),
+                (f"epochs{self.epochs}", self.epochs > 0),
             )
             if said
         ]
@@ -293,6 +304,12 @@ def pretrained(regime: Regime, random_state: int = 0, **changes: Any) -> Network
     """The network that a regime makes of AudioSet; the first run of each keeps its series."""
     plain = random_state == 0 and not changes
     return Network(regime, random_state=random_state, series=plain, **changes)
+
+
+def of_sweep(preset: Preset, random_state: int = 0, **changes: Any) -> Network:
+    """A contrastive network of table A.1: of the preset's recipe but for what changes."""
+    shorter = {"epochs": preset.sweep_epochs} if preset.sweep_epochs else {}
+    return pretrained("contrastive", random_state, **changes, **shorter)
 
 
 def untrained(random_state: int = 0) -> Network:
@@ -306,8 +323,8 @@ def random_states(preset: Preset) -> range:
 
 
 def untrained_random_states(preset: Preset) -> range:
-    """Those of its untrained encoders: every network's own, and at least `UNTRAINED`."""
-    return range(max(UNTRAINED, preset.runs))
+    """Those of its untrained encoders: every network's own, and at least `DRAWS`."""
+    return range(max(DRAWS, preset.runs))
 
 
 def finetuned(data: str, start: Network | None, **changes: Any) -> Network:
@@ -415,6 +432,8 @@ class Study:
         if network.regime == "contrastive":
             # Of what an encoder is pretrained on, only Arabic Commands names its speakers.
             apart = settings.one_speaker and self._layout(network.data) == "arabic"
+            if network.epochs:
+                settings = _for_epochs(settings, network.epochs)
             return replace(
                 settings,
                 one_speaker=apart,
@@ -475,6 +494,12 @@ class Study:
 
     def _folder(self, network: Network) -> Path:
         return self.folder / "networks" / network.name
+
+
+def _for_epochs(settings: simclr.Settings, epochs: int) -> simclr.Settings:
+    """The settings for another number of epochs, with the same share of warm-up."""
+    warmup = settings.warmup_epochs * epochs / settings.epochs
+    return replace(settings, epochs=epochs, warmup_epochs=warmup, keep_every=epochs)
 
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
