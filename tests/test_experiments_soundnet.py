@@ -1,6 +1,7 @@
 """SoundNet-8's part of the figures: probes, removal, coherence, cards and claims."""
 
 import importlib.metadata
+import json
 import re
 from dataclasses import replace
 from statistics import fmean
@@ -121,11 +122,36 @@ def test_claims_compare_clip_by_clip():
     assert judge(soundnet.claim_a(harmful).comparisons) is Verdict.FAILS
 
 
+RIGHT = {"right": [[True, True]] * 30 + [[False, True]] * 10}
+WORSE = {"right": [[True, False]] * 30 + [[False, False]] * 10}
+
+
 def test_few_clips_do_not_pass_the_gate():
-    gate = soundnet.gate_of({"right": [[True, True]] * 30 + [[False, True]] * 10})
+    gate = soundnet.gate_of(RIGHT, [WORSE, WORSE])
     assert judge(gate.comparisons) is Verdict.HOLDS
     assert gate.unmet == "40 test clips, expected 300 or more"
     assert not gate.passed
+
+
+def test_a_listener_that_hears_no_more_than_untrained_features_passes_no_gate():
+    ten_times = {"right": 10 * RIGHT["right"]}
+    better, alike = (
+        soundnet.gate_of(ten_times, [{"right": 10 * WORSE["right"]}]),
+        soundnet.gate_of(ten_times, [ten_times, {"right": ten_times["right"][::-1]}]),
+    )
+    assert better.passed
+    assert not alike.passed
+    assert judge(alike.comparisons) is Verdict.FEW
+    first, times = alike.comparisons
+    assert first.name == "minus untrained features"
+    assert times.estimate.mean == pytest.approx(0.875 - 0.3)
+
+
+def test_untrained_soundnets_hear_less(study):
+    numbers = json.loads((study.folder / "soundnet" / "finding.json").read_text())["numbers"]
+    right, drawn = (number["estimate"]["mean"] for number in numbers[:2])
+    assert [number["name"] for number in numbers[:2]] == ["baseline", "untrained"]
+    assert drawn < right
 
 
 def test_a_folder_without_esc10_says_so(tmp_path):

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from statistics import fmean
 
 from reference_models.experiments.comparison import chance, differences, metric_of, results
 from reference_models.experiments.finding import Experiment, Finding, Gate, Number, Row
@@ -23,6 +24,7 @@ from reference_models.statistics import (
     Estimate,
     Verdict,
     compare,
+    compare_over_clips,
     corrected,
     networks_needed,
     over_networks,
@@ -110,6 +112,36 @@ def gate_2(study: Study, mode: str) -> Gate:
             compare(f"{mode} minus {TIMES} times chance", metric, ours, least, margin=0),
         ],
         unmet="" if clips >= ENOUGH else few,
+    )
+
+
+def gate_over_clips(
+    name: str,
+    listener: str,
+    right: Sequence[float],
+    untrained: Sequence[Sequence[float]],
+    least: float,
+) -> Gate:
+    """Gate 2 for one listener, over clips: it beats untrained features, and three times chance.
+
+    Args:
+        name: Of the gate.
+        listener: As its text calls it.
+        right: How much of each clip it names rightly, 0 to 1.
+        untrained: The same of each draw of untrained features, with a probe as the listener's.
+        least: Accuracy of a listener that hears nothing.
+    """
+    drawn = [fmean(of_clip) for of_clip in zip(*untrained, strict=True)]
+    sides = {"untrained features": drawn, f"{TIMES} times chance": TIMES * least}
+    few = f"{len(right)} test clips, expected {ENOUGH} or more"
+    return Gate(
+        name,
+        f"{listener} names recordings better than untrained features and {TIMES} times chance",
+        [
+            compare_over_clips(f"minus {side}", "accuracy", right, theirs, margin=0)
+            for side, theirs in sides.items()
+        ],
+        unmet="" if len(right) >= ENOUGH else few,
     )
 
 
