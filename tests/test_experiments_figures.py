@@ -33,10 +33,12 @@ from reference_models.experiments.study import (
     Study,
     every_nth,
     pretrained,
+    untrained,
 )
 from reference_models.statistics import Verdict, judge
 
 FIGURES = (ACTIVITY, PAIRS_TO_HEAR, TOP_3, LABELS, EVOLUTION)
+NETWORKS = (*(pretrained(regime) for regime in REGIMES), untrained())
 DEAD = 8
 """From this block on the planted networks have no active map."""
 
@@ -46,8 +48,8 @@ def study(soundfont, tmp_path_factory) -> Study:
     """Both networks at 1/64 of the paper's width, one epoch of training."""
     preset = replace(PRESETS["smoke"], channels=3, runs=1)
     study = Study(tmp_path_factory.mktemp("study"), preset)
-    for regime in REGIMES:
-        study.train(pretrained(regime))
+    for network in NETWORKS:
+        study.train(network)
     return study
 
 
@@ -57,9 +59,9 @@ def dead(study, tmp_path_factory) -> Study:
     planted = replace(study, folder=tmp_path_factory.mktemp("dead") / "study")
     shutil.copytree(study.folder / "data", planted.folder / "data")
     shutil.copytree(study.folder / "networks", planted.folder / "networks")
-    for regime in REGIMES:
-        for epoch in planted.epochs(pretrained(regime)):
-            path = planted.checkpoint(pretrained(regime), epoch)
+    for network in NETWORKS:
+        for epoch in planted.epochs(network):
+            path = planted.checkpoint(network, epoch)
             tensors, about = load_checkpoint(path)
             for name, tensor in tensors.items():
                 if any(f"conv{block}." in name for block in range(DEAD, 12)):
@@ -95,7 +97,7 @@ def facts(study: Study, name: str) -> dict:
 
 @pytest.mark.parametrize("experiment", FIGURES, ids=lambda experiment: experiment.name)
 def test_an_experiment_writes_what_it_found(study, experiment):
-    assert set(experiment.networks(study.preset)) <= {pretrained(regime) for regime in REGIMES}
+    assert set(experiment.networks(study.preset)) <= set(NETWORKS)
     perform(experiment, study)
     folder, found = study.folder / experiment.name, facts(study, experiment.name)
     assert numbers(study, experiment.name)

@@ -23,18 +23,20 @@ from reference_models.experiments.finding import (
     part,
 )
 from reference_models.experiments.hearing import (
+    COMPARED,
     DEEP,
-    every_network,
+    beyond_untrained,
+    every_encoder,
     filters,
     heard_clips,
     listen,
+    network_of,
     sonified,
     whole_clip,
 )
 from reference_models.experiments.study import (
     LAYERS,
     REGIMES,
-    Regime,
     Study,
     every_nth,
     pretrained,
@@ -64,10 +66,13 @@ Answer = dict[str, Any]
 
 
 def figure_1(study: Study) -> Finding:
-    """Activity and spectra of every layer of both regimes, and what figure 1 shows."""
+    """Activity and spectra of every layer of both regimes, and what figure 1 shows.
+
+    Beside both stand the encoders that they started from.
+    """
     rows = [
         _row(study, regime, random_state, layer)
-        for regime in REGIMES
+        for regime in COMPARED
         for random_state in random_states(study.preset)
         for layer in LAYERS
     ]
@@ -75,12 +80,17 @@ def figure_1(study: Study) -> Finding:
     return Finding(
         rows=rows,
         claims=[claim_d(rows), claim_s(rows)],
-        numbers=numbers_of(rows, ("regime", "layer"), UNITS),
+        numbers=[
+            *numbers_of(rows, ("regime", "layer"), UNITS),
+            *beyond_untrained(rows, "active_maps", UNITS["active_maps"]),
+            *beyond_untrained(rows, "bandwidth_hz", UNITS["bandwidth_hz"]),
+        ],
         figures={NAME: _picture(study)},
-        n=f"{study.preset.runs} networks of each regime; {clips} test clips; of each "
-        f"layer at most {study.preset.channels} filters, spread "
-        "evenly over it, are sonified; activity is of all filters",
-        differs=f"{differences(study, 'audioset')} The paper shows pictures and gives no numbers. "
+        n=f"{study.preset.runs} networks of each regime, and the untrained encoders that they "
+        f"started from; {clips} test clips; of each layer at most {study.preset.channels} "
+        "filters, spread evenly over it, are sonified; activity is of all filters",
+        differs=f"{differences(study, 'audioset')} The paper shows pictures and gives no numbers, "
+        "and has no untrained encoders. "
         "A map counts as active if it "
         f"anywhere exceeds {ACTIVE:.0%} of the layer's largest value on the clip; bandwidth, "
         "centroid and entropy are those of the sonifications that are not silent.",
@@ -120,9 +130,9 @@ def answer(sonifier: Sonifier, x: Tensor, *, layer: str, channels: Sequence[int]
     }
 
 
-def _heard(study: Study, regime: Regime, random_state: int, layer: str) -> list[Answer]:
+def _heard(study: Study, regime: str, random_state: int, layer: str) -> list[Answer]:
     """The layer's answer to every clip."""
-    clips, sonifier = heard_clips(study), listen(study, pretrained(regime, random_state))
+    clips, sonifier = heard_clips(study), listen(study, network_of(regime, random_state))
     channels = every_nth(range(filters(sonifier, layer)), study.preset.channels)
     return [
         answer(sonifier, whole_clip(clips, number), layer=layer, channels=channels)
@@ -140,7 +150,7 @@ def held(answers: Sequence[Answer], name: str) -> list[float]:
     return [clip[name] for clip in answers if clip[name] is not None]
 
 
-def _row(study: Study, regime: Regime, random_state: int, layer: str) -> Row:
+def _row(study: Study, regime: str, random_state: int, layer: str) -> Row:
     """One network's layer: means over the clips."""
     key = f"{regime}-s{random_state}-{layer}"
     answers = part(study, NAME, key, partial(_heard, study, regime, random_state, layer))
@@ -181,4 +191,4 @@ def _picture(study: Study) -> "Figure":
     return plot_spectrograms(sounds, SAMPLE_RATE, columns=1 + len(PICTURED))
 
 
-ACTIVITY = Experiment(NAME, "Figure 1: band selectivity and map activity", every_network, figure_1)
+ACTIVITY = Experiment(NAME, "Figure 1: band selectivity and map activity", every_encoder, figure_1)

@@ -13,6 +13,7 @@ from deconv1d.sonification import Sonification
 from reference_models.cnn12 import CNN12, pad_to_shortest
 from reference_models.data import ClipSet
 from reference_models.data.index import SAMPLE_RATE
+from reference_models.experiments.finding import Number, Row, over_layers, paired
 from reference_models.experiments.study import (
     LAYERS,
     REGIMES,
@@ -59,6 +60,23 @@ def network_of(regime: str, random_state: int) -> Network:
     if regime == UNTRAINED:
         return untrained(random_state)
     return pretrained("contrastive" if regime == "contrastive" else "supervised", random_state)
+
+
+def beyond_untrained(rows: Sequence[Row], column: str, unit: str) -> list[Number]:
+    """What training adds to a column of layers 8 to 11: each network minus what it started from.
+
+    Args:
+        rows: Of `COMPARED`, with the columns "regime", "random_state" and "layer".
+        column: Which.
+        unit: Of its numbers.
+    """
+    drawn = over_layers(rows, column, DEEP, regime=UNTRAINED)
+    numbers = []
+    for regime in REGIMES:
+        name = f"{regime} minus {UNTRAINED}, layers 8 to 11, {column}"
+        found = paired(name, unit, over_layers(rows, column, DEEP, regime=regime), drawn, margin=0)
+        numbers.append(Number(name, unit, found.estimate))
+    return numbers
 
 
 def heard_clips(study: Study) -> ClipSet:

@@ -19,7 +19,13 @@ from reference_models.experiments.finding import (
     over_layers,
     paired,
 )
-from reference_models.experiments.hearing import DEEP, every_network, heard_clips
+from reference_models.experiments.hearing import (
+    COMPARED,
+    DEEP,
+    beyond_untrained,
+    every_encoder,
+    heard_clips,
+)
 from reference_models.experiments.strongest import TOP, TOP_3, answering, strongest
 from reference_models.experiments.study import REGIMES, Study, every_nth, random_states
 
@@ -51,7 +57,7 @@ def labels_of_strongest(study: Study) -> Finding:
     mined = every_nth(clips, study.preset.mined)
     random = random_entropy(clips.multi_hot(mined), torch.ones(len(mined)))
     rows = []
-    for regime in REGIMES:
+    for regime in COMPARED:
         for random_state in random_states(study.preset):
             for layer, ranking in strongest(study, regime, random_state).items():
                 labels, among = _labels(clips, ranking)
@@ -69,13 +75,16 @@ def labels_of_strongest(study: Study) -> Finding:
     return Finding(
         rows,
         claims=[claim_k(rows)],
-        numbers=numbers_of(
-            rows,
-            ("regime", "layer"),
-            dict.fromkeys(("entropy_bits", "layer_bits", "random_bits"), "bits"),
-        ),
-        n=f"{study.preset.runs} networks of each regime; the filters that "
-        f"answer three clips or more, of {len(mined)} test clips; "
+        numbers=[
+            *numbers_of(
+                rows,
+                ("regime", "layer"),
+                dict.fromkeys(("entropy_bits", "layer_bits", "random_bits"), "bits"),
+            ),
+            *beyond_untrained(rows, "entropy_bits", "bits"),
+        ],
+        n=f"{study.preset.runs} networks of each regime, and the untrained encoders that they "
+        f"started from; the filters that answer three clips or more, of {len(mined)} test clips; "
         f"{TRIPLES} random triples of these (random_bits), and as many of the clips that are among "
         "the layer's strongest, each as often as it is (layer_bits)",
         differs=f"{differences(study, 'audioset')} "
@@ -123,7 +132,7 @@ def claim_k(rows: Sequence[Row]) -> Claim:
 LABELS = Experiment(
     NAME,
     "Section 3.3.2: labels of the strongest inputs",
-    every_network,
+    every_encoder,
     labels_of_strongest,
     after=(TOP_3.name,),
 )
