@@ -44,10 +44,10 @@ def test_each_has_a_card_and_all_are_small(path):
     assert sum(each.stat().st_size for each in WEIGHTS.iterdir()) < 3 * 2**20
 
 
-@pytest.mark.parametrize(("regime", "draws"), [("contrastive", 3), ("supervised", 5)])
-def test_a_card_has_untrained_encoders_beside_each_figure(regime, draws):
+@pytest.mark.parametrize("regime", ["contrastive", "supervised"])
+def test_a_card_has_untrained_encoders_beside_each_figure(regime):
     card = json.loads((WEIGHTS / f"cnn12-w8-arabic-{regime}.json").read_text())
     for data in ("audioset", "words"):  # what it was trained on, and words of another language
         for figure in card["figures"][data].values():
-            assert len(figure["untrained"]) == draws
+            assert len(figure["untrained"]) == 5
             assert figure["trained"] > max(figure["untrained"]) + 0.1
