@@ -34,6 +34,7 @@ from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from deconv1d.errors import FileError
+from deconv1d.mining.executors import end_with_parent
 from reference_models.data import ClipSet
 from reference_models.distributed import use_threads
 from reference_models.experiments import EXPERIMENTS
@@ -295,6 +296,7 @@ def _begin(jobs: int, log: Path) -> None:
     A new process has torch's own number, the cores or `OMP_NUM_THREADS`, which says that others
     work here too: a thread more than there are free cores makes a stage ten times as long.
     """
+    end_with_parent()
     use_threads(max(1, torch.get_num_threads() // jobs))
     warnings.simplefilter("ignore")
     sys.stdout = log.open("a", buffering=1)

@@ -13,7 +13,8 @@ from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from itertools import islice
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
+from threading import Thread
 from typing import Any, Protocol
 
 from deconv1d.errors import DependencyError, ModelError
@@ -50,6 +51,23 @@ def executor_of(name: str, make: Callable[[], Worker], workers: int | None = Non
     return _Processes(make, workers) if name == "process" else _Cluster(make, workers)
 
 
+def end_with_parent() -> None:
+    """Ends this worker process as soon as the one that started it is gone, however it went.
+
+    A worker that outlives a killed run waits for tasks for ever, or goes on with its last one
+    beside the run that was started again.
+    """
+    parent = parent_process()
+    if parent is None:
+        return
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    Thread(target=watch, daemon=True).start()
+
+
 class _Serial:
     """In this process, one task after the other."""
 
@@ -75,6 +93,7 @@ _worker: Worker | None = None
 def _start(make: Callable[[], Worker]) -> None:
     global _worker
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the parent, which ends its workers
+    end_with_parent()
     try:
         _worker = make()
     except Exception as error:
