@@ -23,6 +23,7 @@ from reference_models.experiments import activity, evolution, labels
 from reference_models.experiments.activity import ACTIVITY
 from reference_models.experiments.evolution import EVOLUTION
 from reference_models.experiments.finding import perform, read_rows
+from reference_models.experiments.hearing import COMPARED, DEEP, UNTRAINED, beyond_untrained
 from reference_models.experiments.labels import LABELS, label_entropy, random_entropy
 from reference_models.experiments.pairs import PAIRS, PAIRS_TO_HEAR, best
 from reference_models.experiments.strongest import TOP_3, answering, strongest
@@ -109,6 +110,30 @@ def test_an_experiment_writes_what_it_found(study, experiment):
         waveform, rate = read_audio(folder / sound)
         assert rate == 8000
         assert np.isfinite(waveform).all()
+
+
+@pytest.mark.parametrize("experiment", [ACTIVITY, TOP_3, LABELS], ids=lambda one: one.name)
+def test_untrained_encoders_stand_beside_both_regimes(study, experiment):
+    perform(experiment, study)
+    rows = numbers(study, experiment.name)
+    of_regime = [{row["layer"] for row in rows if row["regime"] == name} for name in COMPARED]
+    assert of_regime == [set(LAYERS)] * 3
+
+
+def test_what_training_adds_is_counted_network_by_network():
+    levels = {"contrastive": (5, 7), "supervised": (1, 2), UNTRAINED: (4, 3)}
+    rows = [
+        {"regime": regime, "random_state": random_state, "layer": layer}
+        | {"bits": level if layer in DEEP else 99, "none": None}
+        for regime, of_networks in levels.items()
+        for random_state, level in enumerate(of_networks)
+        for layer in LAYERS
+    ]
+    contrastive, supervised = beyond_untrained(rows, "bits", "bits")
+    assert contrastive.name == "contrastive minus untrained, layers 8 to 11, bits"
+    assert (contrastive.estimate.mean, contrastive.estimate.n) == ((1 + 4) / 2, 2)
+    assert supervised.estimate.mean == (-3 - 1) / 2
+    assert [number.estimate.n for number in beyond_untrained(rows, "none", "bits")] == [0, 0]
 
 
 @pytest.mark.filterwarnings("error::deconv1d.errors.SilenceWarning")
