@@ -160,7 +160,7 @@ def test_recordings_with_one_label_each(of_words, experiment):
 def test_figure_1_by_hand(study):
     perform(ACTIVITY, study)
     found = numbers(study, "figure-1")
-    assert len(found) == study.preset.runs * len(LAYERS) * len(REGIMES)
+    assert len(found) == study.preset.runs * len(LAYERS) * len(COMPARED)
     rows = {(row["layer"], row["regime"]): row for row in found if row["random_state"] == "0"}
     clips = study.clips("audioset").subset("test")
     encoder = study.encoder(pretrained("supervised"))
