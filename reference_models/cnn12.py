@@ -167,7 +167,7 @@ def demo(*, regime: Literal["supervised", "contrastive"] = "supervised") -> nn.M
     return _shipped("words", "supervised")
 
 
-def arabic(regime: Literal["supervised", "contrastive"]) -> nn.Module:
+def arabic(regime: Literal["supervised", "contrastive"] = "supervised") -> nn.Module:
     """Returns a network that was trained on recordings of 30 Arabic words, as `demo` does.
 
     Args:

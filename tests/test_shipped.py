@@ -34,6 +34,7 @@ def test_the_contrastive_encoder_is_the_demos():
     with torch.inference_mode():
         one, other = arabic("contrastive")(x), demo(regime="contrastive")(x)
     assert torch.equal(one, other)
+    assert arabic()(x).shape == (1, 30)  # as `--model reference_models.cnn12:arabic` calls it
     assert one.abs().sum() > 0
 
 
